@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 if TYPE_CHECKING:
-    from playwright.sync_api import Browser, BrowserContext, Page
+    from playwright.sync_api import Browser, ConsoleMessage, Error, Page, Request
 
 WIDE, NARROW = 1400, 390  # pixels
 NAMES = ("chromium", "chromium-browser", "google-chrome")
@@ -37,25 +37,44 @@ def chromium() -> Iterator[Browser]:
         browser.close()
 
 
+@pytest.fixture(scope="module")
+def tab(chromium: Browser) -> Iterator[Page]:
+    """The one page of a file's tests: another one costs a process."""
+    with chromium.new_context() as context:
+        yield context.new_page()
+
+
 @pytest.fixture
-def opened(chromium: Browser) -> Iterator[Opener]:
-    """opened(path, width=WIDE, scheme="light"): the page in a file, which stays open to the end of the test."""
-    contexts: list[BrowserContext] = []
+def opened(tab: Page) -> Iterator[Opener]:
+    """opened(path, width=WIDE, scheme="light"): the page in a file, until another is opened."""
     complaints: list[str] = []
+    own = ""
+
+    def said(message: ConsoleMessage) -> None:
+        complaints.extend([message.text] * (message.type in ("error", "warning")))
+
+    def failed(error: Error) -> None:
+        complaints.append(str(error))
+
+    def asked(request: Request) -> None:
+        complaints.extend([] if _stays(request.url, own) else [request.url])
 
     def opener(path: Path, width: int = WIDE, scheme: str = "light") -> Page:
+        nonlocal own
         own = path.resolve().as_uri()
-        contexts.append(chromium.new_context(viewport={"width": width, "height": 900}, color_scheme=scheme))
-        page = contexts[-1].new_page()
-        page.on("console", lambda said: complaints.append(said.text) if said.type in ("error", "warning") else None)
-        page.on("pageerror", lambda error: complaints.append(str(error)))
-        page.on("request", lambda asked: None if _stays(asked.url, own) else complaints.append(asked.url))
-        page.goto(own)
-        return page
+        tab.mouse.move(0, 0)  # where nothing answers to it
+        tab.set_viewport_size({"width": width, "height": 900})
+        tab.emulate_media(media="screen", color_scheme=scheme)
+        tab.goto(own)
+        return tab
 
+    heard = {"console": said, "pageerror": failed, "request": asked}
+    for event, listener in heard.items():
+        tab.on(event, listener)
     yield opener
-    for context in contexts:
-        context.close()
+    tab.goto("about:blank")
+    for event, listener in heard.items():
+        tab.remove_listener(event, listener)
     assert not complaints, complaints
 
 
@@ -67,7 +86,7 @@ def violations(page: Page) -> list[str]:
     """What axe-core finds against accessibility: a line per rule, with the elements."""
     from axe_playwright_python.sync_playwright import Axe
 
-    found = Axe().run(page).response["violations"]
+    found = Axe().run(page, options={"resultTypes": ["violations"]}).response["violations"]
     return [f"{rule['id']}: {[node['html'][:200] for node in rule['nodes']]}" for rule in found]
 
 

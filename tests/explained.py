@@ -22,22 +22,41 @@ from gpubp.state import TrainState
 from .helpers import population, samples, start
 
 SPEC = gpubp.NetworkSpec((3, 4, 2), "tanh")
-SETTINGS = {"optimizer": "sgd", "lr": 0.1, "batch_size": 4, "steps": 6}
+SETTINGS = {"optimizer": "sgd", "lr": 0.1, "batch_size": 2, "steps": 6}
+STEPS = 4
 HOSTILE = "</script><script>alert(1)</script>\"'><img src=x onerror=alert(1)>&amp;\u202e\n"
 
 
-class Reader(HTMLParser):
+class Parts(HTMLParser):
+    """The tags and texts of a page, in order, by what handles them."""
+
+    def __init__(self, page: str) -> None:
+        super().__init__()
+        self.found: list[tuple[str, Any]] = []
+        self.handle_starttag = lambda *given: self.found.append(("starts", given))
+        self.handle_startendtag = lambda *given: self.found.append(("is_empty", given))
+        self.handle_endtag = lambda *given: self.found.append(("ends", given))
+        self.handle_data = lambda *given: self.found.append(("says", given))
+        self.feed(page)
+
+
+@cache
+def parts(page: str) -> list[tuple[str, Any]]:
+    return Parts(page).found
+
+
+class Reader:
     """What a page shows at one step: the text of each list item, its sample, and all tags and attributes."""
 
     def __init__(self, page: str, step: int = 0) -> None:
-        super().__init__()
         self.step, self.open, self.items = str(step), [], []
         self.tags: set[str] = set()
         self.names: set[str] = set()
-        self.feed(page)
+        for handler, given in parts(page):
+            getattr(self, handler)(*given)
         assert not self.open
 
-    def handle_starttag(self, tag: str, attributes: list[tuple[str, str | None]]) -> None:
+    def starts(self, tag: str, attributes: list[tuple[str, str | None]]) -> None:
         given = dict(attributes)
         self.tags.add(tag)
         self.names |= given.keys()
@@ -50,14 +69,14 @@ class Reader(HTMLParser):
         if tag == "li" and self.open[-1][1]:
             self.items.append({"": "", "sample": "", "printed": ""})
 
-    def handle_startendtag(self, tag: str, attributes: list[tuple[str, str | None]]) -> None:
+    def is_empty(self, tag: str, attributes: list[tuple[str, str | None]]) -> None:
         self.tags.add(tag)
         self.names |= dict(attributes).keys()
 
-    def handle_endtag(self, tag: str) -> None:
+    def ends(self, tag: str) -> None:
         assert self.open.pop()[0] == tag
 
-    def handle_data(self, data: str) -> None:
+    def says(self, data: str) -> None:
         if self.open and self.open[-1][1] and any(tag == "li" for tag, *_ in self.open):
             self.items[-1][self.open[-1][2]] += data
 
@@ -107,14 +126,14 @@ def tutorials(steps: int = 1, order: str = "simultaneous") -> list[Explanation]:
 
 @cache
 def of_tutorial() -> str:
-    """The page of `gpubp explain --html` for the tutorial's network."""
-    return explained(tutorials(11), "The tutorial's network, step by step", figures=tutorial.compare())
+    """The page of `gpubp explain --html` for the tutorial's network, of STEPS steps."""
+    return explained(tutorials(STEPS), "The tutorial's network, step by step", figures=tutorial.compare())
 
 
 @cache
 def of_deep() -> str:
     """The page of a network with two hidden layers, whose drawing is wide."""
-    return made(gpubp.NetworkSpec((13, 5, 4, 3), "tanh", loss="cross_entropy"), 2, optimizer="nadam", batch_size=1)
+    return made(gpubp.NetworkSpec((13, 5, 4, 3), "tanh", loss="cross_entropy"), 2, batch_size=1)
 
 
 @cache

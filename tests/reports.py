@@ -31,20 +31,20 @@ RUNS = {
     "single": "--data iris --widths 4,6,3 --networks 1 --epochs 4",
 }
 Reported = Callable[[str], tuple[Path, str]]
+MADE: dict[str, tuple[Path, str]] = {}  # for all files of this process
 
 
 @pytest.fixture(scope="module")
 def reported(tmp_path_factory: pytest.TempPathFactory) -> Reported:
     """reported(name): the directory of a run of RUNS, and its page."""
-    made: dict[str, tuple[Path, str]] = {}
 
     def run(name: str) -> tuple[Path, str]:
-        if name not in made:
+        if name not in MADE:
             folder = tmp_path_factory.mktemp("reports") / name
             flags = [*RUNS[name].split(), "--engine", "eager", "--tensorboard", "false", "--run-dir", str(folder)]
             assert main(["train", *flags]) == 0
-            made[name] = folder, page_of(folder)
-        return made[name]
+            MADE[name] = folder, page_of(folder)
+        return MADE[name]
 
     return run
 

@@ -156,7 +156,7 @@ def killed(times: int, folder: Path, train: Callable[..., None], *given: Any) ->
                 seen |= {manifest.stat().st_mtime_ns} if manifest.exists() else set()
                 assert child.is_alive(), "the run ended before it saved anything"
                 assert time.monotonic() < limit
-                time.sleep(0.001)
+                time.sleep(0.005)
             time.sleep(source.uniform(0, 0.3))
         finally:
             child.kill()

@@ -236,15 +236,12 @@ def test_missing_cuda_is_refused(folder: Path, capsys: pytest.CaptureFixture[str
 
 
 @pytest.mark.parametrize("loss", ["cross_entropy", "binary_cross_entropy", "poisson"])
-@pytest.mark.parametrize("output", gpubp.ACTIVATIONS)
-def test_a_loss_that_applies_its_own_function_takes_no_output_but_identity(output: str, loss: str) -> None:
-    if output == "identity":
-        assert gpubp.NetworkSpec((3, 2), output=output, loss=loss).output == output
-        return
-    with pytest.raises(
-        SpecError, match=f"output '{output}' with loss '{loss}', which takes a log.*'identity' expected"
-    ):
-        gpubp.NetworkSpec((3, 2), output=output, loss=loss)
+def test_a_loss_that_applies_its_own_function_takes_no_output_but_identity(loss: str) -> None:
+    gpubp.NetworkSpec((3, 2), output="identity", loss=loss)
+    for output in gpubp.ACTIVATIONS.keys() - {"identity"}:
+        message = f"output '{output}' with loss '{loss}', which takes a log.*'identity' expected"
+        with pytest.raises(SpecError, match=message):
+            gpubp.NetworkSpec((3, 2), output=output, loss=loss)
 
 
 def test_hinge_takes_outs_of_both_signs_and_losses_of_numbers_take_any() -> None:

@@ -100,30 +100,34 @@ def whole_pairs(folder: Path) -> list[str]:
 
 
 @pytest.mark.parametrize("what", DAMAGE)
-def test_the_previous_checkpoint_replaces_a_damaged_one_and_this_is_reported(
-    what: str, folder: Path, whole: gpubp.Result
+def test_the_previous_checkpoint_replaces_a_damaged_one_which_is_told_unless_it_is_damaged_too(
+    what: str, folder: Path
 ) -> None:
     first = checkpoint.load(folder, CPU)
     assert first.told == ()
     damage(folder / "checkpoint", what)
     before = checkpoint.load(folder, CPU)
     assert int(before.populations[0].state.step.max()) < int(first.populations[0].state.step.max())
-    with pytest.warns(UserWarning, match="the previous checkpoint is used, of round"):
-        assert torch.equal(gpubp.load(folder).population.params, before.populations[0].state.population.params)
-    again = gpubp.resume(folder, training(), held_out())
-    same(again, whole)
-    (note,) = again.notes
+    (note,) = before.told
     assert re.search(DAMAGE[what], note)
     assert note.endswith(f"; the previous checkpoint is used, of round {before.notes['number']}")
-    assert gpubp.resume(folder, training(), held_out()).notes == []
-
-
-@pytest.mark.parametrize("what", DAMAGE)
-def test_if_both_checkpoints_are_damaged_the_newer_is_refused_with_its_reason(what: str, folder: Path) -> None:
+    with pytest.warns(UserWarning, match="the previous checkpoint is used, of round"):
+        assert torch.equal(gpubp.load(folder).population.params, before.populations[0].state.population.params)
     damage(folder / "checkpoint", "no tensors" if what == "no notes" else "no notes", "manifest.previous.json")
-    damage(folder / "checkpoint", what)
     with pytest.raises(CheckpointError, match=DAMAGE[what]):
         gpubp.resume(folder, training(), held_out())
+
+
+@pytest.mark.parametrize("what", ["a flipped bit", "truncated manifest"])
+def test_a_run_resumes_from_the_previous_checkpoint_to_the_same_bits(
+    what: str, folder: Path, whole: gpubp.Result
+) -> None:
+    damage(folder / "checkpoint", what)
+    told = checkpoint.load(folder, CPU).told
+    again = gpubp.resume(folder, training(), held_out())
+    same(again, whole)
+    assert again.notes == [*told]
+    assert gpubp.resume(folder, training(), held_out()).notes == []
 
 
 def test_untrained_networks_do_not_predict_instead_of_damaged_ones(tmp_path: Path) -> None:

@@ -119,7 +119,7 @@ def test_a_run_killed_before_its_first_checkpoint_restarts_from_its_settings(
 
 
 def test_a_config_yaml_that_somebody_edited_decides_nothing_and_is_written_again(capsys: Capture) -> None:
-    asked = "--data xor --networks 2 --lr 0.5 --evaluate-every 1 --tensorboard false"
+    asked = "--data xor --networks 2 --lr 0.5 --evaluate-every 1"
     trained(f"{asked} --steps 3 --run-dir made", capsys)
     trained(f"{asked} --steps 6 --run-dir whole", capsys)
     path = Path("made/config.yaml")
@@ -139,7 +139,7 @@ def test_a_config_yaml_that_somebody_edited_decides_nothing_and_is_written_again
 
 def test_a_run_whose_data_moved_resumes_with_their_new_place(capsys: Capture) -> None:
     Path("a.csv").write_text("x,y\n" + "".join(f"{n}.5,{'ab'[n % 2]}\n" for n in range(20)))
-    trained("--data a.csv --target y --networks 2 --epochs 2 --tensorboard false --run-dir made", capsys)
+    trained("--data a.csv --target y --networks 2 --epochs 2 --run-dir made", capsys)
     Path("a.csv").rename("moved.csv")
     assert main(["resume", "made"]) == 1
     assert "a.csv" in capsys.readouterr().err
@@ -159,11 +159,11 @@ def test_a_run_killed_before_it_wrote_anything_restarts_by_the_same_command(when
         Path("made/checkpoint/lock").touch()
     assert main(["resume", "made"]) == 1
     assert "made ended before anything was written; restart it with the same gpubp train" in capsys.readouterr().err
-    trained("--data xor --networks 2 --epochs 2 --tensorboard false --run-dir made", capsys)
+    trained("--data xor --networks 2 --epochs 2 --run-dir made", capsys)
 
 
 def test_a_longer_run_that_is_killed_at_once_stays_longer(capsys: Capture, monkeypatch: pytest.MonkeyPatch) -> None:
-    asked = "--data iris --networks 3 --batch-size 16 --evaluate-every 1 --tensorboard false"
+    asked = "--data iris --networks 3 --batch-size 16 --evaluate-every 1"
     trained(f"{asked} --epochs 2 --run-dir made", capsys)
     trained(f"{asked} --epochs 5 --run-dir whole", capsys)
     with monkeypatch.context() as patch:
@@ -175,7 +175,7 @@ def test_a_longer_run_that_is_killed_at_once_stays_longer(capsys: Capture, monke
 
 
 def test_a_changed_preparation_predicts_nothing_until_the_run_is_resumed(capsys: Capture) -> None:
-    trained("--data iris --networks 2 --epochs 2 --tensorboard false --run-dir made", capsys)
+    trained("--data iris --networks 2 --epochs 2 --run-dir made", capsys)
     path = Path("made/preparation.json")
     sound = path.read_text()
     Path("new.csv").write_text("sepal length (cm),sepal width (cm),petal length (cm),petal width (cm)\n5,3,1,0.2\n")
@@ -190,7 +190,7 @@ def test_a_changed_preparation_predicts_nothing_until_the_run_is_resumed(capsys:
 
 
 def test_inspect_says_what_is_damaged(capsys: Capture) -> None:
-    trained("--data xor --networks 2 --epochs 2 --tensorboard false --run-dir made", capsys)
+    trained("--data xor --networks 2 --epochs 2 --run-dir made", capsys)
     assert json.loads(run("inspect made --json", capsys))["damage"] == []
     manifest = Path("made/checkpoint/manifest.json")
     manifest.write_bytes(manifest.read_bytes().replace(b'"seed": 0', b'"seed": 1'))
@@ -202,7 +202,7 @@ def test_inspect_says_what_is_damaged(capsys: Capture) -> None:
 
 @pytest.mark.skipif(sys.platform == "win32", reason="links")
 def test_curves_are_not_drawn_into_a_linked_directory(capsys: Capture) -> None:
-    trained("--data xor --networks 2 --epochs 2 --tensorboard false --run-dir made", capsys)
+    trained("--data xor --networks 2 --epochs 2 --run-dir made", capsys)
     Path("mine").mkdir()
     Path("made/tensorboard").symlink_to("../mine")
     assert main(["resume", "made", "--epochs", "4", "--tensorboard", "true"]) == 0

@@ -26,7 +26,7 @@ def table() -> str:
 
 def test_a_file_with_classes_of_text_goes_from_training_to_prediction(capsys: Capture) -> None:
     Path("table.csv").write_text(table())
-    settings = "--data table.csv --target where --networks 6 --epochs 60 --lr 0.02 --batch-size 8"
+    settings = "--data table.csv --target where --networks 6 --epochs 30 --lr 0.04 --batch-size 8"
     assert trained(f"{settings} --run-dir made", capsys)["metric"]["best"] > 0.8
     expected = [line.split(",")[2] for line in table().splitlines()[1:]]
     Path("new.csv").write_text("".join(line.rpartition(",")[0] + "\n" for line in table().splitlines()))
@@ -81,7 +81,7 @@ def test_counts_are_predicted_as_rates_and_targets_by_their_names(capsys: Captur
     a = source.uniform(-1, 1, 300)
     Path("counts.csv").write_text("a,n\n" + "".join(f"{x:.4f},{source.poisson(np.exp(2 + x))}\n" for x in a))
     Path("new.csv").write_text("a\n-1\n0\n1\n")
-    trained("--data counts.csv --target n --loss poisson --networks 3 --lr 0.02 --epochs 40 --run-dir made", capsys)
+    trained("--data counts.csv --target n --loss poisson --networks 3 --lr 0.04 --epochs 20 --run-dir made", capsys)
     rates = [float(line) for line in run("predict made --data new.csv --networks all", capsys).split()[1:]]
     assert rates == pytest.approx([np.exp(1), np.exp(2), np.exp(3)], rel=0.25)
     assert main(["predict", "made", "--data", "new.csv", "--proba"]) == 1

@@ -35,7 +35,8 @@ def made(tmp_path: Path) -> Iterator[Path]:
         gpubp.Dataset([[0.0], [1.0]], [[0.0], [1.0]]),
     )
     folder = tmp_path / "runs" / "one" / "tensorboard"
-    gpubp.train(population, data, gpubp.TrainConfig(steps=4), reporters=[gpubp.TensorBoardReporter(folder)])
+    reporters = [gpubp.TensorBoardReporter(folder)]
+    gpubp.train(population, data, gpubp.TrainConfig(steps=4), reporters=reporters, engine="eager")
     return tmp_path / "runs"
 
 

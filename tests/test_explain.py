@@ -191,10 +191,10 @@ def test_every_optimizer_is_explained_as_the_engine_trains_it(optimizer):
             torch.testing.assert_close(old - rate * way, new, **GRADIENT)
 
 
-@pytest.mark.parametrize(
-    ("widths", "bias", "train_bias"),
-    covering([(3, 2), (33, 7, 3), (4, 6, 5, 3)], ["neuron", "layer", "none"], [True, False]),
-)
+@pytest.mark.parametrize(("widths", "bias", "train_bias"), [
+    ((3, 2), "neuron", True), ((33, 7, 3), "layer", True), ((4, 6, 5, 3), "none", True),
+    ((4, 6, 5, 3), "neuron", False),
+])  # fmt: skip
 def test_every_kind_of_bias_and_depth_is_explained(widths, bias, train_bias):
     spec = gpubp.NetworkSpec(widths, "sigmoid", loss="half_squared_error", bias=bias, train_bias=train_bias)
     told(spec, dtype=torch.float32)

@@ -12,7 +12,7 @@ import pytest
 from gpubp.explain_text import Text
 
 from .browser import NARROW, WIDE, overflow, violations
-from .explained import hostile, of_deep, of_large, of_tutorial, tutorials
+from .explained import STEPS, hostile, of_deep, of_large, of_tutorial, tutorials
 
 if TYPE_CHECKING:
     from playwright.sync_api import Locator, Page
@@ -62,7 +62,7 @@ def focused(page: Page, name: str) -> str:
 def test_the_slider_moves_by_the_keyboard_and_changes_every_number(ours, opened):
     page = opened(ours)
     page.locator("#step").focus()
-    for step, explanation in enumerate(tutorials(4)):
+    for step, explanation in enumerate(tutorials(STEPS)):
         values = explanation.to_dict()
         n = Text(values, False).number
         assert n(values["layers"][1]["weight"]["new"][0][0]) in term(page, r"w5\+").inner_text()
@@ -75,7 +75,7 @@ def test_the_slider_moves_by_the_keyboard_and_changes_every_number(ours, opened)
             assert page.locator("#step").get_attribute("aria-valuetext") == said
         page.keyboard.press("ArrowRight")
     page.keyboard.press("End")
-    assert page.locator(".now").inner_text().startswith("Step 11")
+    assert page.locator(".now").inner_text().startswith(f"Step {STEPS}")
     page.keyboard.press("Home")
     assert page.locator(".now").inner_text().startswith("Step 1 ")
 
@@ -154,16 +154,15 @@ def test_axe_finds_nothing_and_nothing_is_wider_than_the_screen(name, width, sch
 READABLE = 8  # pixels of the numbers' letters
 
 
-def cut(wide: Locator) -> tuple[bool, bool, bool]:
-    """Whether there is more on the left and on the right, and whether a fading edge says so on exactly these sides."""
-    wide.page.wait_for_timeout(100)  # for what answers to scrolling
-    before, after = wide.evaluate(
-        "each => [each.scrollLeft > 1, each.scrollWidth - each.clientWidth - each.scrollLeft > 1]"
-    )
-    kinds = set((wide.get_attribute("class") or "").split())
-    fades = "gradient" in wide.evaluate("each => getComputedStyle(each).maskImage")
-    said = fades == (before or after) and (before, after) == ("before" in kinds, "after" in kinds)
-    return before, after, said
+def fades(wide: Locator, before: bool, after: bool) -> None:
+    """Waits until there is more on the left and on the right, or not, and fading edges say so."""
+    there = """([each, before, after]) => {
+        const right = each.scrollWidth - each.clientWidth - each.scrollLeft;
+        return (each.scrollLeft > 1) === before && (right > 1) === after
+            && each.classList.contains("before") === before && each.classList.contains("after") === after
+            && getComputedStyle(each).maskImage.includes("gradient") === (before || after);
+    }"""
+    wide.page.wait_for_function(there, arg=[wide.element_handle(), before, after], timeout=20_000)
 
 
 def letters(page: Page) -> float:
@@ -175,7 +174,7 @@ def letters(page: Page) -> float:
 
 def test_a_drawing_fits_its_panel_while_its_letters_are_readable(deep, opened):
     page = opened(deep, 1280 - 15)  # without a scroll bar
-    assert cut(page.locator(".wide").first) == (False, False, True)
+    fades(page.locator(".wide").first, False, False)
     assert letters(page) >= READABLE
 
 
@@ -183,12 +182,12 @@ def test_an_edge_fades_where_there_is_more_and_arrow_keys_go_there(ours, deep, o
     for path in (ours, deep):
         page = opened(path, NARROW)
         for wide in page.locator(".wide").all():
-            assert cut(wide) == (False, True, True)
+            fades(wide, False, True)
             wide.focus()
             page.keyboard.press("ArrowRight")
-            assert cut(wide) == (True, True, True)
+            fades(wide, True, True)
             wide.evaluate("each => each.scrollLeft = each.scrollWidth")
-            assert cut(wide) == (True, False, True)
+            fades(wide, True, False)
         assert letters(page) >= READABLE
 
 

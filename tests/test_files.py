@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import os
-import subprocess
 import sys
 from datetime import date
 from pathlib import Path
 
 import numpy as np
-import pyarrow
 import pytest
 import torch
-from pyarrow import parquet
 
 import gpubp
 from gpubp import checkpoint, config_file, files
@@ -130,16 +127,6 @@ WRONG = {
 
 
 @pytest.mark.parametrize("text", WRONG, ids=range(len(WRONG)))
-def test_settings_that_are_not_plain_are_refused_with_their_place(text: str, tmp_path: Path) -> None:
-    path = tmp_path / "c.yaml"
-    path.write_text(text)
-    with pytest.raises(ConfigError) as caught:
-        config_file.read(path)
-    assert str(caught.value).startswith(f"{path}: ")
-    assert WRONG[text] in str(caught.value)
-
-
-@pytest.mark.parametrize("text", WRONG, ids=range(len(WRONG)))
 def test_a_file_of_config_that_is_not_plain_is_one_sentence(
     text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -244,30 +231,3 @@ def test_brackets_in_names_are_literal(
         told = capsys.readouterr()
         assert told.out.count(f"{name}: ") == 2
     assert "MarkupError" not in told.err
-
-
-def test_damaged_metadata_of_lists_are_refused_and_do_not_end_the_process(tmp_path: Path) -> None:
-    """Every byte of the footer, changed, in a process that may be ended: pyarrow tells of some by abort()."""
-    parquet.write_table(pyarrow.table({"a": [[2, 3, 1], [4], []] * 4}), tmp_path / "a.parquet")
-    reads = """
-import os, sys
-from pathlib import Path
-import pyarrow
-from gpubp import arrow
-
-whole = Path(sys.argv[1]).read_bytes()
-begin = len(whole) - 8 - int.from_bytes(whole[-8:-4], "little")
-for at in range(begin, len(whole) - 8):
-    changed = bytearray(whole)
-    changed[at] ^= 1 << at % 8
-    try:
-        arrow.opened("a", pyarrow.BufferReader(bytes(changed)), len(changed)).read()
-    except Exception as error:
-        print(type(error))
-print("all are read", flush=True)
-os._exit(0)  # the threads of pyarrow may abort() what ends while they begin
-"""
-    ended = subprocess.run([sys.executable, "-c", reads, tmp_path / "a.parquet"], capture_output=True, text=True)
-    assert ended.returncode == 0, ended.stderr
-    assert "OSError" in ended.stdout
-    assert ended.stdout.endswith("all are read\n")

@@ -9,7 +9,7 @@ import torch
 import gpubp
 from gpubp import sources
 
-NETWORKS, SEEDS = 50, 5
+NETWORKS, SEEDS, EPOCHS, BATCH = 30, 4, 15, 50
 
 
 def test_a_population_learns_the_digits_as_well_as_scikit_learn() -> None:
@@ -21,7 +21,7 @@ def test_a_population_learns_the_digits_as_well_as_scikit_learn() -> None:
     assert held_out is not None
     assert float(digits.training.inputs.max()) == 1.0, "inputs / 16"
     spec = gpubp.NetworkSpec((64, 32, 10), "relu", loss="cross_entropy")
-    config = gpubp.TrainConfig(optimizer="adam", lr=0.001, batch_size=200, epochs=50)
+    config = gpubp.TrainConfig(optimizer="adam", lr=0.001, batch_size=BATCH, epochs=EPOCHS)
     result = gpubp.train(gpubp.Population.create(spec, NETWORKS), digits.training, config, held_out, engine="eager")
     ours = result.validation_metric
     assert ours is not None
@@ -32,11 +32,11 @@ def test_a_population_learns_the_digits_as_well_as_scikit_learn() -> None:
         warnings.simplefilter("ignore", ConvergenceWarning)
         for seed in range(SEEDS):
             classifier = MLPClassifier(
-                (32,), batch_size=200, max_iter=50, learning_rate_init=0.001, alpha=0.0, n_iter_no_change=1000, tol=0.0,
-                random_state=seed,
+                (32,), batch_size=BATCH, max_iter=EPOCHS, learning_rate_init=0.001, alpha=0.0, n_iter_no_change=1000,
+                tol=0.0, random_state=seed,
             )  # fmt: skip
             classifier.fit(inputs, targets)
-            assert classifier.n_iter_ == 50
+            assert classifier.n_iter_ == EPOCHS
             scores.append(classifier.score(held_out.inputs.numpy(), held_out.targets.numpy()))
     theirs = torch.tensor(scores, dtype=torch.float64)
     error = float((ours.double().var() / NETWORKS + theirs.var() / SEEDS).sqrt())

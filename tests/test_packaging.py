@@ -59,24 +59,6 @@ def test_a_wheel_holds_the_package_and_what_describes_it(wheel: Path) -> None:
 
 
 @pytest.mark.slow
-def test_a_wheel_trains_away_from_the_checkout(wheel: Path, tmp_path: Path) -> None:
-    """With the dependencies of this environment: its kernels are compiled from the wheel's sources."""
-    with zipfile.ZipFile(wheel) as file:
-        file.extractall(tmp_path / "site")
-    code = (
-        "import gpubp, sys; assert gpubp.__file__.startswith(sys.argv[1]); from gpubp.cli import main; "
-        "sys.exit(main('train --data xor --widths 2,3,1 --networks 2 --steps 5 --engine cpu --run-dir run'.split()))"
-    )
-    environment = {**os.environ, "PYTHONPATH": str(tmp_path / "site"), "GPUBP_CACHE": str(tmp_path / "cache")}
-    done = subprocess.run(
-        [sys.executable, "-c", code, str(tmp_path)], cwd=tmp_path, env=environment, capture_output=True, text=True,
-        timeout=300,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
-    assert (tmp_path / "run" / "results.parquet").exists()
-
-
-@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["wheel", "sdist"])
 def test_pip_installs_it_in_a_clean_environment_where_it_trains(
     kind: str, tmp_path: Path, request: pytest.FixtureRequest

@@ -18,6 +18,7 @@ import gpubp
 from gpubp import checkpoint, files, manifests
 from gpubp.errors import CheckpointError
 
+from .helpers import covering
 from .short_runs import CALLS, CPU, NAMES, fail, same_state, save
 from .test_checkpoint import damage, whole_pairs
 
@@ -31,8 +32,10 @@ def test_a_run_has_two_checkpoints_and_the_lock(folder: Path) -> None:
     assert len(files) == 5
 
 
-@pytest.mark.parametrize(("call", "after"), [(call, after) for call in CALLS for after in range(3)])
-@pytest.mark.parametrize("error", [OSError(28, "No space left on device"), KeyboardInterrupt()], ids=["full", "ctrl-c"])
+@pytest.mark.parametrize(
+    ("call", "error", "after"),
+    covering(CALLS, [OSError(28, "No space left on device"), KeyboardInterrupt()], range(3)),
+)
 def test_a_failed_save_changes_nothing_and_can_be_retried(
     call: str, after: int, error: BaseException, folder: Path, whole: gpubp.Result, monkeypatch: pytest.MonkeyPatch
 ) -> None:

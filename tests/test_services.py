@@ -132,20 +132,21 @@ def test_an_unknown_service_and_one_that_is_not_installed_are_refused(
     assert not (tmp_path / "runs").exists()
 
 
-SLOW = [pytest.param(store, marks=pytest.mark.slow) for store in ("folder", "sqlite")]
+SLOW = [pytest.param(store, marks=pytest.mark.slow) for store in ("default", "sqlite")]
 
 
 @pytest.mark.filterwarnings("ignore")
-@pytest.mark.parametrize("store", [*SLOW, "default"])
+@pytest.mark.parametrize("store", ["environment", *SLOW])
 def test_mlflow_has_settings_curves_and_table_of_a_resumed_run(store: str, tmp_path: Path, monkeypatch: Any) -> None:
     mlflow = pytest.importorskip("mlflow", reason="mlflow is not installed")
     from gpubp.reporters.mlflow import MLflowReporter
 
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
-    if store == "folder":
+    if store == "environment":  # a folder, where no database is made
         monkeypatch.setenv("MLFLOW_ALLOW_FILE_STORE", "true")
-    place = {"folder": f"file:{tmp_path}/mlruns", "sqlite": f"sqlite:///{tmp_path}/our.db", "default": None}[store]
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", f"file:{tmp_path}/mlruns")
+    place = f"sqlite:///{tmp_path}/our.db" if store == "sqlite" else None
     train(MLflowReporter("study", place), run_dir=tmp_path / "run")
     result = gpubp.resume(tmp_path / "run", DATA, DATA, steps=14, reporters=[MLflowReporter("study", place)])
     assert result.silenced == []

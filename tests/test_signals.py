@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import subprocess
-import sys
 import threading
 from pathlib import Path
 from typing import Any
@@ -18,7 +16,7 @@ from gpubp.cli import main
 from gpubp.commands import outcome, settings
 
 from .helpers import population, samples
-from .test_resume import ROOT, Stop
+from .short_runs import APART, CPU, Stop
 
 SPEC = gpubp.NetworkSpec((3, 6, 2), "tanh")
 Capture = pytest.CaptureFixture[str]
@@ -46,30 +44,31 @@ class Last(gpubp.Reporter):
         self.finished = True
 
 
-SCRIPT = """
-import os, signal, sys
-from tests import test_signals as own
-
-for number in (signal.SIGTERM, signal.SIGINT):  # a process for each, forked by one that has imported everything
-    if not (child := os.fork()):
-        for run in range(3):
-            own.train(own.Stop(3, number), run_dir=own.Path(sys.argv[1], f"{number.name} {run}"))
-            print("went on", flush=True)
-        os._exit(0)
-    print(number.name, os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
-"""
+def loop(folder: Path, number: int) -> None:
+    """In a process of its own: three trainings, in the first of which a signal comes."""
+    with open(folder / "log", "w") as log:
+        os.dup2(log.fileno(), 2)
+    for run in range(3):
+        train(Stop(3, number), run_dir=folder / f"run {run}")
 
 
-def test_a_script_that_trains_in_a_loop_ends_by_the_signal_with_its_training_saved(tmp_path: Path) -> None:
-    command = [sys.executable, "-c", SCRIPT, str(tmp_path)]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120)
-    assert done.stdout == f"SIGTERM {-signal.SIGTERM}\nSIGINT {-signal.SIGINT}\n", done.stderr
-    assert {*os.listdir(tmp_path)} == {"SIGTERM 0", "SIGINT 0"}
-    for folder in tmp_path.iterdir():
-        steps = checkpoint.load(folder, population(SPEC, 1).params.device).populations[0].state.step
-        assert 0 < int(steps.max()) < 20
-        assert (folder / "results.csv").exists()
-    assert f"this exception's `result` has the outcome; continue with gpubp.resume('{tmp_path}/SIGINT 0'" in done.stderr
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, -signal.SIGTERM), (signal.SIGINT, 1)])
+def test_a_process_that_trains_in_a_loop_ends_by_the_signal_with_its_training_saved(
+    number: int, code: int, tmp_path: Path
+) -> None:
+    """SIGINT as KeyboardInterrupt, which ends a process of multiprocessing with 1."""
+    child = APART.Process(target=loop, args=(tmp_path, number))
+    child.start()
+    child.join(120)
+    told = (tmp_path / "log").read_text()
+    assert child.exitcode == code, told
+    assert {*os.listdir(tmp_path)} == {"log", "run 0"}
+    steps = checkpoint.load(tmp_path / "run 0", CPU).populations[0].state.step
+    assert 0 < int(steps.max()) < 20
+    assert (tmp_path / "run 0" / "results.csv").exists()
+    if number == signal.SIGINT:
+        assert "KeyboardInterrupt" in told
+        assert f"this exception's `result` has the outcome; continue with gpubp.resume('{tmp_path}/run 0'" in told
 
 
 def test_a_handler_that_raises_nothing_is_called_and_the_result_is_returned() -> None:

@@ -62,6 +62,7 @@ RULES: dict[str, Callable[..., tuple[Number, Number]]] = {  # out, target -> err
 }
 
 
+PLAIN = ("half_squared_error", "mean_squared_error", "mean_absolute_error")  # differences alone
 TERMS = {  # of an error and of a slope that are differences of what the network alone cannot bring to 0
     "poisson": lambda out, target: (max(mpmath.exp(out), target * abs(out)), max(mpmath.exp(out), target)),
     "binary_cross_entropy": lambda out, target: (0, (1 - target) * sigmoid(out) if 0 < target < 1 else 0),
@@ -106,9 +107,9 @@ def check(got: Tensor, exact: list[Number], sizes: list[Number], cases: list[Any
 ENGINES = ("eager", "networks", "outputs")
 
 
-@pytest.mark.parametrize(("engine", "dtype", "loss"), [  # of the compiled ones, one of each loss is quick
-    pytest.param(engine, dtype, loss, marks=[pytest.mark.slow] if engine != "eager" and (row + number) % 4 else [])
-    for row, loss in enumerate(RULES)
+@pytest.mark.parametrize(("engine", "dtype", "loss"), [  # of the compiled ones, one of each loss but PLAIN is quick
+    pytest.param(engine, dtype, loss, marks=[pytest.mark.slow] * (engine != "eager" and (row + number) % 4 + plain > 0))
+    for row, (loss, plain) in enumerate((loss, loss in PLAIN) for loss in RULES)
     for number, (dtype, engine) in enumerate(itertools.product((torch.float32, torch.float64), ENGINES[::-1]))
 ])  # fmt: skip
 def test_errors_and_slopes_keep_their_digits(loss: str, dtype: torch.dtype, engine: str) -> None:
@@ -133,7 +134,7 @@ def test_every_loss_has_a_formula_here() -> None:
 
 
 @pytest.mark.parametrize(
-    ("engine", "dtype", "weighted"), covering(ENGINES, [torch.float32, torch.float64], [False, True])
+    ("engine", "dtype", "weighted"), covering(ENGINES, [torch.float32, torch.float64], [False, True], meet=1)
 )
 def test_a_network_that_is_sure_of_its_class_keeps_what_it_misses(
     weighted: bool, dtype: torch.dtype, engine: str

@@ -258,14 +258,17 @@ def dictionary(rows: int) -> pyarrow.Table:
 
 
 @pytest.mark.parametrize("kind", ["text", "texts in lists", "numbers in a list"])
-def test_a_parquet_file_of_a_few_bytes_that_unpack_to_gigabytes_is_refused(kind: str, tmp_path: Path) -> None:
+def test_a_parquet_file_of_a_few_bytes_that_unpack_to_very_many_is_refused(
+    kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(free, "LARGE", 1 << 24)
     made = {
         "text": lambda: dictionary(10_000),
         "texts in lists": lambda: pyarrow.table(
             {"a": pyarrow.ListArray.from_arrays(np.arange(10_001, dtype=np.int32), dictionary(10_000)["a"].chunk(0))}
         ),
         "numbers in a list": lambda: pyarrow.table(
-            {"a": pyarrow.ListArray.from_arrays([0, 18_000_000], pyarrow.array(np.zeros(18_000_000, np.int8)))}
+            {"a": pyarrow.ListArray.from_arrays([0, 1_200_000], pyarrow.array(np.zeros(1_200_000, np.int8)))}
         ),
     }[kind]()
     parquet.write_table(made, tmp_path / "a.parquet", compression="zstd")
@@ -277,8 +280,8 @@ def test_a_parquet_file_of_a_few_bytes_that_unpack_to_gigabytes_is_refused(kind:
 
 def test_an_archive_that_packs_better_than_numpy_is_refused(tmp_path: Path) -> None:
     with zipfile.ZipFile(tmp_path / "a.npz", "w", zipfile.ZIP_BZIP2) as archive, archive.open("X.npy", "w") as file:
-        np.lib.format.write_array_header_1_0(file, {"descr": "|b1", "fortran_order": False, "shape": (1 << 25, 1)})
-        file.write(bytes(1 << 25))
+        np.lib.format.write_array_header_1_0(file, {"descr": "|b1", "fortran_order": False, "shape": (1 << 20, 1)})
+        file.write(bytes(1 << 20))
     with refused("a.npz: array 'X' is packed in another way than numpy.savez and savez_compressed have"):
         read(tmp_path / "a.npz")
 

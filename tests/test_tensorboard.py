@@ -155,36 +155,36 @@ def test_a_tag_has_at_most_a_thousand_points_however_long_the_run() -> None:
 def test_a_long_run_shows_its_last_evaluation_and_a_resumed_one_repeats_no_point(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    few = 16, 8
+    few = 8, 4
     monkeypatch.setattr(tensorboard, "CURVES", few)
     data = gpubp.Dataset([[0.0], [1.0]], [[0.0], [1.0]])
     curves = lambda: [gpubp.TensorBoardReporter(tmp_path / "run" / "tensorboard")]  # noqa: E731
-    config = gpubp.TrainConfig(steps=41, evaluate_every=1)
+    config = gpubp.TrainConfig(steps=21, evaluate_every=1)
     population = gpubp.Population.create(gpubp.NetworkSpec((1, 1)), 3)
     gpubp.train(population, data, config, engine="eager", reporters=curves(), run_dir=tmp_path / "run")
-    gpubp.resume(tmp_path / "run", data, steps=50, reporters=[])
-    gpubp.resume(tmp_path / "run", data, steps=63, reporters=curves())
+    gpubp.resume(tmp_path / "run", data, steps=26, reporters=[])
+    gpubp.resume(tmp_path / "run", data, steps=31, reporters=curves())
     found = points(tmp_path / "run" / "tensorboard")
     once(found)
     steps = [step for step, _ in found["training/loss/median"]]
-    assert steps[:16] == [*range(1, 17)]
-    assert {41, 63} <= {*steps}, "the last ones"
-    assert any(41 < step < 50 for step in steps), "those without curves come from the history"
-    assert len(steps) == sum(due(number, *few) for number in range(1, 64)) + 2
+    assert steps[:8] == [*range(1, 9)]
+    assert {21, 31} <= {*steps}, "the last ones"
+    assert any(21 < step < 26 for step in steps), "those without curves come from the history"
+    assert len(steps) == sum(due(number, *few) for number in range(1, 32)) + 2
 
 
 @pytest.mark.parametrize("kind", ["queue", "mixed", "halving", "folds"])
 def test_steps_rise_whatever_trains_together(kind: str, tmp_path: Path) -> None:
     folder, seen, data, more = tmp_path / "tensorboard", Seen(), (IRIS.training, IRIS.validation), dict[str, Any]()
-    design = [{**row, "epochs": 3 + number % 5} for number, row in enumerate(sweep(20))]
+    design = [{**row, "epochs": 3 + number % 3} for number, row in enumerate(sweep(10))]
     if kind == "queue":
-        more = {"slots": 6}
+        more = {"slots": 4}
     elif kind == "mixed":
         design = [{**row, "batch_size": (10, 90)[number % 2]} for number, row in enumerate(design)]
     elif kind == "halving":
         design, more = [{**row, "epochs": 9} for row in design], {"search": SuccessiveHalving(factor=3)}
     else:
-        design, data = [{**row, "fold": n % 5} for n, row in enumerate(sweep(20, epochs=5))], IRIS.training.folds(5)
+        design, data = [{**row, "fold": n % 5} for n, row in enumerate(sweep(10, epochs=5))], IRIS.training.folds(5)
     common = {**COMMON, "evaluate_every": 1} if kind != "halving" else COMMON
     common = {name: value for name, value in common.items() if name not in design[0]}
     reporters = [seen, gpubp.TensorBoardReporter(folder)]

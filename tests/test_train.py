@@ -38,18 +38,18 @@ def same_result(one: gpubp.Result, other: gpubp.Result) -> bool:
 
 
 def test_the_result_has_the_outcome_of_every_network() -> None:
-    networks, training, held_out = population(CLASSES, 7), data(CLASSES), data(CLASSES, 30, 9)
+    networks, training, held_out = population(CLASSES, 3), data(CLASSES), data(CLASSES, 30, 9)
     result = gpubp.train(networks, training, config(), validation=held_out)
     for values in (result.loss, result.metric, result.validation_loss, result.validation_metric):
         assert values is not None
-        assert values.shape == (7,)
+        assert values.shape == (3,)
         assert values.isfinite().all()
-    assert result.status_names == ["finished"] * 7
-    assert result.statuses == {"running": 0, "finished": 7, "diverged": 0}, "no fate that nothing here can bring"
-    assert (result.table.num_rows, result.table["network"].to_pylist()) == (7, list(range(7)))
+    assert result.status_names == ["finished"] * 3
+    assert result.statuses == {"running": 0, "finished": 3, "diverged": 0}, "no fate that nothing here can bring"
+    assert (result.table.num_rows, result.table["network"].to_pylist()) == (3, list(range(3)))
     assert result.table["validation_accuracy"].to_pylist() == result.validation_metric.tolist()
     assert [record["step"] for record in result.history] == [5, 10, 15, 20]
-    assert (result.network_steps, result.interrupted, result.run_dir) == (7 * 20, None, None)
+    assert (result.network_steps, result.interrupted, result.run_dir) == (3 * 20, None, None)
     assert result.engine in ("cpu", "eager")
     assert result.engine_reason.startswith(f"{result.engine}: ")
     assert result.seconds > 0
@@ -69,7 +69,7 @@ def test_the_loss_of_a_round_is_the_mean_over_its_steps() -> None:
 @pytest.mark.parametrize("kind", ["", "made in inference mode", "requiring grad"])
 def test_inplace_writes_to_params_of_every_kind(kind: str) -> None:
     with torch.inference_mode(kind == "made in inference mode"):
-        networks = population(SPEC, 4)
+        networks = population(SPEC, 3)
     networks.params.requires_grad_(kind == "requiring grad")
     before = networks.params.clone()
     expected = gpubp.train(networks, data(), config()).population.params
@@ -141,7 +141,7 @@ def test_plateau_reduces_only_the_rates_of_networks_that_do_not_improve() -> Non
     assert result.state.memory["scale"].flatten().tolist() == [1.0, 0.5**3, 1.0]
 
 
-@pytest.mark.parametrize("most", [1, 3, 7])
+@pytest.mark.parametrize("most", [1, 7])
 def test_how_calls_are_split_changes_no_bit(most: int, monkeypatch: pytest.MonkeyPatch) -> None:
     rates = [0.1, 0.01, 1e308, 0.03, 0.02]
     settings = config(steps=60, evaluate_every=20, dropout=0.2, schedule="plateau", plateau_patience=0, lr=rates)
@@ -184,10 +184,10 @@ class Counter:
 
 def test_reporters_hear_the_start_every_evaluation_and_the_end() -> None:
     counter = Counter([])
-    gpubp.train(population(SPEC, 2), data(), config(), reporters=[counter])
+    gpubp.train(population(SPEC, 3), data(), config(), reporters=[counter])
     assert (counter.told[0], counter.told[-1]) == ("start", "finish")
     assert counter.told.count("evaluated") == 4
-    assert counter.calls[-1] == 40
+    assert counter.calls[-1] == 60
     assert counter.calls == sorted(counter.calls)
 
 
@@ -199,22 +199,22 @@ ENTRIES = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize(("optimizer", "engine"), [("adam", "auto"), *((name, "eager") for name in gpubp.OPTIMIZERS)])
-def test_training_never_enters_autograd(optimizer: str, engine: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    given: Any = (population(CLASSES, 3), data(CLASSES), config(optimizer=optimizer))
-    expected = gpubp.train(*given, engine=engine)
+@pytest.mark.parametrize(("engine", "optimizers"), [("auto", ["adam"]), ("eager", gpubp.OPTIMIZERS)])
+def test_training_never_enters_autograd(engine: str, optimizers: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    def trainings() -> list[gpubp.Result]:
+        settings = [config(optimizer=each, steps=3) for each in optimizers]
+        return [gpubp.train(population(CLASSES, 3), data(CLASSES), each, engine=engine) for each in settings]
 
     def fail(*arguments: Any, **options: Any) -> None:
         raise AssertionError("autograd was entered")
 
-    probe = torch.ones(1, requires_grad=True)
+    expected, probe = trainings(), torch.ones(1, requires_grad=True)
     for owner, name in ENTRIES:
         monkeypatch.setattr(owner, name, fail)
     with pytest.raises(AssertionError, match="autograd was entered"):
         probe.backward()
     with torch.autograd.set_grad_enabled(False):
-        off = gpubp.train(*given, engine=engine)
-    assert same_result(expected, off)
+        assert all(map(same_result, expected, trainings()))
 
 
 def test_results_are_ordinary_tensors() -> None:
@@ -241,25 +241,20 @@ def inference(tensor: torch.Tensor) -> torch.Tensor:
 
 
 KINDS: dict[str, Any] = {  # of settings and data, that train without a run directory
-    "lr np.float64": {"lr": np.float64(0.01)},
-    "lr np.float32": {"lr": np.float32(0.01)},
-    "lr array": {"lr": np.logspace(-3, -1, 3)},
-    "lr array of no dimension": {"lr": np.array(0.01)},
-    "lr list of NumPy's": {"lr": [np.float32(0.01)] * 3},
-    "lr list of parameters": {"lr": [torch.nn.Parameter(torch.tensor(0.01))] * 3},
-    "lr parameter": {"lr": torch.nn.Parameter(torch.full((3,), 0.01))},
-    "lr made in inference mode": {"lr": inference(torch.full((3,), 0.01))},
-    "steps np.int64": {"steps": np.int64(2)},
-    "steps array": {"steps": np.array([2, 3, 4], np.uint8)},
-    "counts": {"batch_size": np.int16(4), "evaluate_every": torch.tensor(2)},
-    "names": {"optimizer": np.str_("sgd"), "schedule": np.str_("cosine"), "shuffle": np.str_("none")},
-    "class_weight": {"class_weight": asking(torch.ones(4))},
-    "extra": {"optimizer": "pulled", "extra": {"pull": np.float32(0.1), "loss": np.full(3, 0.2)}},
-    "inputs that require grad": {"inputs": asking},
-    "inputs made in inference mode": {"inputs": inference},
-    "spec": {"spec": {"hidden": np.array(["tanh"]), "loss": np.str_("cross_entropy"), "bias": np.str_("layer")}},
-    "checkpoint_minutes": {"checkpoint_minutes": np.float32(5)},
-}
+    "NumPy's numbers and names": {
+        "lr": np.float64(0.01), "steps": np.int64(2), "batch_size": np.int16(4), "evaluate_every": torch.tensor(2),
+        "optimizer": np.str_("sgd"), "schedule": np.str_("cosine"), "shuffle": np.str_("none"),
+        "checkpoint_minutes": np.float32(5),
+        "spec": {"hidden": np.array(["tanh"]), "loss": np.str_("cross_entropy"), "bias": np.str_("layer")},
+    },
+    "a number of float32": {"lr": np.float32(0.01), "optimizer": "pulled", "extra": {"pull": np.float32(0.1)}},
+    "arrays": {"lr": np.logspace(-3, -1, 3), "steps": np.array([2, 3, 4], np.uint8)},
+    "an array of no dimension": {"lr": np.array(0.01), "optimizer": "pulled", "extra": {"loss": np.full(3, 0.2)}},
+    "lists of NumPy's": {"lr": [np.float32(0.01)] * 3, "inputs": inference},
+    "lists of parameters": {"lr": [torch.nn.Parameter(torch.tensor(0.01))] * 3, "class_weight": asking(torch.ones(4))},
+    "parameters": {"lr": torch.nn.Parameter(torch.full((3,), 0.01)), "inputs": asking},
+    "made in inference mode": {"lr": inference(torch.full((3,), 0.01))},
+}  # fmt: skip
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -291,7 +286,14 @@ def test_a_configuration_is_one_line_of_what_is_not_usual() -> None:
 
 @pytest.mark.parametrize("optimizer", gpubp.OPTIMIZERS)
 def test_an_optimizer_goes_on_from_the_state_of_an_earlier_training(optimizer: str) -> None:
-    settings = {"optimizer": optimizer, "shuffle": "none", "steps": None, "evaluate_every": None, "lr": None}
+    settings = {
+        "optimizer": optimizer,
+        "shuffle": "none",
+        "steps": None,
+        "evaluate_every": None,
+        "lr": None,
+        "batch_size": 20,
+    }
     whole = gpubp.train(population(SPEC, 3), data(), config(**settings, epochs=3), engine="eager")
     first = gpubp.train(population(SPEC, 3), data(), config(**settings, epochs=2), engine="eager")
     rest = config(**settings, epochs=1)
