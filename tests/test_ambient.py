@@ -179,7 +179,7 @@ QUICK = {"autocast", "default device", "float64 by default", "inference_mode"}  
 
 
 @pytest.mark.parametrize(("call", "name"), [
-    pytest.param(call, name, marks=[pytest.mark.slow] * (name not in QUICK and call not in ("gradients", "eager")))
+    pytest.param(call, name, marks=[pytest.mark.slow] * (name not in QUICK and call != "gradients"))
     for call in CALLS for name in AMBIENT
 ])  # fmt: skip
 def test_nothing_that_is_set_around_a_call_changes_it(

@@ -6,9 +6,10 @@ from __future__ import annotations
 import errno
 import io
 import os
-import subprocess
 import sys
 import time
+from collections.abc import Callable
+from multiprocessing.synchronize import Barrier
 from pathlib import Path
 from typing import Any
 
@@ -19,46 +20,50 @@ import gpubp
 from gpubp.engines import build, cache, cpu
 
 from .helpers import FAST
-from .libraries import an_empty_cache, answer, forget, kept, text, wrapper  # noqa: F401
+from .libraries import an_empty_cache, answer, forget, kept, wrapper  # noqa: F401
+from .short_runs import APART
 
-CHILD = """
-import sys
-from gpubp.engines import build
-print(build.library(sys.stdin.read()).answer())
-"""
 CPU = torch.device("cpu")
 
 
-def no_compiling(monkeypatch: pytest.MonkeyPatch) -> None:
-    def compile_nothing(*_: object) -> Path:
-        raise AssertionError("compiled again")
+def compile_nothing(*_: object) -> Path:
+    raise AssertionError("compiled again")
 
-    monkeypatch.setattr(build, "_compile", compile_nothing)
+
+def asks(number: int, folder: Path, compiles: Callable[..., Path], all_ready: Barrier | None = None) -> None:
+    """In a process of its own, whose exit status is 0 if it has the answer."""
+    os.environ["GPUBP_CACHE"] = str(folder)
+    build._compile = compiles
+    if all_ready:
+        all_ready.wait(60)
+    assert answer(number) == number
+
+
+def exit_statuses(children: list[Any]) -> list[int]:
+    for child in children:
+        child.start()
+    for child in children:
+        child.join(120)
+    return [child.exitcode for child in children]
 
 
 def test_a_kernel_is_compiled_once_and_found_by_the_next_process(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(build, "FLAGS", tuple(flag for flag in build.FLAGS if flag not in FAST))  # as there
     assert answer(1) == 1
+    assert cache.news() == []
     (file,) = kept(folder)
-    no_compiling(monkeypatch)
+    monkeypatch.setattr(build, "_compile", compile_nothing)
     assert answer(1) == 1
     forget()
     assert answer(1) == 1
-    nowhere = {**os.environ, "TMPDIR": str(file)}  # so it cannot compile
-    child = subprocess.run([sys.executable, "-c", CHILD], input=text(1), capture_output=True, text=True, env=nowhere)
-    assert child.stdout == "1\n", child.stderr
+    assert exit_statuses([APART.Process(target=asks, args=(1, folder, compile_nothing))]) == [0]
+    assert exit_statuses([APART.Process(target=asks, args=(0, folder, compile_nothing))]) == [1], "of another kernel"
     assert kept(folder) == [file]
 
 
 def test_processes_that_compile_a_kernel_at_once_leave_one_sound_file(folder: Path) -> None:
-    pipes = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)
-    children = [subprocess.Popen([sys.executable, "-c", CHILD], text=True, **pipes) for _ in range(2)]
-    for child in children:
-        child.stdin.write(text(2))
-        child.stdin.flush()
-    for child in children:
-        found, errors = child.communicate(timeout=120)
-        assert found == "2\n", errors
+    given = 2, folder, build._compile, APART.Barrier(2)
+    assert exit_statuses([APART.Process(target=asks, args=given) for _ in range(2)]) == [0, 0]
     assert len(kept(folder)) == 1
 
 
@@ -91,10 +96,9 @@ def test_a_whole_file_that_is_not_a_library_is_recompiled(folder: Path) -> None:
     assert len(kept(folder)) == 2
 
 
-@pytest.mark.parametrize("call", ["os.replace", "os.fdopen"])
-@pytest.mark.parametrize("number", [errno.EROFS, errno.ENOSPC, errno.EACCES])
+@pytest.mark.parametrize(("call", "number"), [("os.replace", errno.EROFS), ("os.fdopen", errno.ENOSPC)])
 def test_training_works_without_a_writable_cache(
-    folder: Path, monkeypatch: pytest.MonkeyPatch, call: str, number: int
+    call: str, number: int, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fail(*_: object, **__: object) -> None:
         raise OSError(number, os.strerror(number))
@@ -112,7 +116,7 @@ def test_a_run_reports_once_that_its_kernels_cannot_be_cached(folder: Path, monk
     def fail(*_: object, **__: object) -> None:
         raise OSError(errno.EROFS, os.strerror(errno.EROFS))
 
-    spec, config = gpubp.NetworkSpec((2, 3, 1)), gpubp.TrainConfig(steps=2, evaluate_every=1, batch_size=5)
+    spec, config = gpubp.NetworkSpec((2, 1)), gpubp.TrainConfig(steps=2, evaluate_every=1, batch_size=5)
     networks, data = gpubp.Population.create(spec, 3), gpubp.Dataset(torch.rand(5, 2), torch.rand(5, 1))
     monkeypatch.setattr(cpu, "KERNELS", {})
     monkeypatch.setattr("os.replace", fail)
@@ -124,12 +128,6 @@ def test_a_run_reports_once_that_its_kernels_cannot_be_cached(folder: Path, monk
     cpu.KERNELS.clear()
     build._library.cache_clear()
     assert gpubp.train(networks, data, config, engine="cpu").notes == []
-
-
-def test_a_run_whose_kernels_are_cached_reports_nothing(folder: Path) -> None:
-    assert answer(22) == 22
-    assert len(kept(folder)) == 1
-    assert cache.news() == []
 
 
 def test_files_of_killed_processes_are_removed_when_a_kernel_is_cached(folder: Path) -> None:

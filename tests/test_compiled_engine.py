@@ -35,27 +35,18 @@ def test_auto_is_the_compiled_engine_if_there_is_a_compiler() -> None:
         choose("cpu", SPEC, config, torch.device("cuda"))
 
 
-@pytest.mark.parametrize("missing", ["no compiler", "CXX is not there", "CXX does not run", "no vectors"])
+@pytest.mark.parametrize("missing", ["compiler", "vectors"])
 def test_without_a_compiler_auto_is_eager_and_says_why(
     missing: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("GPUBP_CACHE", str(tmp_path / "cache"))
-    reason = {"no compiler": r"needs a C\+\+ compiler: none of g\+\+, clang\+\+, c\+\+ is installed",
-              "CXX is not there": "CXX is 'no-such-compiler', which is not found",
-              "CXX does not run": "does not run|cannot compile",
-              "no vectors": "fused multiply-add"}[missing]  # fmt: skip
-    if missing == "no compiler":
+    if missing == "compiler":
         monkeypatch.delenv("CXX", raising=False)
         monkeypatch.setenv("PATH", str(tmp_path))
-    elif missing == "CXX is not there":
-        monkeypatch.setenv("CXX", "no-such-compiler -O3")
-    elif missing == "CXX does not run":
-        broken = tmp_path / "broken"
-        broken.write_text("#!/bin/sh\necho broken >&2\nexit 3\n")
-        broken.chmod(0o755)
-        monkeypatch.setenv("CXX", str(broken))
+        reason = r"needs a C\+\+ compiler: none of g\+\+, clang\+\+, c\+\+ is installed"
     else:
         monkeypatch.setattr(build, "ARCH", "x86-64")
+        reason = "fused multiply-add"
     choice = choose("auto", SPEC, gpubp.TrainConfig(steps=1), CPU)
     assert (choice.name, choice.engine.run) == ("eager", eager.run)
     with pytest.raises(EngineError, match=reason) as error:
@@ -88,27 +79,19 @@ def test_non_contiguous_tensors_train_to_the_same_bits() -> None:
     assert not differences(again, list(range(COUNT)), expected, list(range(COUNT)))
 
 
-@pytest.mark.cpu("the words name the CPU")
-def test_tensors_of_another_dtype_are_refused() -> None:
-    networks, data = population(SPEC, 3, torch.float32), gpubp.Dataset(*samples(SPEC, 8))
-    state = start(networks, data, batch_size=4, steps=2)
-    with pytest.raises(EngineError, match=r"networks are torch.float32 on cpu, inputs torch.float64"):
-        cpu.run(state, data, 2)
-    assert gpubp.train(networks, data, gpubp.TrainConfig(batch_size=4, steps=2), engine="cpu").engine == "cpu"
-
-
-def test_targets_and_weights_of_another_type_are_refused_and_train_takes_any() -> None:
+def test_tensors_of_another_type_are_refused_and_train_takes_any() -> None:
     inputs, target = samples(SPEC, 8, dtype=torch.float32)
     networks, weight = population(SPEC, 3, torch.float32), torch.rand(8, dtype=torch.float64) + 0.1
-    for data, name in (
-        (gpubp.Dataset(inputs, target.double()), "targets"),
-        (gpubp.Dataset(inputs, target, sample_weight=weight), "sample_weight"),
+    for name, *given in (
+        ("inputs", inputs.double(), target, weight.float()),
+        ("targets", inputs, target.double(), weight.float()),
+        ("sample_weight", inputs, target, weight),
     ):
+        data = gpubp.Dataset(*given[:2], sample_weight=given[2])
         state = start(networks, data, batch_size=4, steps=2)
-        with pytest.raises(EngineError, match=f"networks are torch.float32 on cpu, {name} torch.float64"):
-            cpu.run(state, data, 2)
-        with pytest.raises(EngineError, match=f"networks are torch.float32 on cpu, {name} torch.float64"):
-            cpu.evaluate(networks, data, {}, torch.arange(3))
+        for call, *given in ((cpu.run, state, data, 2), (cpu.evaluate, networks, data, {}, torch.arange(3))):
+            with pytest.raises(EngineError, match=f"networks are torch.float32 on cpu, {name} torch.float64"):
+                call(*given)
         result = gpubp.train(networks, data, gpubp.TrainConfig(batch_size=4, steps=2))
         assert (result.engine, result.status_names) == ("cpu", ["finished"] * 3)
 
@@ -144,15 +127,14 @@ def test_denormal_numbers_are_kept_and_the_callers_setting_is_restored(count: in
 
 
 @pytest.mark.usefixtures("short_calls")
-@pytest.mark.parametrize("calls", [1, 6])
-def test_a_stopped_run_resumes_to_the_same_bits(calls: int, tmp_path: Path) -> None:
+def test_a_stopped_run_resumes_to_the_same_bits(tmp_path: Path) -> None:
     def run(folder: Path | None = None, *reporters: object) -> gpubp.Result:
         return gpubp.train(
             resuming.networks(), resuming.training(), resuming.config(), resuming.held_out(), "cpu", reporters,
             run_dir=folder, checkpoint_minutes=0.0,
         )  # fmt: skip
 
-    stopped = resuming.stopped(lambda: run(tmp_path / "run", resuming.Stop(calls, signal.SIGINT)))
+    stopped = resuming.stopped(lambda: run(tmp_path / "run", resuming.Stop(6, signal.SIGINT)))
     assert stopped.interrupted == signal.SIGINT
     again = gpubp.resume(tmp_path / "run", resuming.training(), resuming.held_out())
     whole = run()

@@ -23,14 +23,14 @@ SHAPE = gpubp.NetworkSpec((3, 4), loss="cross_entropy")
 FOLDS = [range(0, 30), range(10, 40), [*range(0, 10), *range(20, 50)]]
 ROWS: list[dict[str, Any]] = [
     {"widths": "3,6,4", "optimizer": "adam", "lr": 0.01, "hidden": "relu"},
-    {"widths": "3,6,4", "optimizer": "adam", "lr": 0.3, "hidden": "relu", "epochs": 9},
+    {"widths": "3,6,4", "optimizer": "adam", "lr": 0.3, "hidden": "relu", "epochs": 6},
     {"widths": "3,6,4", "optimizer": "sgd", "lr": 0.5, "hidden": "relu", "dropout": 0.2},
     {"widths": "3,6,4", "optimizer": "adam", "lr": 0.02, "hidden": "relu", "seed": 90},
     {"widths": "3,5,5,4", "hidden": "tanh,relu", "batch_size": 16, "patience": 1, "lr": 0.2},
     {"widths": "3,5,5,4", "hidden": "tanh,relu", "batch_size": 16, "patience": 3, "lr": 0.2, "fold": 2},
-    {"widths": "3,4", "optimizer": "momentum", "momentum": 0.5, "schedule": "cosine", "shuffle": "shared"},
+    {"widths": "3,4", "optimizer": "momentum", "momentum": 0.5, "schedule": "cosine", "shuffle": "shared", "steps": 20},
     {"widths": "3,6,4", "optimizer": "sgd", "lr": 0.1, "hidden": "relu", "dropout": 0.4, "init": "orthogonal"},
-    {"widths": "3,6,4", "optimizer": "sgd", "lr": 1e38, "hidden": "relu", "steps": 20},
+    {"widths": "3,6,4", "optimizer": "adam", "lr": 1e38, "hidden": "relu"},
 ]
 
 
@@ -39,7 +39,7 @@ def data(seed: int = 1, **more: Any) -> gpubp.Dataset:
 
 
 def train(design: Any, given: gpubp.Dataset | None = None, **more: Any) -> gpubp.Result:
-    chosen = {"loss": "cross_entropy", "epochs": 6, "batch_size": 8, "seed": 3, "engine": "eager"}
+    chosen = {"loss": "cross_entropy", "epochs": 4, "batch_size": 8, "seed": 3, "engine": "eager"}
     given = data(rows=FOLDS) if given is None else given
     return gpubp.train_many(design, given, data(9), **{**chosen, **more})
 
@@ -70,9 +70,9 @@ def each_with_samples_of_its_own() -> tuple[list[dict[str, Any]], gpubp.Dataset,
 
 @pytest.mark.parametrize("engine", ["eager", "cpu"])
 def test_every_network_is_what_it_is_alone_and_stands_in_its_row(engine: str) -> None:
-    some = [row for row in rows() if engine == "eager" or row["seed"] in (0, 1, 2, 4, 5, 8)]
+    some = [row for row in rows() if engine == "eager" or row["seed"] in (1, 4, 8)]
     result = train(some, engine=engine)
-    assert len(result.populations.each) == (6 if engine == "eager" else 4), "rows that differ in numbers train together"
+    assert len(result.populations.each) == (5 if engine == "eager" else 2), "rows that differ in numbers train together"
     assert result.table["network"].to_pylist() == list(range(len(some)))
     for number, row in enumerate(some):
         alone = train([row], engine=engine)
@@ -89,27 +89,21 @@ def test_every_network_is_what_it_is_alone_and_stands_in_its_row(engine: str) ->
 def test_a_row_is_the_network_of_train_with_that_id() -> None:
     result = train([{**row, "seed": number} for number, row in enumerate(ROWS[:2])], data())
     spec = gpubp.NetworkSpec((3, 6, 4), "relu", loss="cross_entropy")
-    config = gpubp.TrainConfig(lr=[0.01, 0.3], epochs=[6, 9], batch_size=8)
+    config = gpubp.TrainConfig(lr=[0.01, 0.3], epochs=[4, 6], batch_size=8)
     alone = gpubp.train(gpubp.Population.create(spec, 2, seed=3), data(), config, data(9), engine="eager")
     assert same_bits(result.population.params, alone.population.params)
 
 
-def test_shares_and_groups_that_take_turns_change_no_bit(
-    whole: gpubp.Result, ragged: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_shares_and_groups_that_take_turns_change_no_bit(ragged: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     design, apart, expected = ragged
     monkeypatch.setattr("gpubp.run.placed", placement.Shards)
     monkeypatch.setattr("gpubp.placement.fitting", lambda *_: 2)
-    same(train(rows(), device=["cpu"] * 2), whole)
     same(train(design, apart, device=["cpu"] * 2), expected)
 
 
-@pytest.mark.parametrize("call", [1, 23])
-def test_a_stopped_run_resumes_to_the_same_networks(
-    call: int, whole: gpubp.Result, tmp_path: Path, short_calls: None
-) -> None:
+def test_a_stopped_run_resumes_to_the_same_networks(whole: gpubp.Result, tmp_path: Path, short_calls: None) -> None:
     folder = tmp_path / "run"
-    stopped(lambda: train(rows(), run_dir=folder, checkpoint_minutes=0.0, reporters=[Stop(call, 2)]))
+    stopped(lambda: train(rows(), run_dir=folder, checkpoint_minutes=0.0, reporters=[Stop(23, 2)]))
     same(gpubp.resume(folder, data(rows=FOLDS), data(9)), whole)
     model = gpubp.load(folder)
     inputs = torch.rand(5, 3)
@@ -134,7 +128,7 @@ def test_class_weights_and_hyper_parameters_of_custom_rules_are_settings_of_a_ro
     weights = [[1.0, 2.0, 3.0, 4.0], [4.0, 1.0, 1.0, 1.0]]
     design = [{"optimizer": rule, "class_weight": "1,2,3,4"}, {"optimizer": rule, "class_weight": weights[1]}]
     mixed = train([{**row, "extra.gain": 0.5 + number} for number, row in enumerate(design)], data(), widths="3,6,4")
-    config = gpubp.TrainConfig(rule, class_weight=weights, extra={"gain": [0.5, 1.5]}, epochs=6, batch_size=8)
+    config = gpubp.TrainConfig(rule, class_weight=weights, extra={"gain": [0.5, 1.5]}, epochs=4, batch_size=8)
     spec = gpubp.NetworkSpec((3, 6, 4), loss="cross_entropy")
     alone = gpubp.train(gpubp.Population.create(spec, 2, seed=3), data(), config, data(9), engine="eager")
     assert same_bits(mixed.population.params, alone.population.params)
@@ -188,19 +182,17 @@ def test_the_command_line_trains_lists_of_topologies_and_optimizers(
         (widths, optimizer, momentum if optimizer == "momentum" else None)
         for widths in ("4,5,3", "4,3,3,3") for optimizer in ("adam", "momentum") for momentum in (0.5, 0.9)
     }  # fmt: skip
-    (tmp_path / "two.csv").write_text('widths,lr\n"4,5,3",0.01\n"4,7,3",\n')
-    assert main(["train", *common, "designed", "--design", "two.csv", "--lr", "0.2"]) == 0
-    (tmp_path / "lengths.csv").write_text('widths,steps,restore_best\n"4,5,3",2,true\n"4,7,3",,\n')
+    (tmp_path / "two.csv").write_text('widths,lr,steps,restore_best\n"4,5,3",0.01,2,true\n"4,7,3",,,\n')
     lengths = [each for each in common if each not in ("--epochs", "2")]
-    assert main(["train", *lengths, "long", "--design", "lengths.csv"]) == 0
-    assert parquet.read_table("long/results.parquet")["steps"].to_pylist()[0] == 2
+    assert main(["train", *lengths, "designed", "--design", "two.csv", "--lr", "0.2"]) == 0
     table = parquet.read_table("designed/results.parquet")
+    assert table["steps"].to_pylist()[0] == 2
     assert table["lr"].to_pylist() == [0.01, 0.2]
-    assert main(["train", *common, "ranged", "--networks", "6", "--hidden-width", "2..40:log"]) == 0
+    assert main(["train", *common, "ranged", "--networks", "4", "--hidden-width", "2..40:log"]) == 0
     hidden = [
         int(widths.split(",")[1]) for widths in parquet.read_table("ranged/results.parquet")["widths"].to_pylist()
     ]
-    assert len(set(hidden)) > 4
+    assert len(set(hidden)) > 2
     assert 2 <= min(hidden) < max(hidden) <= 40
     for wrong in (["--momentum", "0.5"], ["--widths", "4,5,3", "--hidden-width", "5"], ["--widths", "4,5,3;4,5"],
                   ["--design", "two.csv", "--networks", "3"], ["--design", "none.csv"], ["--hidden", "relu;"],
@@ -272,15 +264,3 @@ def test_explain_shows_the_row_that_load_restores(
         (layer,) = json.loads(capsys.readouterr().out)["layers"]
         shown = torch.tensor(layer["weight"]["value"])
         assert torch.equal(shown.T, best[row, :12].reshape(4, 3))
-
-
-def test_networks_of_several_populations_are_found_by_their_rows() -> None:
-    result = train([{"widths": f"3,{hidden},4"} for hidden in (7, 5, 7, 6, 5)], data(), epochs=1)
-    asked = torch.tensor([4, 0, 2, 4, 3])
-    parts = [*result.populations.parts(asked)]
-    assert torch.cat([part.place for part in parts]).sort().values.tolist() == [0, 1, 2, 3, 4]
-    for population, local, place in parts:
-        for row, at in zip(asked[place].tolist(), local.tolist()):
-            weights = [each.detach() for each in result.network(row).parameters()]
-            assert torch.equal(population.network(at)[0].weight, weights[0])
-            assert len(weights[0]) == (7, 5, 7, 6, 5)[row]

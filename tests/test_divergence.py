@@ -59,7 +59,7 @@ def last_finite_step(number: int, lr: float, spec: gpubp.NetworkSpec, data: gpub
 RATES = [0.01, 1.0, 0.01, 2.0, 10.0, 1e38, 0.01, 1e3, 3e38]
 
 
-@pytest.mark.parametrize("cuts", [[8], [1] * 8, [5, 3], [2, 6]], ids=str)
+@pytest.mark.parametrize("cuts", [[1] * 8, [5, 3]], ids=str)
 def test_the_step_of_divergence_is_found_and_does_not_count(cuts: list[int]) -> None:
     spec = gpubp.NetworkSpec((5, 16, 2), "relu")
     data = dataset(spec)

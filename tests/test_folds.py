@@ -19,7 +19,7 @@ from gpubp import folds
 from gpubp.cli import main
 from gpubp.errors import ConfigError, DataError, ShapeError
 
-from .helpers import same_bits, samples
+from .helpers import covering, same_bits, samples
 
 # eager shows a network with rows 256 samples at once, in float32
 FIGURES = {"cpu": {"rtol": 0.0, "atol": 0.0}, "eager": {"rtol": 1e-6, "atol": 0.0}}
@@ -63,11 +63,8 @@ def test_stratified_folds_have_the_classes_of_scikit_learns() -> None:
 
     def classes(parts: Any) -> list[list[int]]:
         """How many of each class the folds hold out, per class from fewest to most."""
-        return (
-            torch.stack([torch.bincount(labels[held_out], minlength=4) for _, held_out in parts])
-            .sort(0)
-            .values.tolist()
-        )
+        counts = torch.stack([torch.bincount(labels[held_out], minlength=4) for _, held_out in parts])
+        return counts.sort(0).values.tolist()
 
     theirs = [(train, torch.as_tensor(test)) for train, test in StratifiedKFold(5).split(labels, labels)]
     assert classes(sides(given.folds(5))) == classes(theirs)
@@ -94,8 +91,7 @@ def test_a_bootstrap_draws_as_many_samples_as_there_are_and_validates_on_the_oth
     assert len({tuple(train) for train, _ in found}) == 20
 
 
-@pytest.mark.parametrize("most", [folds.MOST, 0])
-@pytest.mark.parametrize("engine", ["cpu", "eager"])
+@pytest.mark.parametrize(("engine", "most"), covering(["cpu", "eager"], [folds.MOST, 0], meet=1))
 def test_networks_of_a_fold_are_what_they_are_on_its_samples_alone(
     engine: str, most: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -115,19 +111,19 @@ def test_networks_of_a_fold_are_what_they_are_on_its_samples_alone(
         torch.testing.assert_close(result.validation_loss[number], alone.validation_loss[0], **FIGURES[engine])
 
 
+@pytest.mark.slow
 @pytest.mark.cpu("runs the engine cpu")
-@pytest.mark.parametrize(("epochs", "count", "alone"), [(1, 2, 2), pytest.param(20, 16, 320, marks=pytest.mark.slow)])
-def test_five_folds_of_settings_on_the_digits_are_trainings_one_at_a_time(epochs: int, count: int, alone: int) -> None:
+def test_five_folds_of_settings_on_the_digits_are_trainings_one_at_a_time() -> None:
     given = gpubp.load_data("digits", validation=0).training
     train, held_out = given.folds(5)
-    rates, penalties = np.logspace(-4, -1, count), np.logspace(-6, -1, 4)
+    rates, penalties = np.logspace(-4, -1, 16), np.logspace(-6, -1, 4)
     settings = [{"lr": lr, "l2": penalty, "seed": 0} for lr in rates.tolist() for penalty in penalties.tolist()]
-    common = {"widths": "64,64,10", "loss": "cross_entropy", "epochs": epochs, "batch_size": 120, "engine": "cpu"}
+    common = {"widths": "64,64,10", "loss": "cross_entropy", "epochs": 20, "batch_size": 120, "engine": "cpu"}
     result = gpubp.train_many(
         [{**each, "fold": fold} for each in settings for fold in range(5)], train, held_out, **common
     )
     of_each = sides((train, held_out))
-    for number in range(0, len(result.table), len(result.table) // alone):
+    for number in range(len(result.table)):
         some, others = (gpubp.Dataset(given.inputs[rows], given.targets[rows]) for rows in of_each[number % 5])
         one = gpubp.train_many([settings[number // 5]], some, others, **common)
         assert same_bits(result.network(number)[0].weight, one.network(0)[0].weight), number
@@ -150,11 +146,7 @@ def test_five_folds_of_settings_on_the_digits_are_trainings_one_at_a_time(epochs
         ({"count": 3, "repeats": 0}, ConfigError, "repeats 0"),
         ({"count": 3, "groups": pd.array(["a", None, *"b" * 51], dtype="string")}, DataError, "missing in sample 1; a"),
         ({"count": 3, "groups": pd.Series([1, None] * 26 + [2], dtype="Int64")}, DataError, "missing in sample 1"),
-        (
-            {"count": 3, "groups": pd.to_datetime(["2024-01-01", None] + 51 * ["2024-01-02"])},
-            DataError,
-            "missing in sample 1",
-        ),
+        ({"count": 3, "groups": pd.to_datetime(["2024-01-01", *[None] * 52])}, DataError, "missing in sample 1"),
         ({"count": 3, "groups": np.zeros((53, 2))}, ShapeError, r"groups of shape \(53, 2\); one label for each"),
         ({"count": 3, "groups": torch.tensor(3)}, ShapeError, r"groups of shape \(\); one label for each"),
         ({"count": 3, "groups": pd.DataFrame({"a": range(53)})}, ShapeError, r"groups of shape \(53, 1\)"),
@@ -171,15 +163,9 @@ def test_folds_that_cannot_be_are_refused(settings: dict[str, Any], error: type,
 @pytest.mark.parametrize(
     ("divide", "told"),
     [
-        (
-            lambda data: data.folds(53),
-            "folds 53, repeats 1 of 53 samples: which samples are whose needs 44.9 KB, and 40",
-        ),
-        (lambda data: data.folds(5, repeats=30), "folds 5, repeats 30 of 53 samples: .* needs 127 KB"),
-        (
-            lambda data: data.bootstrap(200),
-            "bootstrap 200 of 53 samples: which .* needs 233 KB, and 40 KB are free; few",
-        ),
+        (lambda data: data.folds(53), "folds 53, repeats 1 of 53 samples: .* needs 44.9 KB, and 40 KB"),
+        (lambda data: data.folds(5, repeats=30), "repeats 30 of 53 samples: which samples are whose needs 127 KB"),
+        (lambda data: data.bootstrap(200), "bootstrap 200 of 53 samples: .* needs 233 KB, and 40 KB are free; few"),
     ],
 )
 def test_more_folds_than_memory_holds_are_refused_before_any_is_made(
@@ -195,9 +181,9 @@ def test_more_folds_than_memory_holds_are_refused_before_any_is_made(
 @pytest.mark.cpu("measures memory")
 def test_folds_take_the_memory_that_they_are_said_to(monkeypatch: pytest.MonkeyPatch) -> None:
     said = []
-    whole = data(1500)
+    whole = data(1000)
     monkeypatch.setattr("gpubp.folds._check_room", lambda what, indices, samples: said.append(16 * indices))
-    for divide in (lambda: whole.folds(1500), lambda: whole.bootstrap(1000)):
+    for divide in (lambda: whole.folds(1000), lambda: whole.bootstrap(700)):
         before = resource()
         divided = divide()
         assert resource() - before < 1.2 * said[-1] + (1 << 23)

@@ -18,6 +18,8 @@ from gpubp import gpus, lock
 from gpubp.devices import automatic
 from gpubp.errors import DeviceError
 
+from .helpers import FAST
+
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -27,7 +29,7 @@ import torch
 import gpubp
 from gpubp.engines import build, cpu
 
-build.FLAGS = tuple(flag for flag in build.FLAGS if flag != "-O3")  # which takes seconds
+build.FLAGS += tuple(sys.argv[2:])  # or compiling takes seconds
 
 def ends():
     signal.alarm(100)  # whoever waits without end
@@ -75,15 +77,15 @@ fork = multiprocessing.get_context("fork")
 with fork.Pool(1) as pool:
     print(json.dumps(["pool", pool.map(job, ENGINES)]), flush=True)
     print(json.dumps(["kernel threads", [pool.apply(kernel_threads)]]), flush=True)
-print(json.dumps(["server", server(jobs)]), flush=True)
-print(json.dumps(["parent again", jobs()]), flush=True)
+print(json.dumps(["server", server(lambda: [job("cpu")])]), flush=True)
+print(json.dumps(["parent again", [job("cpu")]]), flush=True)
 print(json.dumps(["threads", [server(threads), threads()]]), flush=True)
 """
 
 
 @pytest.fixture(scope="module")
 def found(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[Any]]:
-    command = [sys.executable, "-c", USES, str(tmp_path_factory.mktemp("forks"))]
+    command = [sys.executable, "-c", USES, str(tmp_path_factory.mktemp("forks")), *FAST]
     calm = {**os.environ, "GOMP_SPINCOUNT": "0"}  # threads that spin take the time of those that work
     done = subprocess.run(command, cwd=ROOT, env=calm, capture_output=True, text=True, timeout=240)
     return dict(json.loads(each) for each in done.stdout.splitlines()) | {"stderr": [done.stderr[-2000:]]}

@@ -25,6 +25,10 @@ SPECS = {
     "64-32-10": gpubp.NetworkSpec((64, 32, 10), "relu", loss="cross_entropy"),
     "13-7-3": gpubp.NetworkSpec((13, 7, 3), ("elu",), loss="huber", train_bias=False),
 }
+SOME = pytest.mark.parametrize(
+    "name",
+    ["8-16-1", "5-33-2", *(pytest.param(each, marks=pytest.mark.slow) for each in ("2-2-2", "64-32-10", "13-7-3"))],
+)
 COUNT, SAMPLES, STEPS, BATCH = 9, 23, 8, 6
 LR = {"sgd": 0.1, "adam": 0.01, "amsgrad": 0.01}
 Rows = list[int]
@@ -149,7 +153,7 @@ def test_a_network_uses_only_its_data(name: str, kind: str) -> None:
         ), rows
 
 
-@pytest.mark.parametrize("name", SPECS)
+@SOME
 def test_networks_may_end_at_different_steps_within_a_call(name: str) -> None:
     spec, data, everyone = SPECS[name], dataset(SPECS[name]), list(range(COUNT))
     ends = [5, 1, 8, 3, 8, 2, 8, 7, 5]
@@ -165,7 +169,7 @@ def test_networks_may_end_at_different_steps_within_a_call(name: str) -> None:
         assert not differences(alone, [0], whole, [number]), number
 
 
-@pytest.mark.parametrize("name", SPECS)
+@SOME
 def test_networks_may_be_at_different_steps(name: str) -> None:
     """As after a retirement: the newcomers start while others are under way."""
     spec, data = SPECS[name], dataset(SPECS[name])
@@ -193,7 +197,7 @@ def test_retired_networks_do_not_move_and_affect_no_other() -> None:
     assert not set(differences(state, [1, 4, 8], early, [1, 4, 8])) - {"status"}
 
 
-@pytest.mark.parametrize("name", SPECS)
+@SOME
 def test_the_outs_of_a_network_are_the_same_alone_and_among_others(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     spec = SPECS[name]
     params = networks(spec, list(range(COUNT))).params

@@ -21,6 +21,7 @@ from .short_runs import Stop
 COUNT, SAMPLES = 5, 24
 FREE = ("constant", "step", "exponential", "inverse_sqrt", "plateau")  # of the length of the training
 OWN = {"lr": (0.001, 0.1), "dropout": (0.0, 0.5), "l2": (0.0, 0.1), "warmup": (0, 5), "clip_norm": (0.1, 2.0)}
+SLOW = pytest.mark.slow
 KERNELS = 12  # different programs for the compiled engine: it compiles each of them
 
 
@@ -123,12 +124,13 @@ def check(seed: int, engine: str, folder: Path) -> None:
         assert differences(longer, everyone, expected, everyone) == []
 
 
-@pytest.mark.parametrize(("seed", "engine"), [(3, "eager"), (18, "eager"), (1, "cpu")])  # 18: a plateau, made longer
+@pytest.mark.parametrize(("seed", "engine"), [(3, "eager"), (18, "eager"), pytest.param(1, "cpu", marks=SLOW)])
 def test_a_network_is_independent_with_drawn_settings(seed: int, engine: str, tmp_path: Path) -> None:
+    """Of 18 a plateau, made longer."""
     check(seed, engine, tmp_path / "run")
 
 
-@pytest.mark.slow
+@SLOW
 @pytest.mark.parametrize("first", range(0, 500, 10))
 def test_five_hundred_examples(first: int, tmp_path: Path) -> None:
     for seed in range(first, first + 10):

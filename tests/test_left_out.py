@@ -60,13 +60,14 @@ def check(*given: Any, **more: object) -> None:
 @pytest.mark.parametrize(
     ("machine", "loss", "hidden"),
     [("eager", *pair) for pair in PAIRS]
-    + [pytest.param("networks", *pair, marks=[pytest.mark.slow] * (at % 3 > 0)) for at, pair in enumerate(PAIRS)],
+    + [pytest.param("networks", *pair, marks=[pytest.mark.slow] * (pair[0] != "poisson")) for pair in PAIRS],
 )
 def test_what_a_sample_of_weight_0_holds_changes_no_bit(machine: str, loss: str, hidden: tuple[str, ...]) -> None:
     check(machine, loss, hidden)
 
 
-BESIDE = "three registers", "gpu block"  # which networks of other tests, and of other layouts, come close to
+# To which networks of other tests, and of other layouts, come close.
+BESIDE = "three registers", "outputs", "team", "networks in chunks", "gpu block", "streamed gpu block"
 
 
 @pytest.mark.parametrize(
@@ -77,7 +78,9 @@ def test_on_every_machine(machine: str) -> None:
     check(machine, "mean_squared_error", "relu", own=own, shuffle="shared" if own else "network", dropout=0.3)
 
 
-@pytest.mark.parametrize("machine", ["eager", "networks", "outputs", "gpu block"])
+@pytest.mark.parametrize(
+    "machine", ["eager", "networks", *(pytest.param(each, marks=pytest.mark.slow) for each in ("outputs", "gpu block"))]
+)
 def test_a_class_of_weight_0_leaves_its_samples_out(machine: str) -> None:
     check(machine, "cross_entropy", "relu", by_class=True)
 

@@ -21,7 +21,7 @@ from gpubp.numerics import (
 from .helpers import generator, same_bits, threads
 
 DTYPES = [torch.float32, torch.float64]
-NETWORKS, NUMBERS, MANY = 5, 83, 40_001  # ATen gives threads 32,768 numbers each
+NETWORKS, NUMBERS, MANY = 5, 83, 20_001  # in two rows: ATen gives threads 32,768 numbers each
 
 # What the rules are made of: one, two or three tensors (N, P), the last of three a column (N, 1).
 UNARY: dict[str, Callable[[Tensor], Tensor]] = {
@@ -93,13 +93,13 @@ def differences(rule: Callable[..., Any], full: int, columns: int, dtype: torch.
         some = [each[rows] for each in (*wide, *slim)]
         compare(f"rows {rows}", some, [each[rows] for each in whole])
         compare(f"rows {rows} as layers", [each[:, None] for each in some], [each[rows][:, None] for each in whole])
-    for first in (0, 1, 3, 8, 15, 18):
-        for last in (first + 1, first + 7, first + 16, first + 33, NUMBERS - first):
+    for first in (0, 1, 15):
+        for last in (first + 1, first + 7, first + 33, NUMBERS - first):
             part = [each[:, first:last] for each in wide]
             compare(f"columns {first}:{last}", [*part, *slim], [each[:, first:last] for each in whole])
             one = [each[1:2].contiguous() for each in part] + [each[1:2] for each in slim]
             compare(f"a row of {first}:{last}", one, [each[1:2, first:last] for each in whole])
-    for column in (*range(17), *range(NUMBERS - 17, NUMBERS)):
+    for column in (0, 1, 3, 7, 8, 15, 16, NUMBERS - 17, NUMBERS - 8, NUMBERS - 3, NUMBERS - 1):
         one = [each[1:2, column : column + 1].clone() for each in wide] + [each[1:2] for each in slim]
         compare(f"number {column}", one, [each[1:2, column : column + 1] for each in whole])
     compare("every other", [each[:, ::2] for each in wide] + slim, [each[:, ::2] for each in whole])
@@ -113,8 +113,14 @@ def differences(rule: Callable[..., Any], full: int, columns: int, dtype: torch.
     return found
 
 
-@pytest.mark.parametrize("dtype", DTYPES, ids=["float32", "float64"])
-@pytest.mark.parametrize(("rule", "full", "columns"), list(everything()))
+def in_types(each: Any) -> Iterator[Any]:
+    """What is made of operations is as they are: it is quick in float32 alone."""
+    for dtype in DTYPES:
+        slow = [pytest.mark.slow] * (dtype == torch.float64 and not each.id.startswith("torch"))
+        yield pytest.param(*each.values, dtype, id=f"{each.id}-{str(dtype)[6:]}", marks=slow)
+
+
+@pytest.mark.parametrize(("rule", "full", "columns", "dtype"), [one for each in everything() for one in in_types(each)])
 def test_a_number_has_the_same_bits_at_every_position(
     rule: Callable[..., Any], full: int, columns: int, dtype: torch.dtype
 ) -> None:

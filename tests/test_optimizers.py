@@ -13,7 +13,7 @@ import gpubp
 from gpubp.optimizers import OPTIMIZERS, Optimizer, rates, update
 from gpubp.verify.reference import leaves, reference_loss, reference_out
 
-from .helpers import covering, generator, population, same_bits, samples, train
+from .helpers import generator, population, same_bits, samples, train
 from .tolerances import OPTIMIZER, TRAINING
 
 STEPS = 50
@@ -110,8 +110,14 @@ def test_an_optimizer_is_torchs_on_given_gradients(name: str) -> None:
         torch.testing.assert_close(param, torch.stack(theirs).detach(), **OPTIMIZER)
 
 
+NETWORKS = [("momentum", "layer"), ("adam", "neuron"), ("adamw", "layer"), ("lion", "neuron")]
+
+
 @pytest.mark.usefixtures("double")
-@pytest.mark.parametrize(("name", "bias"), covering(OPTIMIZERS, ["neuron", "layer"], meet=1))
+@pytest.mark.parametrize(("name", "bias"), [
+    pytest.param(name, bias, marks=[pytest.mark.slow] * ((name, bias) not in NETWORKS))
+    for name in OPTIMIZERS for bias in ("neuron", "layer")
+])  # fmt: skip
 def test_networks_train_as_with_one_torch_optimizer_each(name: str, bias: str) -> None:
     """Also their weights decay with the scheduled rate."""
     spec = gpubp.NetworkSpec((4, 5, 3), "tanh", bias=bias)

@@ -154,10 +154,10 @@ def test_between_two_evaluations_no_clock_of_a_network_is_read(monkeypatch: pyte
             away.clear()
         look(self)
 
-    expected, _ = train(monkeypatch, Hears(), lr=[0.01, 1e308, 0.02], optimizer="sgd")
+    expected, _ = train(monkeypatch, Hears(), lr=[0.01, 1e308, 0.02])
     monkeypatch.setattr(placement.Home, "run", stale)
     monkeypatch.setattr(placement.Home, "look", home)
-    found, _ = train(monkeypatch, Hears(), lr=[0.01, 1e308, 0.02], optimizer="sgd")
+    found, _ = train(monkeypatch, Hears(), lr=[0.01, 1e308, 0.02])
     assert same_bits(found.population.params, expected.population.params)
     assert found.status_names == expected.status_names == ["finished", "diverged", "finished"]
     assert found.network_steps == expected.network_steps

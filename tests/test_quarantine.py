@@ -14,8 +14,9 @@ from gpubp.state import Status
 from .helpers import differences, needs_compiler, same_bits, samples
 from .playing import machine
 
+SLOW = pytest.mark.slow
 SPEC = gpubp.NetworkSpec((3, 6, 2), "tanh")
-COUNT, SAMPLES = 100, 40
+COUNT, SAMPLES = 50, 40
 LOST = sorted(random.Random(0).sample(range(COUNT), COUNT // 25))
 REST = [n for n in range(COUNT) if n not in LOST]
 
@@ -35,7 +36,10 @@ def train(engine: str, slots: int | None, lost: list[int]) -> gpubp.Result:
         )  # fmt: skip
 
 
-@pytest.mark.parametrize(("engine", "slots"), [("eager", 15), ("cpu", None), ("cpu", 15), ("cuda", 15)])
+@pytest.mark.parametrize(
+    ("engine", "slots"),
+    [("eager", 15), ("cpu", 15), pytest.param("cpu", None, marks=SLOW), pytest.param("cuda", 15, marks=SLOW)],
+)
 def test_networks_that_diverge_at_random_steps_change_no_bit_of_the_others(engine: str, slots: int | None) -> None:
     if engine != "eager":
         needs_compiler()

@@ -26,8 +26,14 @@ from .helpers import compiled, same_bits  # noqa: F401
 from .replays import COMMON, KINDS, RATES, Ran, exchanged_in_folds, resealed, same, streamed
 from .short_runs import COUNT, SPEC, Stop, calls_of_three_steps, config, held_out, networks, sealed, training
 
+SLOW = pytest.mark.slow
 
-@pytest.mark.parametrize("kind", KINDS)
+
+# Of which there is more in slots, bootstraps and halving, and in tests of their own.
+LIKE_OTHERS = ("design", "folds", "hyperband", "pbt", "pbt in folds", "stream")
+
+
+@pytest.mark.parametrize("kind", [pytest.param(kind, marks=[SLOW] * (kind in LIKE_OTHERS)) for kind in KINDS])
 def test_a_network_of_a_run_is_the_same_alone(kind: str, tmp_path: Path) -> None:
     ran = KINDS[kind](tmp_path / kind)
     for found in same(tmp_path / kind, ran, 2):
@@ -35,7 +41,7 @@ def test_a_network_of_a_run_is_the_same_alone(kind: str, tmp_path: Path) -> None
         assert found.explanation.to_dict()["step"]["number"] == found.step - 1
 
 
-@pytest.mark.slow
+@SLOW
 @pytest.mark.parametrize("kind", KINDS)
 def test_every_network_of_a_run_is_the_same_alone(kind: str, tmp_path: Path) -> None:
     same(tmp_path / "run", KINDS[kind](tmp_path / "run"))
@@ -67,7 +73,7 @@ def until(steps: int, row: int) -> torch.Tensor:
     return gpubp.train(networks(), training(), chosen, engine="eager").population.params[row]
 
 
-@pytest.mark.parametrize("step", [1, 5, 7, 8, 9, 15])
+@pytest.mark.parametrize("step", [1, 5, 7, 8, 9, pytest.param(15, marks=SLOW)])
 def test_the_step_that_is_explained_begins_where_the_run_was_or_would_be(step: int, plain: Path) -> None:
     """Before, at and after the end of a round and the checkpoint; beyond it the training goes on as the run would."""
     found = gpubp.replay(plain, 2, step, **TOLD)
@@ -243,31 +249,19 @@ def test_a_stream_of_rows_is_asked_for(tmp_path: Path) -> None:
         CheckpointError, match=r"was given a stream of rows: replay\(\.\.\., design=\) with the same rows"
     ):
         gpubp.replay(tmp_path / "run", 4, data=ran.data, validation=ran.validation)
+    assert len(same(tmp_path / "run", ran, 1)) == 1
 
 
-def test_a_copy_takes_the_steps_of_its_ancestors(tmp_path: Path) -> None:
-    """And a lineage that somebody changed is refused."""
-    ran = exchanged_in_folds(tmp_path / "run")
-    path = tmp_path / "run" / "lineage.jsonl"
-    records = [json.loads(line) for line in path.read_text().splitlines()]
-    lines = {row: list[int]() for row in range(10)}  # of each network the ancestors, the last one first
-    for record, (row, line) in itertools.product(reversed(records), lines.items()):
-        if (now := [row, *line][-1]) in record["network"]:
-            line.append(record["source"][record["network"].index(now)])
-    row, line = next(each for each in lines.items() if len(each[1]) > 1 and each[1][-1] != each[0])
-    found = gpubp.replay(tmp_path / "run", row, 1, data=ran.data, validation=ran.validation)
-    assert found.same
-    assert len(found.notes) == len(line)
-    assert (found.shown, found.explanation.to_dict()["network"]["row"]) == (line[-1], line[-1])
-    assert f"Step 1 is network {line[-1]}'s, of which this one became a copy, and is proven" in found.text()
-    assert gpubp.replay(tmp_path / "run", row, data=ran.data, validation=ran.validation).shown == row
-    path.write_text(path.read_text().replace('"round": 1', '"round": 2'))
-    with pytest.raises(CheckpointError, match=r"lineage\.jsonl is damaged"):
-        gpubp.replay(tmp_path / "run", row, data=ran.data, validation=ran.validation)
+@pytest.fixture(name="exchanged", scope="module")
+def a_run_whose_networks_became_copies(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Ran]:
+    folder = tmp_path_factory.mktemp("exchanged") / "run"
+    return folder, exchanged_in_folds(folder)
 
 
-def test_the_initial_weights_of_one_network_are_drawn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    ran = exchanged_in_folds(tmp_path / "run")
+def test_the_initial_weights_of_one_network_are_drawn(
+    exchanged: tuple[Path, Ran], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, ran = exchanged
     counts: list[int] = []
 
     def counted(*given: Any) -> torch.Tensor:
@@ -275,5 +269,27 @@ def test_the_initial_weights_of_one_network_are_drawn(tmp_path: Path, monkeypatc
         return initialise(*given)
 
     monkeypatch.setattr("gpubp.population.initialise", counted)
-    assert gpubp.replay(tmp_path / "run", 9, data=ran.data, validation=ran.validation).same
+    assert gpubp.replay(folder, 9, data=ran.data, validation=ran.validation).same
     assert counts == [1]
+
+
+def test_a_copy_takes_the_steps_of_its_ancestors(exchanged: tuple[Path, Ran], tmp_path: Path) -> None:
+    """And a lineage that somebody changed is refused."""
+    folder, ran = exchanged
+    path = folder / "lineage.jsonl"
+    records = [json.loads(line) for line in path.read_text().splitlines()]
+    lines = {row: list[int]() for row in range(10)}  # of each network the ancestors, the last one first
+    for record, (row, line) in itertools.product(reversed(records), lines.items()):
+        if (now := [row, *line][-1]) in record["network"]:
+            line.append(record["source"][record["network"].index(now)])
+    row, line = next(each for each in lines.items() if len(each[1]) > 1 and each[1][-1] != each[0])
+    found = gpubp.replay(folder, row, 1, data=ran.data, validation=ran.validation)
+    assert found.same
+    assert len(found.notes) == len(line)
+    assert (found.shown, found.explanation.to_dict()["network"]["row"]) == (line[-1], line[-1])
+    assert f"Step 1 is network {line[-1]}'s, of which this one became a copy, and is proven" in found.text()
+    assert gpubp.replay(folder, row, data=ran.data, validation=ran.validation).shown == row
+    shutil.copytree(folder, tmp_path / "run")
+    (tmp_path / "run" / path.name).write_text(path.read_text().replace('"round": 1', '"round": 2'))
+    with pytest.raises(CheckpointError, match=r"lineage\.jsonl is damaged"):
+        gpubp.replay(tmp_path / "run", row, data=ran.data, validation=ran.validation)

@@ -124,7 +124,7 @@ def test_a_permutation_has_every_place_once() -> None:
         assert rng.permute(everything(size), size, key(77 * size)).sort()[0].equal(everything(size)), size
 
 
-@pytest.mark.parametrize("size", [4_096, 65_537, 1_000_003, 4_194_305])
+@pytest.mark.parametrize("size", [4_096, 65_537, 1_000_003, pytest.param(4_194_305, marks=pytest.mark.slow)])
 def test_a_large_permutation_has_every_place_once(size: int) -> None:
     found = rng.permute(everything(size), size, key(-size))
     assert found.sort()[0].equal(everything(size))
@@ -173,7 +173,7 @@ def test_without_shuffling_samples_come_in_order() -> None:
     ]
 
 
-SIZES = [1, 2, 3, 4, 5, 7, 10, 17, 26, 50, 97, 100, 101, 999, 1025, 65_537]
+SIZES = [1, 2, 3, 5, 26, 97, 100, 101, 1025, 65_537]
 
 
 @pytest.mark.parametrize("size", SIZES)
@@ -192,7 +192,7 @@ def test_nothing_has_to_be_read_back_for_the_same_samples(size: int) -> None:
 def test_different_sizes_need_no_reading_back() -> None:
     ids, sizes = torch.arange(300), torch.arange(300) % 103 + 1
     first = torch.arange(300) * 37
-    for count in (1, 20, 500):
+    for count in (1, 20):
         for shuffle in (True, False):
             expected = rng.samples(3, ids, first, count, sizes, shuffle)
             with Tape():

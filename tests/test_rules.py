@@ -157,28 +157,6 @@ def test_a_rule_that_returns_something_else_is_refused(name: str, engine: str, m
     assert own.message in str(caught.value)
 
 
-SOUND: dict[str, tuple[str, Any, dict[str, Any]]] = {
-    "activation": ("ACTIVATIONS", gpubp.Activation(lambda net: 2 * net, lambda net, out: 2), {}),
-    "loss": ("LOSSES", Loss(lambda out, target, width: (out - target) * width,
-                            lambda out, target, width: 0 * out + width, defaults={"width": 0.5}),
-             {"extra": {"width": [0.1, 0.2, 0.3, 0.4]}}),
-    "optimizer": ("OPTIMIZERS", Optimizer(direction, ("mean",), {"keep": 0.5}, ("power",), lambda power, keep: {
-        "power": power * keep, "rest": 1 - power, "rate": keep}), {"lr": [0.1, 0.2, 0.3, 0.4]}),
-    "optimizer of one number": ("OPTIMIZERS", Optimizer(sgd), {"schedule": "plateau", "warmup": 2}),
-    "schedule": ("SCHEDULES", Schedule(lambda lr, step, total, share: lr * share, {"share": 0.5}), {"warmup": 2}),
-}  # fmt: skip
-
-
-@pytest.mark.parametrize(("name", "engine"), covering(SOUND, ["auto", "eager"], meet=1))
-def test_a_rule_with_the_required_results_trains(name: str, engine: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    table, row, settings = SOUND[name]
-    monkeypatch.setitem(getattr(gpubp, table), "own", row)
-    result = train(table, engine, **settings)
-    assert result.engine == {"auto": "cpu"}.get(engine, engine)
-    assert result.statuses["finished"] == 4
-    assert torch.isfinite(result.population.params).all()
-
-
 def bent(net: Any) -> Any:
     return torch.clamp(net, min=0) + 0.1 * net
 
@@ -195,19 +173,23 @@ def cubed_slope(out: Any, target: Any) -> Any:
     return 3 * (out - target) * torch.abs(out - target)
 
 
-def pulled(grad: Any, mean: Any, pull: Any) -> Any:
-    return grad + pull * mean, grad
+def pulled(grad: Any, mean: Any, rest: Any) -> Any:
+    return grad + rest * mean, grad
 
 
-def halved(lr: Any, step: Any, total: Any) -> Any:
-    return lr / 2
+def prepared(power: Any, pull: Any) -> dict[str, Any]:
+    return {"power": power * pull, "rest": 1 - power, "rate": 1}
+
+
+def halved(lr: Any, step: Any, total: Any, share: Any) -> Any:
+    return lr * share
 
 
 OWN = {
     "ACTIVATIONS": gpubp.Activation(bent, bent_slope),
     "LOSSES": Loss(cubed, cubed_slope),
-    "OPTIMIZERS": Optimizer(pulled, ("mean",), {"pull": 0.5}),
-    "SCHEDULES": Schedule(halved),
+    "OPTIMIZERS": Optimizer(pulled, ("mean",), {"pull": 0.5}, ("power",), prepared),
+    "SCHEDULES": Schedule(halved, {"share": 0.5}),
 }
 
 

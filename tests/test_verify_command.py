@@ -15,17 +15,27 @@ import gpubp
 from gpubp.cli import main
 from gpubp.commands import printing
 from gpubp.commands import verify as command
-from gpubp.verify import promises
+from gpubp.engines import build
+from gpubp.verify import gradients, promises
 from gpubp.verify.comparing import CAUGHT, FAILS, HOLDS, MISSED, NONE, Row
 from gpubp.verify.subject import Subject
 
 from .commands import Capture, here, run, trained  # noqa: F401
-from .helpers import needs_compiler
+from .helpers import FAST, needs_compiler
+from .libraries import wrapper
+from .verified import some_rules
 
 
-def test_what_is_promised_holds_and_every_planted_fault_is_found(capsys: Capture) -> None:
-    """The command as a person types it, with its process that is killed."""
+def test_what_is_promised_holds_and_every_planted_fault_is_found(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture
+) -> None:
+    """The command as a person types it, with its process that is killed; all compile fast, and to the same files."""
     needs_compiler()
+    compiler = wrapper(tmp_path / "compiler", f'exec {" ".join(build.compiler())} "$@" {" ".join(FAST)}')
+    monkeypatch.setenv("CXX", compiler)
+    monkeypatch.setattr(build, "FLAGS", tuple(flag for flag in build.FLAGS if flag not in FAST))
+    some = some_rules()  # test_gradient.py has all
+    monkeypatch.setattr(gradients, "tables", lambda: iter(some))
     found = json.loads(run("verify --device cpu --json", capsys))
     assert (found["holds"], found["device"]) == (True, "cpu")
     assert found["about"] == [

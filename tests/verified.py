@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from itertools import islice
 from typing import Any
 
@@ -20,14 +21,19 @@ def small(**changed: Any) -> Subject:
     return scaled_down(design, engine="eager", device="cpu")
 
 
+@functools.cache
+def some_rules() -> list[Any]:
+    return [*islice(gradients.tables(), 20, None, 30)]
+
+
 @pytest.fixture
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """Fewer steps, directions and rules."""
-    tables = gradients.tables
+    rules = some_rules()
     monkeypatch.setattr("gpubp.verify.subject.STEPS", 6)
     monkeypatch.setattr("gpubp.verify.subject.APART", 3)
     monkeypatch.setattr(gradients, "DIRECTIONS", 3)
-    monkeypatch.setattr(gradients, "tables", lambda: islice(tables(), 20, None, 30))
+    monkeypatch.setattr(gradients, "tables", lambda: iter(rules))
     monkeypatch.setattr(independence, "THREADS", (1, torch.get_num_threads() + 1))
 
 
