@@ -51,8 +51,9 @@ static int run(const Job *job) {
   const int64_t teams = (job->count + networks - 1) / networks;
   end.parts = end.whole = teams;
   if (end.tickets) {  // all networks are cut
-    end.whole = 0, end.share = TEAM ? job->steps + 1 : (job->steps + 1) / 2;
-    end.parts = TEAM ? (teams * job->steps + end.share - 1) / end.share : teams * 2;
+    const bool many = LANES_ARE_OUTPUTS || FAR_ENTRIES > 0;  // parts of a block
+    end.whole = 0, end.share = many ? job->steps + 1 : (job->steps + 1) / 2;
+    end.parts = many ? (teams * job->steps + end.share - 1) / end.share : teams * 2;
   }
   const int64_t grid = FAR_ENTRIES && end.parts > FAR_BLOCKS ? FAR_BLOCKS : end.parts;
   order = (Order)((order + 1) % 3);

@@ -14,7 +14,7 @@ from gpubp.state import Status, TrainState
 from .helpers import compiled, differences, train  # noqa: F401
 from .playing import ORDERS, Player, WrongError, flat, playing
 from .test_compiled import COUNT, STEPS
-from .test_gpu import BLOCK, EVERYONE, LAID_OUT, PARTS, THREAD, small
+from .test_gpu import BLOCK, EVERYONE, LAID_OUT, PARTS, QUADS, THREAD, small
 
 W5, W4, TINY = (0.47, 1056), (0.94, 264), (15, 1056)  # what a piece costs, and how many blocks run on an H200 at once
 RESIDENT = 6  # blocks, more than tests/play.h runs at once
@@ -53,11 +53,12 @@ def test_calls_in_shares_have_the_bits_of_whole_calls_in_any_order_of_blocks(lay
 @pytest.mark.parametrize(
     ("layout", "order", "old", "new", "what"),
     [(BLOCK, "descending", "if (!end.tickets) return", "return", "a turn that never comes"),
-     (BLOCK, "ascending", "end_piece(end, block, !second)", "end_piece(end, block, 0)", "a turn that never comes"),
-     (THREAD, "ascending", "piece.number + 1 : 0)", "piece.number : 0)", "a turn that never comes"),
-     (BLOCK, "ascending", "end.parts + grid - 1", "end.parts + 2 * grid", ""),
+     (QUADS, "descending", "if (!end.tickets) return", "return", "a turn that never comes"),
+     (QUADS, "ascending", "block, done.begin <= 0)", "block, 0)", "a turn that never comes"),
+     (THREAD, "ascending", "piece() + 1 : 0)", "piece() : 0)", "a turn that never comes"),
+     (QUADS, "ascending", "end.parts + grid - 1", "end.parts + 2 * grid", ""),
      (THREAD, "ascending", "end, gridDim.x - 1,", "end, gridDim.x,", "a turn that never comes"),
-     (BLOCK, "ascending", "bool more = true; more;", "bool more = true; more; more = false,", "")],
+     (QUADS, "ascending", "bool more = true; more;", "bool more = true; more; more = false,", "")],
 )  # fmt: skip
 def test_a_planted_fault_is_found(
     layout: Layout, order: str, old: str, new: str, what: str, monkeypatch: pytest.MonkeyPatch

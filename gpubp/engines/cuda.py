@@ -111,7 +111,8 @@ def launcher(kernel: Kernel, job: Any, end: Any, params: Tensor) -> Callable[...
     teams, together, more = -(-count // networks), plan.layout.blocks, overhead(kernel.program)
     at_once = max(1, function.blocks // together)
     far = min(teams, at_once) * networks * plan.far  # for as many blocks as run at once: it stays in L2
-    shares, many = kernel.program.key.trains and teams > at_once and together == 1, plan.layout.kind.block
+    shares = kernel.program.key.trains and teams > at_once and together == 1
+    many = plan.layout.kind.lanes_are_outputs or plan.far > 0  # parts of a block, one after the other
     turns = params.new_zeros(teams + 1 if shares else 0, dtype=torch.int64)  # and the counter of parts
 
     def start(params: Tensor, steps: int = 1) -> None:

@@ -158,9 +158,11 @@ FN void launch(const Job &job, const End &end, Train train) {
   PARALLEL_FOR(at, MEMORY_ENTRIES) { entries[at] = 0; }  // so that padding is finite
   unsigned *scratch = (unsigned *)((char *)group - team * TEAM_PITCH);  // which every network sets anew
   const int64_t steps = TASK == TRAIN ? job.steps : 1, blocks = (job.count + TEAMS_PER_BLOCK - 1) / TEAMS_PER_BLOCK;
-  for_each_piece(end, steps, blocks, scratch, [&](int64_t block, int64_t steps) {
+  auto train_block = [&](int64_t block, int64_t steps) {
     const int64_t n = block * TEAMS_PER_BLOCK + team;
     BARRIER
     if (n < job.count) train(job, mem, group, n, steps);
-  });
+  };
+  if constexpr (LANES_ARE_OUTPUTS || FAR_ENTRIES > 0) for_each_piece(end, steps, blocks, scratch, train_block);
+  else one_piece(end, steps, (unsigned)blocks, scratch, train_block);  // a loop takes a plain block's registers
 }

@@ -44,16 +44,19 @@ FN void end_piece(const End &end, int64_t block, int64_t done) {
   if (!threadIdx.x) pass_turn(end.turn + block, done);
 }
 
-// If a block has one part: which piece of a block of networks a share is. All that are cut have their first piece
-// before any has its second.
-struct Piece {
-  unsigned block, number;
-};
-template <class End>
-FN Piece piece_of(const End &end, unsigned part, unsigned blocks) {
-  const unsigned whole = (unsigned)end.whole, cut = blocks - whole;
-  if (part < whole) return {part, 0};
-  return {whole + (part - whole) % cut, (part - whole) / cut};
+// If a block has one part: f(block of networks, how many steps). A share is a piece of a block of networks; all that are
+// cut have their first piece before any has its second.
+template <class End, class F>
+FN void one_piece(const End &end, int64_t steps, unsigned blocks, unsigned *scratch, const F &f) {
+  unsigned part = take_part(end, gridDim.x - 1, blockIdx.x, scratch);
+  const unsigned whole = (unsigned)end.whole;
+  auto block = [&] { return part < whole ? part : whole + (part - whole) % (blocks - whole); };
+  auto piece = [&] { return part < whole ? 0 : (part - whole) / (blocks - whole); };
+  const int64_t rest = steps - piece() * end.share;
+  if (part >= whole) begin_piece(end, block(), piece());
+  f(block(), part >= whole && end.share < rest ? end.share : rest);
+  asm volatile("" : "+r"(part));  // what follows is computed again: to keep it would take registers from f
+  if (part >= whole) end_piece(end, block(), (piece() + 1) * end.share < steps ? piece() + 1 : 0);
 }
 
 // If blocks take one part after the other, each once more than it gets: f(block of networks, how many steps) for each
@@ -64,25 +67,28 @@ struct Steps {
   int64_t begin, until;
 };
 template <class End>
-FN Steps steps_of_part(const End &end, unsigned part, int64_t steps, int64_t blocks) {
-  const int64_t begin = part < end.whole ? part * steps : end.whole * steps + (part - end.whole) * end.share;
-  const int64_t until = begin + (part < end.whole ? steps : end.share);
-  return {begin, until < blocks * steps ? until : blocks * steps};
+FN Steps steps_of_piece(const End &end, unsigned part, unsigned block, int64_t steps, int64_t blocks) {
+  const bool whole = part < end.whole;
+  const int64_t begin = (whole ? part * steps : end.whole * steps + (part - end.whole) * end.share) - block * steps;
+  const int64_t until = begin + (whole ? steps : end.share), last = (blocks - block) * steps;
+  return {begin, until < last ? until : last};  // as the part has them: below 0, if it has other blocks before
 }
 template <class End, class F>
 FN void for_each_piece(const End &end, int64_t steps, int64_t blocks, unsigned *scratch, const F &f) {
   const unsigned grid = gridDim.x / BLOCKS_PER_TEAM, last = (unsigned)end.parts + grid - 1;
   unsigned part = take_part(end, last, blockIdx.x / BLOCKS_PER_TEAM, scratch);
   NO_UNROLL while (part < end.parts) {
-    unsigned block = part < end.whole ? part : (unsigned)((steps_of_part(end, part, steps, blocks).until - 1) / steps);
+    auto piece_of = [&](unsigned block) { return steps_of_piece(end, part, block, steps, blocks); };
+    unsigned block = part < end.whole ? part : (unsigned)((piece_of(0).until - 1) / steps);
     NO_UNROLL for (bool more = true; more; block--) {
-      const Steps of_part = steps_of_part(end, part, steps, blocks);
-      const int64_t begin = of_part.begin - block * steps, until = of_part.until - block * steps;
-      const bool second = begin > 0, cut = second || until < steps;
-      more = begin < 0;
-      if (cut) begin_piece(end, block, second);
-      f(block, (until < steps ? until : steps) - (second ? begin : 0));
-      if (cut) end_piece(end, block, !second);
+      const Steps piece = piece_of(block);
+      const int64_t first = piece.begin > 0 ? piece.begin : 0, beyond = piece.until < steps ? piece.until : steps;
+      if (beyond - first < steps) begin_piece(end, block, first > 0);
+      f(block, beyond - first);
+      asm volatile("" : "+r"(part), "+r"(block));  // as above
+      const Steps done = piece_of(block);
+      if (done.begin > 0 || done.until < steps) end_piece(end, block, done.begin <= 0);
+      more = done.begin < 0;
     }
     part = take_part(end, last, part + grid, scratch);
   }

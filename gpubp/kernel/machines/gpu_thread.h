@@ -71,33 +71,26 @@ FN void move_rows(real *shared_rows, real *global_rows, int64_t begin, int64_t c
 // to its rows in shared memory.
 template <class Memory, class Group, class Job, class End, class Train>
 FN void launch(const Job &given, const End &end, Train train) {
-  const unsigned part = take_part(end, gridDim.x - 1, blockIdx.x, (unsigned *)shared);
-  const Piece piece = piece_of(end, part, (unsigned)((given.count + THREADS - 1) / THREADS));
-  const int64_t begin = (int64_t)piece.block * THREADS, n = begin + threadIdx.x;
-  if (piece.block >= end.whole) begin_piece(end, piece.block, piece.number);
-  Job job = given;
-  auto shared_rows = [&](int slot) { return (real *)shared + slot * THREADS * ROW_PITCH; };
-  auto global_rows = [&](int slot) { return slot ? given.slots[slot - 1] : given.params; };
-  for (int slot = 0; slot <= SLOTS; slot++) {
-    move_rows<false>(shared_rows(slot), global_rows(slot), begin, given.count);
-    (slot ? job.slots[slot - 1] : job.params) = shared_rows(slot) + threadIdx.x * ROW_PITCH;
-  }
-  __syncthreads();
-  if (n < given.count) {
-    int64_t steps = given.steps;
-    if (piece.block >= end.whole) {
-      steps -= piece.number * end.share;
-      if (steps > end.share) steps = end.share;
+  const unsigned blocks = (unsigned)((given.count + THREADS - 1) / THREADS);
+  one_piece(end, given.steps, blocks, (unsigned *)shared, [&](int64_t block, int64_t steps) {
+    const int64_t begin = block * THREADS, n = begin + threadIdx.x;
+    Job job = given;
+    auto shared_rows = [&](int slot) { return (real *)shared + slot * THREADS * ROW_PITCH; };
+    auto global_rows = [&](int slot) { return slot ? given.slots[slot - 1] : given.params; };
+    for (int slot = 0; slot <= SLOTS; slot++) {
+      move_rows<false>(shared_rows(slot), global_rows(slot), begin, given.count);
+      (slot ? job.slots[slot - 1] : job.params) = shared_rows(slot) + threadIdx.x * ROW_PITCH;
     }
-    Group group;
-    real entries[MEMORY_ENTRIES];
-    train(job, Memory{entries}, &group, n, steps);
-  }
-  if constexpr (TASK == TRAIN) {
     __syncthreads();
-    for (int slot = 0; slot <= SLOTS; slot++)
-      move_rows<true>(shared_rows(slot), global_rows(slot), begin, given.count);
-  }
-  if (piece.block >= end.whole)
-    end_piece(end, piece.block, (piece.number + 1) * end.share < given.steps ? piece.number + 1 : 0);
+    if (n < given.count) {
+      Group group;
+      real entries[MEMORY_ENTRIES];
+      train(job, Memory{entries}, &group, n, steps);
+    }
+    if constexpr (TASK == TRAIN) {
+      __syncthreads();
+      for (int slot = 0; slot <= SLOTS; slot++)
+        move_rows<true>(shared_rows(slot), global_rows(slot), begin, given.count);
+    }
+  });
 }
