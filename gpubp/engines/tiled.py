@@ -32,7 +32,7 @@ class Waits(NamedTuple):
 SHARED = Waits(1.47, 4740, 54, 1, 0, 77)  # of plain networks that share a warp
 CORES = Waits(1.43, 4600, 52, 1, 0, 75)  # of chip.tensor_cycles(), which nothing has measured: those of an earlier fit
 PLAIN, WIDE = Waits(1.68, 5810, 62, 2, 1440, 48), Waits(1.3, 6080, 36, 1.3, 270, 74)
-SHOWN = Waits(0.69, 2880, 73, 1, 43, 69)  # of wide blocks that evaluate, for each chunk
+SHOWN = Waits(0.7, 2870, 73, 1, 60, 69)  # of wide blocks that evaluate, for each chunk
 
 
 def products(program: Program) -> Iterator[tuple[int, int, int, int]]:
