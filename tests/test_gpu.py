@@ -231,9 +231,9 @@ FAULTS: dict[str, tuple[Layout, Callable[[Launch], Launch | None]]] = {
     "a bias twice": (QUADS, wrote("k * pitch + column", "k * pitch")),
     "an output too few": (QUADS, wrote("min_of(N, ENTRIES_PER_V)", "min_of(N - 1, ENTRIES_PER_V)")),
     "a tile twice": (QUADS, wrote("square % squares_down", "square % 1")),
-    "gradients of the chunk before": (
+    "gradients of the step before": (
         replace(QUADS, chunk=4),
-        wrote("gradients.begin(ctx);", "if (!ctx.group->dropout_step[0]) gradients.begin(ctx);"),
+        wrote("Gradients gradients;\n  gradients.begin(ctx);", "static Gradients gradients;"),
     ),
     "strips that are not waited for": (STREAMED, wrote("but<STAGES - 2>", "but<STAGES - 1>")),
     "no barrier before a strip is multiplied": (STREAMED, wrote("2>();\n    __syncthreads();", "2>();\n")),

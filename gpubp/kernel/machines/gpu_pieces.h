@@ -44,8 +44,8 @@ FN void end_piece(const End &end, int64_t block, int64_t done) {
   if (!threadIdx.x) pass_turn(end.turn + block, done);
 }
 
-// If a block has one part: f(block of networks, how many steps). A share is a piece of a block of networks; all that are
-// cut have their first piece before any has its second.
+// If a block has one part: f(block of networks, how many steps). A share is a piece of a block of networks; all that
+// are cut have their first piece before any has its second.
 template <class End, class F>
 FN void one_piece(const End &end, int64_t steps, unsigned blocks, unsigned *scratch, const F &f) {
   unsigned part = take_part(end, gridDim.x - 1, blockIdx.x, scratch);
