@@ -1,8 +1,8 @@
 // CUDA's names for a C++ compiler: a kernel of kernel/gpu.h, its blocks one after the other, the threads of a block as
 // coroutines that switch at barriers, in one order and then in the reverse; with RACES as threads, for a sanitizer. The
 // `team` neighbouring threads that train one network wait for each other: all of a block, or some of its one warp. The
-// blocks of a cluster are played together, each as far as the next barrier of all; of others some, in their order, each
-// to its end or to where it waits for another.
+// blocks of a cluster are played together, each as far as the next barrier of all; of others some, each to its end or to
+// where it waits for another. They begin in the order of their numbers or another one: CUDA promises none.
 //
 // play() returns what is wrong: a barrier that not all threads of a team reached, a write beyond the shared memory that
 // was asked for, or a turn that never comes. Shared memory begins as NaN: a GPU promises nothing about its content.
@@ -13,6 +13,7 @@
 #include <cstdint>
 #include <cstdlib>
 #include <cstring>
+#include <numeric>
 #include <vector>
 
 struct Place {
@@ -38,7 +39,7 @@ static OF_THREAD double *shared;
 #define __cluster_dims__(...)
 
 enum Wrong { NOTHING, BARRIER_MISSED, BEYOND_SHARED, TURN_MISSED };
-enum { ENDED = -1, IN_WARP = -2, IN_TURN = -3, STACK = 256 << 10, AT_ONCE = 4, MOST_ROUNDS = 1 << 20 };
+enum { ENDED = -1, IN_WARP = -2, IN_TURN = -3, STACK = 256 << 10, AT_ONCE = 4, MOST_ROUNDS = 1 << 17 };
 static void (*kernel)();
 
 // Copies to shared memory that a thread began: made as late as its waits allow.
@@ -53,13 +54,31 @@ struct Copies {
 };
 
 constexpr int LANES = 32;  // of a warp
+
+// The number of the block, or of the cluster, that begins as number `at`.
+enum Order { ASCENDING, DESCENDING, SHUFFLED };
+static Order order = ASCENDING;
+static int64_t begins(int64_t at, int64_t all) {
+  int64_t apart = 1 + all * 3 / 5;
+  while (std::gcd(apart, all) > 1) apart++;
+  return order == ASCENDING ? at : order == DESCENDING ? all - 1 - at : (at * apart + 1) % all;
+}
+static int block_at(int at, int cluster) {
+  return (int)begins(at / cluster, gridDim.x / cluster) * cluster + at % cluster;
+}
 static void meet_in_warp();
 static void let_others_run();
 
-// A piece of a call waits for its turn (gpu_pieces.h).
-static void play_pass(int64_t *turn, int64_t done) { __atomic_store_n(turn, done, __ATOMIC_RELEASE); }
-static void play_wait(const int64_t *turn, int64_t piece) {
-  while (__atomic_load_n(turn, __ATOMIC_ACQUIRE) != piece) let_others_run();
+// Blocks take parts of a call, and wait for each other (gpu_pieces.h).
+static unsigned atomicInc(unsigned *count, unsigned most) {
+  unsigned old = __atomic_load_n(count, __ATOMIC_RELAXED), next;
+  do next = old >= most ? 0 : old + 1;
+  while (!__atomic_compare_exchange_n(count, &old, next, false, __ATOMIC_RELAXED, __ATOMIC_RELAXED));
+  return old;
+}
+static void pass_turn(int64_t *turn, int64_t done) { __atomic_store_n(turn, done, __ATOMIC_RELEASE); }
+static void wait_for_turn(const int64_t *turn, int64_t done) {
+  while (__atomic_load_n(turn, __ATOMIC_ACQUIRE) != done) let_others_run();
 }
 
 #ifdef RACES
@@ -71,28 +90,30 @@ struct Thread {
 };
 static Thread *crowd;
 static thread_local Thread *own;
-static int members, in_block, first_block;
+static int members, in_block, first_block, in_cluster;
 static pthread_barrier_t everyone;
-static std::vector<pthread_barrier_t> meetings, warps;
-#define __syncthreads() (void)pthread_barrier_wait(&meetings[own->number / members])
-#define __syncwarp(mask) ((void)(mask), __syncthreads())
+static std::vector<pthread_barrier_t> meetings, warps, halls;  // of teams, warps and blocks
+#define __syncthreads() (void)pthread_barrier_wait(&halls[own->number / in_block])
+#define __syncwarp(mask) ((void)(mask), (void)pthread_barrier_wait(&meetings[own->number / members]))
 
 static void meet_in_warp() { pthread_barrier_wait(&warps[own->number / LANES]); }
 static void let_others_run() { sched_yield(); }
 static void wait_for_cluster() { pthread_barrier_wait(&everyone); }
 static void *whole(void *thread) {
   own = (Thread *)thread;
-  threadIdx.x = own->number % in_block, blockIdx.x = first_block + own->number / in_block;
+  threadIdx.x = own->number % in_block, blockIdx.x = block_at(first_block + own->number / in_block, in_cluster);
   shared = rooms[own->number / in_block];
+  wait_for_cluster();  // so that blocks run side by side
   kernel();
   return nullptr;
 }
-static Wrong play_cluster(int first, int blocks, int threads, int team, char *, bool) {
-  members = team, in_block = threads, first_block = first;
+static Wrong play_cluster(int first, int blocks, int threads, int team, char *, int cluster) {
+  members = team, in_block = threads, first_block = first, in_cluster = cluster;
   const int all = blocks * threads;
-  meetings.resize(all / team), warps.resize(all / LANES);
+  meetings.resize(all / team), warps.resize(all / LANES), halls.resize(blocks);
   for (auto &each : meetings) pthread_barrier_init(&each, nullptr, team);
   for (auto &each : warps) pthread_barrier_init(&each, nullptr, LANES);
+  for (auto &each : halls) pthread_barrier_init(&each, nullptr, threads);
   pthread_barrier_init(&everyone, nullptr, all);
   for (int t = 0; t < all; t++) {
     crowd[t].number = t;
@@ -101,6 +122,7 @@ static Wrong play_cluster(int first, int blocks, int threads, int team, char *, 
   for (int t = 0; t < all; t++) pthread_join(crowd[t].handle, nullptr);
   for (auto &each : meetings) pthread_barrier_destroy(&each);
   for (auto &each : warps) pthread_barrier_destroy(&each);
+  for (auto &each : halls) pthread_barrier_destroy(&each);
   pthread_barrier_destroy(&everyone);
   return NOTHING;
 }
@@ -110,12 +132,12 @@ struct Thread {
   Copies copies;
   int products;
   int at;         // the line of its barrier
-  unsigned mask;  // of whom it waits for there, in a warp; OF_CLUSTER: for all blocks
+  unsigned mask;  // of whom it waits for there, in a warp; or for its block, or for all blocks of a cluster
 };
-enum : unsigned { OF_CLUSTER = 0 };
+enum : unsigned { OF_CLUSTER = 0, OF_BLOCK = 1 };
 static Thread *crowd, *own;
 static ucontext_t scheduler;
-#define __syncthreads() come_to(__LINE__, ~0u)
+#define __syncthreads() come_to(__LINE__, OF_BLOCK)
 #define __syncwarp(mask) come_to(__LINE__, mask)
 
 static void come_to(int line, unsigned mask) {
@@ -131,23 +153,28 @@ static void whole() {
   own->at = ENDED;
 }
 
-// Whether a thread of a block came to the barrier of its team, and waits there for this team alone, for the whole
-// block, or for all blocks.
+// Whether a thread of a block came to the barrier of its team, and waits there for this team alone, for its block, or
+// for all blocks.
 static bool met(const Thread *block, int thread, int threads, int team) {
   const Thread &one = block[thread], &first = block[thread / team * team];
-  const unsigned whom = team == threads ? ~0u : ((1u << team) - 1) << (thread / team * team % 32);
-  return one.at == first.at && (one.at == ENDED || (one.mask == first.mask && (one.mask == whom || !one.mask)));
+  const unsigned whom = team == threads ? OF_BLOCK : ((1u << team) - 1) << (thread / team * team % 32);
+  const bool known = one.mask == whom || one.mask == OF_BLOCK || one.mask == OF_CLUSTER;
+  return one.at == first.at && (one.at == ENDED || (one.mask == first.mask && known));
 }
 // To its end, to a barrier of all blocks, or to where a thread waits for another block.
 static Wrong play_block(Thread *block, int threads, int team) {
   auto apart = [&](int t) { return block[t].at == IN_WARP || block[t].at == IN_TURN; };
   for (bool backwards = false;; backwards = !backwards) {
-    bool some_apart = false, still = false, waits = false;
+    bool some_apart = false, still = false, waits = false, all_in_block = true, none = true;
     for (int t = 0; t < threads; t++) some_apart |= apart(t);  // then only these go on
+    for (int t = 0; t < threads; t++) all_in_block &= block[t].at == block->at && block[t].mask == OF_BLOCK;
     for (int i = 0; i < threads; i++) {
       threadIdx.x = backwards ? threads - 1 - i : i;
       own = block + threadIdx.x;
-      if (own->at != ENDED && some_apart == apart(threadIdx.x)) swapcontext(&scheduler, &own->context);
+      const bool free = all_in_block || own->mask != OF_BLOCK;
+      if (own->at == ENDED || some_apart != apart(threadIdx.x) || !free) continue;
+      none = false;
+      swapcontext(&scheduler, &own->context);
     }
     for (int t = 0; t < threads; t++) {
       still |= apart(t), waits |= block[t].at == IN_TURN;
@@ -161,28 +188,29 @@ static Wrong play_block(Thread *block, int threads, int team) {
       all_ended &= block[t].at == ENDED;
     }
     if (all_ended || block->mask == OF_CLUSTER) return NOTHING;
+    if (none) return BARRIER_MISSED;
   }
 }
-static Wrong play_cluster(int first, int blocks, int threads, int team, char *stacks, bool one) {
+static Wrong play_cluster(int first, int blocks, int threads, int team, char *stacks, int cluster) {
   for (int t = 0; t < blocks * threads; t++) {
     getcontext(&crowd[t].context);
     crowd[t].context.uc_stack.ss_sp = stacks + (int64_t)t * STACK;
     crowd[t].context.uc_stack.ss_size = STACK;
     crowd[t].context.uc_link = &scheduler;
     makecontext(&crowd[t].context, whole, 0);
-    crowd[t].at = 0;
+    crowd[t].at = 0, crowd[t].mask = OF_CLUSTER;
   }
   bool backwards = false;
   for (int rounds = 0; rounds < MOST_ROUNDS; rounds++, backwards = !backwards) {
     for (int i = 0; i < blocks; i++) {
       const int block = backwards ? blocks - 1 - i : i;
-      blockIdx.x = first + block, shared = rooms[block];
+      blockIdx.x = block_at(first + block, cluster), shared = rooms[block];
       if (Wrong wrong = play_block(crowd + block * threads, threads, team)) return wrong;
     }
     bool all_ended = true;
     for (int t = 0; t < blocks * threads; t++) {
       all_ended &= crowd[t].at == ENDED;
-      if (one && t % threads == 0 && crowd[t].at != crowd->at) return BARRIER_MISSED;
+      if (cluster > 1 && t % threads == 0 && crowd[t].at != crowd->at) return BARRIER_MISSED;
     }
     if (all_ended) return NOTHING;
   }
@@ -244,7 +272,7 @@ static Wrong play_grid(int64_t blocks, int threads, int team, int cluster, int64
   for (int64_t first = 0; first < blocks && !wrong; first += most) {
     const int some = (int)(blocks - first < most ? blocks - first : most);
     memset(rooms, 0xFF, most * ROOM);
-    wrong = play_cluster((int)first, some, threads, team, stacks, cluster > 1);
+    wrong = play_cluster((int)first, some, threads, team, stacks, cluster);
     for (int block = 0; block < some; block++)
       for (int64_t at = bytes; at < ROOM && !wrong; at++)
         if (((unsigned char *)rooms[block])[at] != 0xFF) wrong = BEYOND_SHARED;
@@ -259,8 +287,9 @@ static const struct Job *kernel_job;
 static const struct End *kernel_end;
 #define TEAM_OF(threads) (TEAMS_PER_BLOCK > 1 ? THREADS : (int)(threads))
 #define PLAY                                                                                                       \
-  extern "C" __global__ int play(const Job *job, const End *end, int64_t blocks, int64_t threads, int64_t bytes) { \
-    kernel_job = job, kernel_end = end;                                                                            \
-    auto run_one = [] { run(*kernel_job, *kernel_end); };                                                          \
-    return play_grid(blocks, (int)threads, TEAM_OF(threads), BLOCKS_PER_TEAM, bytes, run_one);                     \
+  extern "C" __global__ int play(                                                                           \
+      const Job *job, const End *end, int64_t blocks, int64_t threads, int64_t bytes, int64_t in) {         \
+    kernel_job = job, kernel_end = end, order = (Order)in;                                                  \
+    auto run_one = [] { run(*kernel_job, *kernel_end); };                                                   \
+    return play_grid(blocks, (int)threads, TEAM_OF(threads), BLOCKS_PER_TEAM, bytes, run_one);              \
   }

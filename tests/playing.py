@@ -29,6 +29,7 @@ H100 = Limits(90, 227 << 10)
 ONE = threading.Lock()  # play.h plays one grid at a time
 WRONG = ("", "a barrier that not all threads came to", "a write beyond the shared memory that was asked for",
          "a turn that never comes")  # fmt: skip
+ORDERS = ("ascending", "descending", "shuffled")
 
 
 class WrongError(Exception):
@@ -49,10 +50,12 @@ class Launch(NamedTuple):
 
 
 class Player:
-    """engines/device.py without a device; resident: blocks that run at once."""
+    """engines/device.py without a device; resident: blocks that run at once; order: the one of ORDERS in which blocks
+    begin, or None: each in turn."""
 
-    def __init__(self, limits: Limits = H100, resident: int = 2) -> None:
+    def __init__(self, limits: Limits = H100, resident: int = 2, order: str | None = None) -> None:
         self.found, self.resident, self.launches, self.present = limits, resident, [], threading.local()
+        self.order = order
 
     def limits(self, device: torch.device) -> Limits:
         return self.found
@@ -79,10 +82,11 @@ class Player:
 
     def play(self, launch: Launch) -> None:
         played = build.library(f'#include "{HEADER}"\n{launch.text}PLAY\n').play
-        played.argtypes = [ctypes.c_void_p, ctypes.c_void_p, *[ctypes.c_int64] * 3]
+        played.argtypes = [ctypes.c_void_p, ctypes.c_void_p, *[ctypes.c_int64] * 4]
         job, end = ctypes.byref(launch.job), ctypes.byref(launch.end)
+        order = len(self.launches) % len(ORDERS) if self.order is None else ORDERS.index(self.order)
         with ONE:
-            wrong = WRONG[played(job, end, launch.blocks, launch.threads, launch.shared)]
+            wrong = WRONG[played(job, end, launch.blocks, launch.threads, launch.shared, order)]
         if wrong:
             raise WrongError(wrong)
 

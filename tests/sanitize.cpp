@@ -48,11 +48,17 @@ static End end;
 static int run(const Job *job) {
   kernel_job = job, kernel_end = &end;
   const int threads = THREADS * TEAMS_PER_BLOCK, networks = TEAM ? TEAMS_PER_BLOCK : threads;
-  int64_t teams = (job->count + networks - 1) / networks;
-  end.pieces = TASK == TRAIN && !FAR_ENTRIES ? 2 : 1, end.piece_steps = (job->steps + 1) / end.pieces;
-  teams = FAR_ENTRIES && teams > FAR_BLOCKS ? FAR_BLOCKS : teams * end.pieces;  // each goes from network to network
+  const int64_t teams = (job->count + networks - 1) / networks;
+  end.parts = end.whole = teams;
+  if (end.tickets) {  // all networks are cut
+    const bool many = LANES_ARE_OUTPUTS || FAR_ENTRIES > 0;  // parts of a block
+    end.whole = 0, end.share = many ? job->steps + 1 : (job->steps + 1) / 2;
+    end.parts = many ? (teams * job->steps + end.share - 1) / end.share : teams * 2;
+  }
+  const int64_t grid = FAR_ENTRIES && end.parts > FAR_BLOCKS ? FAR_BLOCKS : end.parts;
+  order = (Order)((order + 1) % 3);
   auto run_one = [] { run(*kernel_job, *kernel_end); };
-  return play_grid(teams * BLOCKS_PER_TEAM, threads, TEAM_OF(threads), BLOCKS_PER_TEAM, SHARED_BYTES, run_one);
+  return play_grid(grid * BLOCKS_PER_TEAM, threads, TEAM_OF(threads), BLOCKS_PER_TEAM, SHARED_BYTES, run_one);
 }
 static int shown(const Job *job) { return run(job); }
 #endif
@@ -98,6 +104,7 @@ int main(int, char **arguments) {
 
 #if ON_GPU
   end.turn = array<int64_t>(N, zero);
+  end.tickets = TASK == TRAIN && BLOCKS_PER_TEAM == 1 ? array<unsigned>(1, zero) : nullptr;
   const int64_t bytes = (int64_t)FAR_BLOCKS * TEAMS_PER_BLOCK * FAR_ENTRIES * sizeof(real);
   end.far = (real *)array<Sixteen>((bytes + 15) / 16, random);
 #endif
@@ -117,6 +124,9 @@ int main(int, char **arguments) {
     EXPECT(show());
     EXPECT(job.step[stopped] == (OWN_SAMPLES ? stopped % 4 : 4));
     for (int64_t n = 0; n < N; n++) EXPECT(job.taken[n] == 0);
+#if ON_GPU
+    for (int64_t n = 0; n < N; n++) EXPECT(end.turn[n] == 0 && (!end.tickets || *end.tickets == 0));
+#endif
     if (!OWN_SAMPLES) limit[N - 1] = job.step[N - 1];  // where networks share their samples, they stand at one step
   }
   for (int64_t n = 0; n < N; n++) limit[n] = OWN_SAMPLES || n < N - 1 ? job.step[n] + 2 : job.step[n];

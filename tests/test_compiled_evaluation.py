@@ -41,9 +41,11 @@ LOSSES = tuple(gpubp.LOSSES)
 HYPER = {"delta": 0.5, "quantile": 0.4, "label_smoothing": 0.3}
 THREAD = Layout(Kind.GPU_THREAD, threads=4, chunk=8)
 BLOCK = Layout(Kind.GPU_BLOCK, threads=8, accumulators=32, cols=8)
+QUADS = Layout(Kind.GPU_WIDE, registers=4, threads=32, accumulators=16, cols=2)
 GPU = {
     "thread": THREAD, "thread, sample by sample": replace(THREAD, chunk=1), "block": BLOCK,
     "block in pieces": replace(BLOCK, chunk=13), "parts of a warp": replace(BLOCK, teams=4), "chosen": None,
+    "quads": QUADS, "quads, parts of a warp, in pieces": replace(QUADS, threads=16, teams=2, chunk=13),
 }  # fmt: skip
 
 
@@ -156,11 +158,12 @@ def test_a_network_gets_its_bits_alone_in_any_order_and_by_any_number_of_threads
     assert alike(cpu.evaluate(turned_in_memory, own.data(), own.hyper(), torch.arange(COUNT)), whole)
 
 
-PLAYED = [("thread", 9), ("block in pieces", 8), ("parts of a warp", 6)]
+PLAYED = [("thread", 9), ("block in pieces", 8), ("parts of a warp", 6), ("quads", 8)]
 
 
 @pytest.mark.parametrize(
-    ("name", "number"), [*PLAYED, *slow(each for each in itertools.product(GPU, (0, 3, 6, 8, 9)) if each not in PLAYED)]
+    ("name", "number"),
+    [*PLAYED, *slow(each for each in itertools.product(GPU, (0, 2, 3, 6, 8, 9)) if each not in PLAYED)],
 )
 def test_a_gpu_gives_the_cpus_bits(number: int, name: str) -> None:
     own = case(number, torch.float32)

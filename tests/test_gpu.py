@@ -128,7 +128,7 @@ def test_tiny_networks_are_threads_by_the_rules() -> None:
     own = small(batch_size=1)._replace(spec=gpubp.NetworkSpec((2, 2, 2), "tanh"))
     networks, data = own.population(many), own.data()
     expected = train(networks, data, engine=cpu, **own.settings)
-    with playing(Player()) as player:
+    with playing(Player(resident=3)) as player:
         got = train(networks, data, engine=cuda, **own.settings)
     launch = player.launches[-1]
     assert (launch.blocks, launch.threads, "LAYOUT GPU_THREAD " in launch.text) == (3, 128, True)
@@ -184,8 +184,8 @@ def test_networks_that_fit_no_other_way_have_their_slots_in_global_memory(monkey
         assert not differences(found, few, expected, few)
         launch = player.launches[-1]
         near, chunk = "#define SLOTS_APART 0" in launch.text, launch.text.split("int CHUNK = ")[1].split(";")[0]
-        seen.append((near, int(chunk) < 64, launch.blocks // launch.end.pieces))
-    assert seen == [(True, False, len(few)), (True, True, len(few)), (False, True, 2)]
+        seen.append((near, int(chunk) < 64))
+    assert seen == [(True, False), (True, True), (False, True)]
 
 
 # ---- planted faults
@@ -223,17 +223,11 @@ def field(name: str, value: Callable[[Any], Any]) -> Callable[[Launch], None]:
     return change
 
 
-def longer(launch: Launch) -> None:
-    """A call, and each of its pieces, a step longer."""
-    launch.job.steps += 1
-    launch.end.piece_steps += 1
-
-
 STALE = torch.zeros(COUNT * 64, dtype=torch.float64)
 FAULTS: dict[str, tuple[Layout, Callable[[Launch], Launch | None]]] = {
     "a grid too small": (THREAD, lambda launch: launch._replace(blocks=launch.blocks - 1)),
     "no grid": (BLOCK, lambda launch: launch._replace(blocks=0)),
-    "a step too many": (BLOCK, longer),
+    "a step too many": (BLOCK, field("steps", lambda steps: steps + 1)),
     "a step too few": (THREAD, field("steps", lambda steps: steps - 1)),
     "a pointer from before": (THREAD, field("params", lambda _: STALE.data_ptr())),
     "another order": (BLOCK, field("seed", lambda seed: seed + 1)),
@@ -246,19 +240,16 @@ FAULTS: dict[str, tuple[Layout, Callable[[Launch], Launch | None]]] = {
     "a barrier of the whole warp": (PARTS, wrote("((1u << THREADS) - 1) << (threadIdx.x - RANK)", "~0u")),
     "a barrier of the neighbours": (PARTS, wrote("(threadIdx.x - RANK)", "(24 - threadIdx.x + RANK)")),
     "the memory of the neighbours": (PARTS, wrote("team * TEAM_PITCH", "0 * TEAM_PITCH")),
-    "networks that nobody trains": (
-        PARTS,
-        wrote("BLOCKS_PER_TEAM) * TEAMS_PER_BLOCK + team", "BLOCKS_PER_TEAM) * TEAMS_PER_BLOCK"),
-    ),
+    "networks that nobody trains": (PARTS, wrote("block * TEAMS_PER_BLOCK + team", "block * TEAMS_PER_BLOCK")),
     "no barrier after gradients": (QUADS, wrote("<samples>(delta);\n    BARRIER", "<samples>(delta);\n")),
     "no barrier after a product of quads": (QUADS, wrote("finish(epilogue);\n  BARRIER", "finish(epilogue);\n")),
     "a bias twice": (QUADS, wrote("k * pitch + column", "k * pitch")),
     "an output too few": (QUADS, wrote("min_of(N, ENTRIES_PER_V)", "min_of(N - 1, ENTRIES_PER_V)")),
     "a tile twice": (QUADS, wrote("square % squares_down", "square % 1")),
     "a column in one place": (QUADS, wrote("column) p[i * pitch + j]", "column) p[0]")),
-    "gradients of the chunk before": (
+    "gradients of the step before": (
         replace(QUADS, chunk=4),
-        wrote("gradients.begin(ctx);", "if (!ctx.group->dropout_step[0]) gradients.begin(ctx);"),
+        wrote("Gradients gradients;\n  gradients.begin(ctx);", "static Gradients gradients;"),
     ),
     "strips that are not waited for": (STREAMED, wrote("but<STAGES - 2>", "but<STAGES - 1>")),
     "no barrier before a strip is multiplied": (STREAMED, wrote("2>();\n    __syncthreads();", "2>();\n")),

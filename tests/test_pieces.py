@@ -1,4 +1,5 @@
-"""Calls on a GPU in pieces, played by the CPU: the bits are those of whole calls, and pieces are worth their while."""
+"""Calls on a GPU in parts, played by the CPU: the bits are those of whole calls, in whatever order blocks begin, and
+shares are worth their while."""
 
 from __future__ import annotations
 
@@ -7,53 +8,116 @@ import torch
 
 from gpubp.engines import cpu, cuda
 from gpubp.engines.layout import Layout
-from gpubp.engines.pieces import MOST, pieces
-from gpubp.state import Status
+from gpubp.engines.pieces import Parts, parts
+from gpubp.state import Status, TrainState
 
 from .helpers import compiled, differences, train  # noqa: F401
-from .playing import Player, WrongError, flat, playing
+from .playing import ORDERS, Player, WrongError, flat, playing
 from .test_compiled import COUNT, STEPS
-from .test_gpu import BLOCK, EVERYONE, LAID_OUT, small
+from .test_gpu import BLOCK, EVERYONE, LAID_OUT, PARTS, QUADS, THREAD, small
 
-W5, AT_ONCE = 0.47, 1056  # 64-32-10 with Adam: the overhead of a piece, and how many run at once on an H200
+W5, W4, TINY = (0.47, 1056), (0.94, 264), (15, 1056)  # what a piece costs, and how many blocks run on an H200 at once
+RESIDENT = 6  # blocks, more than tests/play.h runs at once
 
 
-@pytest.mark.parametrize("each", [2, 7])
-@pytest.mark.parametrize("layout", [layout for layout in LAID_OUT if not layout.streamed])
-def test_calls_in_pieces_give_the_same_bits(layout: Layout, each: int, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture(autouse=True)
+def cheap(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Shares cost nothing."""
+
+    def shared(blocks: int, at_once: int, steps: int, overhead: float, many: bool) -> Parts:
+        return parts(blocks, at_once, steps, 0, many)
+
+    monkeypatch.setattr(cuda, "parts", shared)
+
+
+def trained(layout: Layout, order: str, cuts: list[int]) -> tuple[TrainState, TrainState]:
+    """By the CPU, and by the GPU in shares; some networks diverge, some end early."""
     rates = [3e38 if n % 5 == 2 else 0.02 for n in EVERYONE]
-    own = small(optimizer="adam", lr=rates, steps=[1 + (5 * n) % STEPS for n in EVERYONE])
+    own = small(lr=rates, steps=[1 + (5 * n) % STEPS for n in EVERYONE])
     expected = train(own.population(), own.data(), engine=cpu, **own.settings)
     assert 0 < int((expected.status == Status.diverged).sum()) < COUNT
-    monkeypatch.setattr(cuda, "pieces", lambda teams, at_once, steps, overhead: (-(-steps // each), each))
-    with playing(Player(resident=1), layout) as player:
-        found = train(own.population(), own.data(), [3, STEPS], engine=cuda, **own.settings)
-    assert [launch.end.pieces for launch in player.launches] == [-(-3 // each), -(-STEPS // each)]
+    with playing(Player(resident=2 if layout in (PARTS, THREAD) else RESIDENT, order=order), layout) as player:
+        found = train(own.population(), own.data(), cuts, engine=cuda, **own.settings)
+    assert all(launch.end.share for launch in player.launches)
+    return expected, found
+
+
+@pytest.mark.parametrize("order", ORDERS)
+@pytest.mark.parametrize("layout", [layout for layout in LAID_OUT if layout.blocks == 1])
+def test_calls_in_shares_have_the_bits_of_whole_calls_in_any_order_of_blocks(layout: Layout, order: str) -> None:
+    expected, found = trained(layout, order, [3, STEPS])
     assert not differences(found, EVERYONE, expected, EVERYONE)
     assert torch.equal(found.diverged_step, expected.diverged_step)
 
 
-def test_a_turn_that_is_not_passed_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
-    own, proper = small(), cuda.text
-    monkeypatch.setattr(cuda, "pieces", lambda teams, at_once, steps, overhead: (2, STEPS // 2))
-    monkeypatch.setattr(cuda, "text", lambda program: flat(proper(program)).replace("(piece + 1) % end.pieces", "0"))
-    with playing(Player(resident=1), BLOCK), pytest.raises(WrongError, match="a turn that never comes"):
-        train(own.population([0, 1]), own.data(), engine=cuda, **own.settings)
+@pytest.mark.parametrize(
+    ("layout", "order", "old", "new", "what"),
+    [(BLOCK, "descending", "if (!end.tickets) return", "return", "a turn that never comes"),
+     (QUADS, "descending", "if (!end.tickets) return", "return", "a turn that never comes"),
+     (QUADS, "ascending", "block, done.begin <= 0)", "block, 0)", "a turn that never comes"),
+     (THREAD, "ascending", "piece() + 1 : 0)", "piece() : 0)", "a turn that never comes"),
+     (QUADS, "ascending", "end.parts + grid - 1", "end.parts + 2 * grid", ""),
+     (THREAD, "ascending", "end, gridDim.x - 1,", "end, gridDim.x,", "a turn that never comes"),
+     (QUADS, "ascending", "bool more = true; more;", "bool more = true; more; more = false,", "")],
+)  # fmt: skip
+def test_a_planted_fault_is_found(
+    layout: Layout, order: str, old: str, new: str, what: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Parts by the numbers of blocks, turns that are not passed, a counter that is not 0 again, pieces left out."""
+    text = cuda.text
+
+    def changed(program: object) -> str:
+        whole = flat(text(program))  # type: ignore[arg-type]
+        assert old in whole
+        return whole.replace(old, new)
+
+    monkeypatch.setattr(cuda, "text", changed)
+    if what:
+        with pytest.raises(WrongError, match=what):
+            trained(layout, order, [3, STEPS])
+        return
+    expected, found = trained(layout, order, [3, STEPS])
+    assert differences(found, EVERYONE, expected, EVERYONE)
 
 
+def spent(blocks: int, at_once: int, steps: int, overhead: float, many: bool) -> float:
+    """The time of a call, in steps, by what a piece costs."""
+    count, whole, share = parts(blocks, at_once, steps, overhead, many)
+    if not share:
+        return -(-blocks // at_once) * (steps + overhead)
+    last = share + 3 * overhead if many else -(-(count - whole) // at_once) * (share + overhead)
+    return whole // at_once * (steps + overhead) + last
+
+
+@pytest.mark.parametrize("many", [True, False])
 @pytest.mark.parametrize("steps", [1, 2, 7, 23, 64, 1000])
-def test_pieces_have_all_steps_and_are_never_slower_by_the_estimate(steps: int) -> None:
-    for teams in (1, AT_ONCE, AT_ONCE + 1, 1000, 12_345):
-        count, each = pieces(teams, AT_ONCE, steps, W5)
-        assert (count - 1) * each < steps <= count * each
-        assert count <= MOST
-        assert count == 1 or teams > AT_ONCE
-        waves = -(-teams * count // AT_ONCE) / count
-        assert waves * (each + W5) * count <= -(-teams // AT_ONCE) * (steps + W5) * 1.0001
+def test_parts_have_all_steps_and_are_never_slower_by_the_estimate(steps: int, many: bool) -> None:
+    overhead, at_once = W5
+    for blocks in (1, at_once, at_once + 1, 2 * at_once, 1000, 12_345):
+        count, whole, share = parts(blocks, at_once, steps, overhead, many)
+        assert spent(blocks, at_once, steps, overhead, many) <= -(-blocks // at_once) * (steps + overhead)
+        if not share:
+            assert count == whole == blocks
+            continue
+        cut, shares = blocks - whole, count - whole
+        assert at_once < cut < 2 * at_once
+        if many:
+            assert share >= steps, "a network is cut once"
+            assert shares <= at_once
+            assert (shares - 1) * share < cut * steps <= shares * share
+        else:
+            assert shares == cut * -(-steps // share)
 
 
-def test_no_number_of_networks_wastes_more_than_a_fifth_of_a_gpu() -> None:
-    """Without pieces, one more than run at once takes twice as long."""
-    for teams in range(AT_ONCE, 8 * AT_ONCE, 7):
-        count, each = pieces(teams, AT_ONCE, 64, W5)
-        assert -(-teams * count // AT_ONCE) * (each + W5) < 1.2 * teams / AT_ONCE * (64 + W5)
+@pytest.mark.parametrize(
+    ("piece", "steps", "many", "least"),
+    [(W5, 64, True, 0.95), (W4, 64, True, 0.94), (W4, 16, True, 0.8), (TINY, 1000, False, 0.8)],
+)
+def test_no_number_of_networks_wastes_much_of_a_gpu(
+    piece: tuple[float, int], steps: int, many: bool, least: float
+) -> None:
+    """Without shares, one more than run at once takes twice as long."""
+    overhead, at_once = piece
+    for blocks in range(at_once, 8 * at_once, 7):
+        whole = blocks / at_once * (steps + (0 if many else overhead))
+        assert whole > least * spent(blocks, at_once, steps, overhead, many)

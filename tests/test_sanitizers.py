@@ -175,6 +175,7 @@ BLOCKS = {
         layout=replace(BLOCK, chunk=3), count=3),
     "two networks in a warp": PIECES._replace(layout=replace(BLOCK, threads=16, teams=2), widths=(3, 4, 4, 4)),
     "figures of R2": FIGURES._replace(layout=replace(BLOCK, chunk=4)),
+    "figures, quads": FIGURES._replace(layout=replace(QUADS, chunk=4)),
     "figures, streamed": FIGURES._replace(layout=replace(STREAMED, chunk=4)),
 }  # fmt: skip
 SMALL = Case(("tanh",), "mean_squared_error", "sgd", "constant", OWN, STREAMED, 3, widths=(3, 17, 4))
@@ -268,8 +269,10 @@ def test_a_gpus_thread_accesses_only_its_memory(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("layout", "line", "without"), [(replace(STREAMED, chunk=3), "2>();\n    __syncthreads();", "2>();\n"),
      (replace(STREAMED, blocks=2), "BARRIER wait_for_cluster();", "BARRIER __syncthreads();"),
-     (BLOCK, "{ wait_for_turn(end.turn + n, piece); }", "{}"),
-     (BLOCK, "BARRIER\n      PARALLEL_FOR(item, 1) { p", "PARALLEL_FOR(item, 1) { p"),
+     (BLOCK, "wait_for_turn(end.turn + block, piece);", ";"),
+     (QUADS, "wait_for_turn(end.turn + block, piece);", ";"),
+     (QUADS, "begin_piece(end, block, first > 0)", "end_piece(end, block, first == 0)"),
+     (QUADS, "= atomicInc(end.tickets, last)", "= *end.tickets, *end.tickets = *end.tickets < last ? *scratch + 1 : 0"),
      pytest.param(replace(BLOCK, chunk=3), "nt);\n  }\n  BARRIER", "nt);\n  }\n", marks=SLOW)])  # fmt: skip
 def test_a_barrier_or_a_turn_that_a_block_misses_is_caught(
     layout: Layout, line: str, without: str, tmp_path: Path

@@ -133,8 +133,10 @@ def better(plain: Program, limits: Limits) -> list[Program]:
 def wide(plain: Program, limits: Limits) -> list[Program]:
     """Instead of a block that is not wide: the best wide one, and one of more threads and small chunks, which needs
     fewer registers; if they are worth it."""
-    options = [(cycles(each, limits), each) for each in _wide_blocks(plain) if each.plan.shared <= limits.block]
-    worth = [option for option in options if option[0] < WORTH * cycles(plain, limits)]
+    fitting = [each for each in _wide_blocks(plain) if each.plan.shared <= limits.block]
+    options = [(cycles(each, limits) / each.plan.batch, each) for each in fitting]
+    least = WORTH * cycles(plain, limits) / plain.plan.batch if plain.key.trains else math.inf
+    worth = [option for option in options if option[0] < least]
     ranked = [each for _, each in sorted(worth, key=lambda option: option[0])]
     others = [each for each in ranked if each.layout.threads > ranked[0].layout.threads]
     return ranked[:1] + sorted(others, key=lambda each: (each.layout.threads, each.layout.chunk))[:1]
@@ -143,7 +145,7 @@ def wide(plain: Program, limits: Limits) -> list[Program]:
 def _wide_blocks(program: Program) -> Iterator[Program]:
     """Layouts for float32, the only type that cycles() knows, with gradients that fit into registers; where a layer has
     a v of outputs."""
-    if not program.key.trains or program.dtype != torch.float32 or max(program.plan.widths[1:]) < WIDE.registers:
+    if program.dtype != torch.float32 or max(program.plan.widths[1:]) < WIDE.registers:
         return
     terms = PRECISIONS[program.recipe.precision]
     wide = replace(TENSOR, tf32=terms) if terms else WIDE
@@ -177,6 +179,8 @@ def resident(program: Program, limits: Limits) -> int:
     layout, (threads, networks) = program.layout, block(program.layout)
     many = (program.plan.chunked and tiled.held(program) > CHUNK_HELD) or layout.slots_apart
     wide = 384 if layout.tf32 else 768 if _few_held(program) else 256 if many else 384
+    if not program.key.trains:
+        wide = int(65_536 / (40 + 1.35 * tiled.largest(program)))
     plain = 768 if program.plan.chunk <= FEW_SAMPLES else 640
     warps = (wide if layout.kind == Kind.GPU_WIDE else plain) // WARP // -(-threads // WARP)
     return networks * max(1, min(32, (limits.block + 1024) // (program.plan.shared + 1024), warps))
@@ -194,15 +198,17 @@ def fuller(program: Program, registers: int, limits: Limits) -> Program | None:
 
 
 def cycles(program: Program, limits: Limits) -> float:
-    """Estimated cycles of a multiprocessor for a step of a network: the instructions of its products, which four
-    schedulers issue, and what a network waits for whatever else runs (tiled.Waits): a fit to a model of an H100's
-    multiprocessor that runs the compiled code, over 102 kernels (docs/gpu.md); four of five estimates
-    are within a fifth of it."""
+    """Estimated cycles of a multiprocessor for a step of a network, or the samples that it evaluates together: the
+    instructions of its products, which four schedulers issue, and what a network waits for whatever else runs
+    (tiled.Waits): a fit to a model of an H100's multiprocessor that runs the compiled code, over 102 kernels
+    (docs/gpu.md); four of five estimates are within a fifth of it."""
     plan, layout = program.plan, program.layout
     each, chunks, wide = layout.entries_per_v, math.ceil(plan.batch / plan.chunk), layout.kind == Kind.GPU_WIDE
-    if wide and layout.teams > 1:
+    if wide and layout.teams > 1 and program.key.trains:
         return tiled.team_cycles(program, limits.block + 1024)
     waits = tiled.WIDE if wide else tiled.PLAIN if layout.teams == 1 else tiled.SHARED
+    if not program.key.trains:
+        waits = tiled.SHOWN
     issued, numbers = 0.0, 0.0
     for m, n, k, gradient in tiled.products(program):
         tile, (tiles, rounds) = plan.tiles[m, n, k], tiled.rounds(program, m, n, k)

@@ -25,7 +25,7 @@ from . import chip, device, nvrtc
 from .job import END, agree, contiguous, declared, fill, fill_evaluation, structure
 from .key import MANY, Key, compile_all, of_evaluations
 from .layout import REACH, Layout
-from .pieces import MOST, overhead, pieces
+from .pieces import Parts, overhead, parts
 from .prepared import Calls
 from .program import Program
 
@@ -110,18 +110,22 @@ def launcher(kernel: Kernel, job: Any, end: Any, params: Tensor) -> Callable[...
     launch = device.Launch(function, threads, plan.shared, (job, end), params.device)
     teams, together, more = -(-count // networks), plan.layout.blocks, overhead(kernel.program)
     at_once = max(1, function.blocks // together)
-    # blocks that need memory are no more than run at once, each for many networks, whole: it stays in L2
-    most, far = (min(teams, at_once), min(teams, at_once) * networks * plan.far) if plan.far else (MOST * teams, 0)
-    turns = params.new_zeros(0 if far or teams <= at_once else count, dtype=torch.int64)
+    far = min(teams, at_once) * networks * plan.far  # for as many blocks as run at once: it stays in L2
+    shares = kernel.program.key.trains and teams > at_once and together == 1
+    many = plan.layout.kind.lanes_are_outputs or plan.far > 0  # parts of a block, one after the other
+    turns = params.new_zeros(teams + 1 if shares else 0, dtype=torch.int64)  # and the counter of parts
 
     def start(params: Tensor, steps: int = 1) -> None:
         if far:
             memory = params.new_empty(far)  # torch reuses it only after the kernel has run
             end.far = memory.data_ptr()
-        end.turn = turns.data_ptr()
-        end.pieces, end.piece_steps = (1, steps) if far else pieces(teams, at_once, steps, more)
+        end.parts, end.whole, end.share = Parts(teams, teams)
+        if shares:
+            end.parts, end.whole, end.share = parts(teams, at_once, steps, more, many)
+            end.turn = turns.data_ptr()
+            end.tickets = end.turn + teams * turns.itemsize if end.share else 0
         if count:
-            launch(min(teams * end.pieces, most) * together)
+            launch((min(end.parts, at_once) if far or (end.share and many) else end.parts) * together)
 
     return start
 

@@ -82,11 +82,11 @@ END = Struct(
         Member("int8_t *", "status", "(N): Job.status"),
         Member("int64_t *", "diverged", "(N): the step that did not count"),
         Member("real *", "far", "(blocks, TEAMS_PER_BLOCK, FAR_ENTRIES): arrays of Memory in global memory"),
-        Member(
-            "int64_t *", "turn", "(N), or of each block of threads: pieces that are done; 0 before and after a call"
-        ),
-        Member("int64_t ", "pieces", "of the call"),
-        Member("int64_t ", "piece_steps", "in each but the last, which has what remains"),
+        Member("int64_t *", "turn", "(blocks of networks): pieces that are done; 0 before and after a call"),
+        Member("unsigned *", "tickets", "(1): parts that are taken, 0 before and after a call; null without shares"),
+        Member("int64_t ", "parts", "of the call"),
+        Member("int64_t ", "whole", "parts that are a block of networks each, the first ones; the others are shares"),
+        Member("int64_t ", "share", "steps of a share; the last one has what remains"),
     ),
 )
 

@@ -32,16 +32,20 @@ class Waits(NamedTuple):
 SHARED = Waits(1.47, 4740, 54, 1, 0, 77)  # of plain networks that share a warp
 CORES = Waits(1.43, 1500, 40, 1, 1300, 5)  # of chip.tensor_cycles(): a fit to twelve layouts of two topologies
 PLAIN, WIDE = Waits(1.68, 5810, 62, 2, 1440, 48), Waits(1.3, 6080, 36, 1.3, 270, 74)
+SHOWN = Waits(0.7, 2870, 73, 1, 60, 69)  # of wide blocks that evaluate, for each chunk
 
 
 def products(program: Program) -> Iterator[tuple[int, int, int, int]]:
-    """The products of a chunk and of the gradients: rows, columns in v, depth; 1 if it is a gradient's, else 0."""
+    """The products of a chunk and, in training, of gradients: rows, columns in v, depth; 1 if it is a gradient's, else
+    0."""
     plan = program.plan
     for layer, (i, o) in enumerate(itertools.pairwise(plan.widths)):
         down, across = (plan.padded(width) // program.layout.entries_per_v for width in (i, o))
-        yield from ((plan.chunk, across, i, 0), (i, across, plan.chunk, 1), (1, across, plan.chunk, 1))
-        if layer:
-            yield plan.chunk, down, o, 0
+        yield plan.chunk, across, i, 0
+        if program.key.trains:
+            yield from ((i, across, plan.chunk, 1), (1, across, plan.chunk, 1))
+            if layer:
+                yield plan.chunk, down, o, 0
 
 
 def rounds(program: Program, m: int, n: int, k: int) -> tuple[int, int]:
@@ -59,6 +63,12 @@ def held(program: Program) -> int:
     return held * program.layout.entries_per_v
 
 
+def largest(program: Program) -> int:
+    """The most sums of a chunk's product that a thread has at once."""
+    found = [(program.plan.tiles[m, n, k], rounds(program, m, n, k)[1]) for m, n, k, g in products(program) if not g]
+    return max(min(times, 2) * tile.rows * tile.cols for tile, times in found) * program.layout.entries_per_v
+
+
 def dense(program: Program) -> Program:
     """The program of a wide block, for which the compiler leaves as few registers as it can do with."""
     layout = program.layout
@@ -71,15 +81,14 @@ def team_cycles(program: Program, room: int) -> float:
     its products, activations, samples and updates, and how long a scheduler takes for one, by how many warps it has;
     registers and `room` bytes of shared memory are shared by as many as fit. A fit as that of chip.cycles()."""
     plan, layout = program.plan, program.layout
-    each, chunks, issued, largest = layout.entries_per_v, math.ceil(plan.batch / plan.chunk), 0.0, 0
+    each, chunks, issued = layout.entries_per_v, math.ceil(plan.batch / plan.chunk), 0.0
     for m, n, k, gradient in products(program):
         tile, (_, times) = plan.tiles[m, n, k], rounds(program, m, n, k)
         numbers = tile.rows * tile.cols * (min(each, *plan.widths[1:]) if n == 1 else each)
         if (m, gradient) == (1, 1):
             numbers, times = 1, math.ceil(n * each / layout.threads)
         issued += chunks * k * times / layout.teams * (numbers + math.ceil(tile.rows / each) + tile.cols + 1)
-        largest = max(largest, (1 - gradient) * min(times, 2) * tile.rows * tile.cols * each)
-    registers = math.ceil((80 + held(program) + largest) / 8) * 8
+    registers = math.ceil((80 + held(program) + largest(program)) / 8) * 8
     by_registers = layout.at_once or max(4, SCHEDULER // registers * 4)
     warps = max(1, min(32, by_registers, room // (plan.shared + 1024)))
     rest = 60 + 20 * plan.slots + plan.batch * (9.4 + 0.7 * sum(plan.widths[1:-1]))

@@ -213,8 +213,10 @@ struct End {  // what else a GPU's call is given
   int8_t *status;  // (N): Job.status
   int64_t *diverged;  // (N): the step that did not count
   real *far;  // (blocks, TEAMS_PER_BLOCK, FAR_ENTRIES): arrays of Memory in global memory
-  int64_t *turn;  // (N), or of each block of threads: pieces that are done; 0 before and after a call
-  int64_t pieces;  // of the call
-  int64_t piece_steps;  // in each but the last, which has what remains
+  int64_t *turn;  // (blocks of networks): pieces that are done; 0 before and after a call
+  unsigned *tickets;  // (1): parts that are taken, 0 before and after a call; null without shares
+  int64_t parts;  // of the call
+  int64_t whole;  // parts that are a block of networks each, the first ones; the others are shares
+  int64_t share;  // steps of a share; the last one has what remains
 };
 #endif

@@ -19,13 +19,12 @@ FN void advance(const Memory &mem, Group *group, const Job &job, const End &, in
   show({mem, group, &job, nullptr, nullptr, false}, {row, false}, is_network);
 }
 #else
-// The steps of network n in a piece of the call. If a number is not finite after one of them, train() has stored
+// Up to `most` steps of network n. If a number is not finite after one of them, train() has stored
 // nothing: then find that step, take the steps before it, and note that the network diverged (as diverge() in
 // engines/cpu.py does).
-FN void advance(const Memory &mem, Group *group, const Job &job, const End &end, int64_t n, int64_t piece) {
+FN void advance(const Memory &mem, Group *group, const Job &job, const End &end, int64_t n, int64_t most) {
   enum { ALL_STEPS, FIND_FAULT, STEPS_BEFORE };
-  int64_t row[] = {n}, steps[] = {steps_of(job, n)}, most = job.steps - piece * end.piece_steps;
-  if (most > end.piece_steps) most = end.piece_steps;
+  int64_t row[] = {n}, steps[] = {steps_of(job, n)};
   if (steps[0] > most) steps[0] = most;
   if (!steps[0]) return;
   for (int attempt = ALL_STEPS; attempt <= STEPS_BEFORE; attempt++) {
@@ -46,8 +45,8 @@ FN void advance(const Memory &mem, Group *group, const Job &job, const End &end,
 
 struct Advance {  // no lambda, which NVRTC does not inline where it is large: all arrays were then out of registers
   const End &end;
-  INLINE void operator()(const Job &job, const Memory &mem, Group *group, int64_t n, int64_t piece) const {
-    advance(mem, group, job, end, n, piece);
+  INLINE void operator()(const Job &job, const Memory &mem, Group *group, int64_t n, int64_t steps) const {
+    advance(mem, group, job, end, n, steps);
   }
 };
 

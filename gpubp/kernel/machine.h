@@ -37,7 +37,7 @@
 #define CPU_TEAM 2      // for the same, and fewer networks than threads
 #define GPU_THREAD 3    // for some 30 parameters, and one sample a step
 #define GPU_BLOCK 4     // for what fits in shared memory
-#define GPU_WIDE 5      // for training in float32 where that is faster, and registers hold the gradients
+#define GPU_WIDE 5      // for float32 where that is faster, and registers hold the gradients of training
 #define GPU_STREAMED 6  // for what does not fit there, or is faster so
 
 #define ON_GPU (LAYOUT >= GPU_THREAD)

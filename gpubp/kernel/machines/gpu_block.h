@@ -141,8 +141,8 @@ FN void gather_samples(entry *x, entry *y, Inputs inputs, Target target) {
 
 #include "machines/gpu_pieces.h"
 
-// Calls train(job, memory, group, n, piece) for the network n of each team; where it has arrays in global memory, which
-// End.far are, of all teams of the grid, for all steps of several networks, one after the other.
+// Calls train(job, memory, group, n, steps) for each piece of a network n that a team has, one after the other. Arrays
+// in global memory are in End.far, those of all teams of the grid.
 template <class Memory, class Group, class Job, class End, class Train>
 FN void launch(const Job &job, const End &end, Train train) {
   const int team = TEAMS_PER_BLOCK == 1 ? 0 : threadIdx.x / THREADS;
@@ -156,24 +156,13 @@ FN void launch(const Job &job, const End &end, Train train) {
 #endif
   Memory mem{entries, far};
   PARALLEL_FOR(at, MEMORY_ENTRIES) { entries[at] = 0; }  // so that padding is finite
-  if constexpr (FAR_ENTRIES > 0) {
-    const int64_t teams = (int64_t)(gridDim.x / BLOCKS_PER_TEAM) * TEAMS_PER_BLOCK;
-    for (int64_t n = team_of_grid; n < job.count; n += teams) {
-      BARRIER
-      train(job, mem, group, n, 0);
-    }
-  } else {
-    const int64_t places = (job.count + TEAMS_PER_BLOCK - 1) / TEAMS_PER_BLOCK * TEAMS_PER_BLOCK;  // of networks
-    const int64_t n = team_of_grid % places, piece = team_of_grid / places;
-    if (n >= job.count) return;
-    if (end.pieces > 1) {
-      PARALLEL_FOR(item, 1) { wait_for_turn(end.turn + n, piece); }
-    }
+  unsigned *scratch = (unsigned *)((char *)group - team * TEAM_PITCH);  // which every network sets anew
+  const int64_t steps = TASK == TRAIN ? job.steps : 1, blocks = (job.count + TEAMS_PER_BLOCK - 1) / TEAMS_PER_BLOCK;
+  auto train_block = [&](int64_t block, int64_t steps) {
+    const int64_t n = block * TEAMS_PER_BLOCK + team;
     BARRIER
-    train(job, mem, group, n, piece);
-    if (end.pieces > 1) {
-      BARRIER
-      PARALLEL_FOR(item, 1) { pass_turn(end.turn + n, (piece + 1) % end.pieces); }
-    }
-  }
+    if (n < job.count) train(job, mem, group, n, steps);
+  };
+  if constexpr (LANES_ARE_OUTPUTS || FAR_ENTRIES > 0) for_each_piece(end, steps, blocks, scratch, train_block);
+  else one_piece(end, steps, (unsigned)blocks, scratch, train_block);  // a loop takes a plain block's registers
 }
