@@ -40,11 +40,8 @@ STREAMED_CHUNK = 256  # samples that go through a streamed network together at m
 BANDWIDTH = 12  # bytes of global memory in a cycle, for each multiprocessor
 HELD = 100  # gradients that a thread of a wide block holds in registers
 TEAM_HELD = 64  # and one of several networks in a warp
-CHUNK_HELD = 48  # and of a chunked batch, beside the sums of a product, with registers for half as many threads more
-FEW_HELD = 16  # which leave registers for three times as many threads
 WORTH = 0.92  # of the cycles of a block that is not wide: a wide one must be estimated to need less
 FAR_WORTH = 0.85  # and one that streams its matrices, of those of the best of both
-FEW_SAMPLES = 8  # of a chunk, for which a block that is not wide takes fewer registers
 LEAST_CHUNK, WIDE_CHUNK = 16, 32  # samples that go through the network together at least; in a wide block
 PER_THREAD = 16  # numbers of the largest product per thread, at least: a tile of 4 x 4 loads 8 for 16 products
 LEAST_THREADS, MOST_THREADS = 8, 256
@@ -164,26 +161,12 @@ def _wide_blocks(program: Program) -> Iterator[Program]:
             yield tiled.dense(found)
 
 
-def _few_held(program: Program) -> bool:
-    """Whether a wide block's threads take few registers: those of whole warps that hold few gradients, with the batch
-    in one piece and all numbers in shared memory."""
-    plain = program.layout.teams == 1 and not program.plan.chunked and not program.layout.slots_apart
-    return plain and tiled.held(program) <= FEW_HELD
-
-
 def resident(program: Program, limits: Limits) -> int:
     """Networks that a multiprocessor trains at once, estimated: it has 1 KB more memory than a block may have, of which
-    each block takes 1 KB; registers for 384 threads of a wide block, 256 of one of exact products with slots in global
-    memory or with many gradients between chunks, 768 of one of whole warps with few gradients, or of a block that is
-    not wide 640, with few samples 768; and places for 32 blocks."""
-    layout, (threads, networks) = program.layout, block(program.layout)
-    many = (program.plan.chunked and tiled.held(program) > CHUNK_HELD) or layout.slots_apart
-    wide = 384 if layout.tf32 else 768 if _few_held(program) else 256 if many else 384
-    if not program.key.trains:
-        wide = int(65_536 / (40 + 1.35 * tiled.largest(program)))
-    plain = 768 if program.plan.chunk <= FEW_SAMPLES else 640
-    warps = (wide if layout.kind == Kind.GPU_WIDE else plain) // WARP // -(-threads // WARP)
-    return networks * max(1, min(32, (limits.block + 1024) // (program.plan.shared + 1024), warps))
+    each block takes 1 KB; registers for tiled.threads(); and places for 32 blocks."""
+    threads, networks = block(program.layout)
+    by_registers = tiled.threads(program) // WARP // -(-threads // WARP)
+    return networks * max(1, min(32, (limits.block + 1024) // (program.plan.shared + 1024), by_registers))
 
 
 def fuller(program: Program, registers: int, limits: Limits) -> Program | None:

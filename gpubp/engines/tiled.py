@@ -8,14 +8,18 @@ from collections.abc import Iterator
 from dataclasses import replace
 from typing import NamedTuple
 
-from .layout import WARP
+from .layout import WARP, Kind
 from .program import Program
 
+SMALL_CHUNK = 8  # samples, for which a block that is not wide takes fewer registers
+FEW_HELD = 16  # gradients that a thread holds and that leave registers for many threads
+MANY_HELD = 48  # which, between chunks, leave some for few, beside the sums of a product
 FEW = 24  # gradients that a thread of 16 holds, and
 FEW_SAMPLES = 16  # samples of a chunk, for which it finds 96 registers, so that
 AT_ONCE = 20  # warps run on a multiprocessor, five for each scheduler
 SCHEDULERS = 4  # of a multiprocessor
 SCHEDULER = 512  # registers of a scheduler, for each thread of a warp
+REGISTERS = 65_536  # of a multiprocessor
 
 
 class Waits(NamedTuple):
@@ -67,6 +71,20 @@ def largest(program: Program) -> int:
     """The most sums of a chunk's product that a thread has at once."""
     found = [(program.plan.tiles[m, n, k], rounds(program, m, n, k)[1]) for m, n, k, g in products(program) if not g]
     return max(min(times, 2) * tile.rows * tile.cols for tile, times in found) * program.layout.entries_per_v
+
+
+def threads(program: Program) -> int:
+    """For how many threads of such blocks a multiprocessor has registers, estimated."""
+    plan, layout = program.plan, program.layout
+    if layout.kind != Kind.GPU_WIDE:
+        return 768 if plan.chunk <= SMALL_CHUNK else 640
+    if not program.key.trains:
+        return int(REGISTERS / (40 + 1.35 * largest(program)))
+    if layout.tf32:
+        return 384
+    if layout.slots_apart or (plan.chunked and held(program) > MANY_HELD):
+        return 256
+    return 768 if layout.teams == 1 and not plan.chunked and held(program) <= FEW_HELD else 384
 
 
 def dense(program: Program) -> Program:

@@ -53,6 +53,7 @@ FN void permute(W (&left)[Q], W (&right)[Q], const W (&key)[Q], W size, W a, W b
   constexpr uint32_t ROUNDS[12] = {0x3C6EF372u, 0xDAA66D55u, 0x1B873593u, 0xAD2318D7u, 0x27D4EB2Fu, 0x85EBCA77u,
                                    0x165667B1u, 0xC2B2AE35u, 0x5BD1E995u, 0x2545F491u, 0x01234567u, 0x7FEB352Du};
   typedef vec<int32_t, lanes<W>::count> S;
+  bool first = Q == 1;  // NVRTC then has a copy of the rounds for it, and needs fewer registers
   W missing;
   UNROLL for (int q = 0; q < Q; q++) found[q] = size;
   do {
@@ -69,8 +70,9 @@ FN void permute(W (&left)[Q], W (&right)[Q], const W (&key)[Q], W size, W a, W b
     missing = W{};
     UNROLL for (int q = 0; q < Q; q++) {
       W value = left[q] * b + right[q];
-      found[q] = found[q] >= size ? value : found[q];
+      found[q] = first ? value : found[q] >= size ? value : found[q];
       missing = missing | (found[q] >= size ? splat<W>(1) : splat<W>(0));
     }
+    first = false;
   } while (any(missing));
 }

@@ -158,7 +158,7 @@ FN void launch(const Job &job, const End &end, Train train) {
   PARALLEL_FOR(at, MEMORY_ENTRIES) { entries[at] = 0; }  // so that padding is finite
   unsigned *scratch = (unsigned *)((char *)group - team * TEAM_PITCH);  // which every network sets anew
   const int64_t steps = TASK == TRAIN ? job.steps : 1, blocks = (job.count + TEAMS_PER_BLOCK - 1) / TEAMS_PER_BLOCK;
-  auto train_block = [&](int64_t block, int64_t steps) {
+  auto train_block = [&](int64_t block, int64_t steps) INLINED {
     const int64_t n = block * TEAMS_PER_BLOCK + team;
     BARRIER
     if (n < job.count) train(job, mem, group, n, steps);
