@@ -88,13 +88,13 @@ def check_same(one: gpubp.Result, other: gpubp.Result) -> None:
 
 
 class At(gpubp.Reporter):
-    """Does something once, after the evaluation of a round."""
+    """Does something once, after the evaluation of a round, or of a later one if that is not heard of."""
 
     def __init__(self, number: int, what: Any) -> None:
         self.number, self.what = number, what
 
     def evaluated(self, record: Any) -> None:
-        if record["round"] == self.number:
+        if 0 < self.number <= record["round"]:
             self.number = 0
             self.what()
 

@@ -309,9 +309,10 @@ def test_a_killed_board_a_lost_machine_and_a_killed_worker_cost_the_work_since_t
         kill("Board")
 
     reporters = [At(2, end), At(5, lambda: machines.remove_node(node, allow_graceful=False)), At(12, kill)]
-    found = trained(iris, 4, tmp_path / "run", reporters=reporters, **LONG)
+    longer = {**LONG, "epochs": 480, "evaluate_every": 8}  # so that some shard trains at each of them
+    found = trained(iris, 4, tmp_path / "run", reporters=reporters, **longer)
     assert (found.run_dir, [each.number for each in reporters]) == (tmp_path / "run", [0, 0, 0])
-    whole = trained(iris, None, **LONG)
+    whole = trained(iris, None, **longer)
     check_same(whole, found)
     steps = sum(int(state.step.sum()) for state in whole.states)
     assert sum(": its worker died; tried again from step " in each for each in found.notes) >= 3
