@@ -18,7 +18,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from .errors import DataError, GpubpError, ShapeError
+from .errors import ConfigError, DataError, GpubpError, ShapeError
 
 Array = npt.NDArray[Any]
 FLOATS = torch.float64, torch.float32, torch.float16, torch.bfloat16
@@ -74,6 +74,14 @@ def whole(value: object) -> int | None:
         return operator.index(value)  # type: ignore[arg-type]
     except TypeError:
         return None
+
+
+def count(name: str, value: object, least: int = 1) -> int:
+    """`value` as an int. Raises ConfigError unless it is a whole number of `least` or more."""
+    number = whole(value)
+    if number is None or number < least:
+        raise ConfigError(f"{name} {value!r}: a whole number of {least} or more expected")
+    return number
 
 
 def real(value: object) -> float | None:

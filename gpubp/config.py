@@ -149,10 +149,7 @@ class TrainConfig(Rules):
         for name in ("batch_size", "evaluate_every"):
             value = getattr(self, name)
             if value is not None or name == "batch_size":
-                number = arrays.whole(value)
-                if number is None or number < 1:
-                    raise ConfigError(f"{name} {value!r}: a whole number of 1 or more expected")
-                object.__setattr__(self, name, bounded(name, number))
+                object.__setattr__(self, name, bounded(name, arrays.count(name, value)))
         for name in ("epochs", "steps"):
             if getattr(self, name) is not None:
                 self._keep(name)

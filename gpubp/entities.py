@@ -102,9 +102,7 @@ class Sorted(NamedTuple):
     def at_least(self, min_samples: int, small: str = "drop") -> Sorted:
         """The entities with so many samples; others are left out, or with "refuse" refused. Raises DataError and
         ConfigError."""
-        least = arrays.whole(min_samples)
-        if least is None or least < 1:
-            raise ConfigError(f"min_samples {min_samples!r}: a whole number of 1 or more expected")
+        least = arrays.count("min_samples", min_samples)
         one_of(SMALL, small, "small")
         kept = self.sizes >= least
         few = (~kept).nonzero()[0]

@@ -163,10 +163,8 @@ def _groups(given: Any, samples: int) -> Tensor:
 
 
 def _counted(name: str, given: Any, least: int) -> int:
-    """`given` as an int. Raises ConfigError unless it is a whole number of `least` or more."""
-    number = arrays.whole(given)
-    if number is None or number < least:
-        raise ConfigError(f"{name} {given!r}: a whole number of {least} or more expected")
+    """arrays.count() of what is drawn by a number of 32 bits."""
+    number = arrays.count(name, given, least)
     if number >= EVERYBODY:
         raise ConfigError(f"{name} {number}: fewer than {EVERYBODY:,} expected")
     return number

@@ -314,7 +314,4 @@ class Waiting(NamedTuple):
 
 def limit(rows: Rows, slots: int | None) -> int:
     """How many networks may train at once, if memory has room: `slots`, or all; of a stream as many as is usual."""
-    number = (rows.total or STREAM) if slots is None else arrays.whole(slots)
-    if number is None or number < 1:
-        raise ConfigError(f"slots {slots!r}: a whole number of 1 or more expected")
-    return number
+    return (rows.total or STREAM) if slots is None else arrays.count("slots", slots)

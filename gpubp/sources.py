@@ -244,9 +244,8 @@ def _table(samples: Any, target: str | Sequence[str] | None, reading: Reading, k
     """A file or columns with names, with targets; a text that does not look like a file is an unknown name."""
     if (
         isinstance(samples, str)
-        and not Path(samples).suffix
-        and not os.path.exists(samples)
         and Path(samples).name == samples
+        and not (Path(samples).suffix or os.path.exists(samples))
     ):
         raise DataError(f"{unknown('data', samples, SOURCES)}; or a file that ends in {listed(READERS)}")
     file = isinstance(samples, str | os.PathLike)

@@ -122,9 +122,7 @@ def _exchanged(module: Any, values: Mapping[str, Any]) -> Iterator[None]:
 def room(ray: Any, device: str, shards: int | None) -> tuple[str, Room]:
     """The device, GPUs if there are any and none is named, and what each of `shards` gets: a GPU, or as many CPUs as
     there are for each; by default one for each GPU or machine. Raises ConfigError, DeviceError."""
-    given = None if shards is None else arrays.whole(shards)
-    if shards is not None and (given is None or given < 1):
-        raise ConfigError(f"shards {shards!r}: a whole number of 1 or more expected")
+    given = None if shards is None else arrays.count("shards", shards)
     lent = [node["Resources"] for node in ray.nodes() if node["Alive"]]
     gpus, cpus = ([int(each[name]) for each in lent if each.get(name, 0) >= 1] for name in ("GPU", "CPU"))
     if device == "auto":

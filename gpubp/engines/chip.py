@@ -162,11 +162,17 @@ def _wide_blocks(program: Program) -> Iterator[Program]:
 
 
 def resident(program: Program, limits: Limits) -> int:
-    """Networks that a multiprocessor trains at once, estimated: it has 1 KB more memory than a block may have, of which
-    each block takes 1 KB; registers for tiled.threads(); and places for 32 blocks."""
+    """Networks that a multiprocessor trains at once, estimated: it has registers for tiled.threads(), and places for 32
+    blocks."""
     threads, networks = block(program.layout)
     by_registers = tiled.threads(program) // WARP // -(-threads // WARP)
-    return networks * max(1, min(32, (limits.block + 1024) // (program.plan.shared + 1024), by_registers))
+    return networks * max(1, min(32, _by_memory(program, limits), by_registers))
+
+
+def _by_memory(program: Program, limits: Limits) -> int:
+    """For how many blocks a multiprocessor has shared memory: 1 KB more than a block may have, of which each takes 1 KB
+    beside its own."""
+    return (limits.block + 1024) // (program.plan.shared + 1024)
 
 
 def fuller(program: Program, registers: int, limits: Limits) -> Program | None:
@@ -174,8 +180,9 @@ def fuller(program: Program, registers: int, limits: Limits) -> Program | None:
     memory has no room for more blocks than fit with so many registers of a thread."""
     layout = program.layout
     warps, of_scheduler = -(-block(layout)[0] // WARP), tiled.SCHEDULER // (-(-registers // 8) * 8)
-    room = (limits.block + 1024) // (program.plan.shared + 1024)
-    if layout.kind != Kind.GPU_WIDE or layout.at_once or room <= tiled.SCHEDULERS * of_scheduler // warps:
+    if layout.kind != Kind.GPU_WIDE or layout.at_once:
+        return None
+    if _by_memory(program, limits) <= tiled.SCHEDULERS * of_scheduler // warps:
         return None
     return program.laid_out(replace(layout, at_once=tiled.SCHEDULERS * (of_scheduler + 1) // warps))
 
@@ -203,9 +210,7 @@ def cycles(program: Program, limits: Limits) -> float:
         issued += chunks * k * warps * (sums + -(-tile.rows // each) + tile.cols + (1 if wide else 0.5))
         slots = 2 * plan.slots * (waits.far if layout.slots_apart else 1)
         numbers += (1 if gradient and wide else chunks) * rounds * sums * (1 + slots if gradient else 1)
-    waited = waits.step + waits.sample * plan.batch + waits.number * numbers
-    if layout.threads > WARP:
-        waited += waits.barriers * chunks * (len(plan.widths) - 1)
+    waited = waits.for_all(program, numbers)
     return waits.issue * issued / tiled.SCHEDULERS + waited / resident(program, limits)
 
 
@@ -222,10 +227,7 @@ def tensor_cycles(program: Program, limits: Limits) -> float:
         busy += chunks * tiles * math.ceil(k / 8) * each
         sums = tile.rows * tile.cols * layout.entries_per_v
         numbers += (1 if gradient else chunks) * rounds * sums * (1 + 2 * plan.slots if gradient else 1)
-    waited = waits.step + waits.sample * plan.batch + waits.number * numbers
-    if layout.threads > WARP:
-        waited += waits.barriers * chunks * (len(plan.widths) - 1)
-    return busy + waited / resident(program, limits)
+    return busy + waits.for_all(program, numbers) / resident(program, limits)
 
 
 def streamed_cycles(program: Program) -> float:

@@ -32,6 +32,13 @@ class Waits(NamedTuple):
     barriers: int  # that it waits in a block of several warps, for each layer and chunk
     sample: int  # and for each sample
 
+    def for_all(self, program: Program, numbers: float) -> float:
+        """All that a network waits for in a step, with so many numbers of a thread."""
+        plan, waited = program.plan, self.step + self.number * numbers + self.sample * program.plan.batch
+        if program.layout.threads > WARP:
+            waited += self.barriers * math.ceil(plan.batch / plan.chunk) * (len(plan.widths) - 1)
+        return waited
+
 
 SHARED = Waits(1.47, 4740, 54, 1, 0, 77)  # of plain networks that share a warp
 CORES = Waits(1.43, 1500, 40, 1, 1300, 5)  # of chip.tensor_cycles(): a fit to twelve layouts of two topologies

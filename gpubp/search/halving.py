@@ -21,12 +21,13 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from .. import arrays
 from ..errors import ConfigError
 from ..evaluate import Round
 from ..rng import permute
 from ..run import Run
 from ..state import Status
-from .method import Method, check_comparable, count, figures, in_order, small, unit_of
+from .method import Method, check_comparable, figures, in_order, small, unit_of
 
 
 @dataclass
@@ -39,8 +40,8 @@ class SuccessiveHalving(Method):
     name, paced, stops = "halving", "min_resources", True
 
     def __post_init__(self) -> None:
-        self.factor = count("factor", self.factor, 2)
-        self.min_resources = count("min_resources", self.min_resources, 1)
+        self.factor = arrays.count("factor", self.factor, 2)
+        self.min_resources = arrays.count("min_resources", self.min_resources)
 
     @property
     def every(self) -> int:  # type: ignore[override]

@@ -14,7 +14,6 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from .. import arrays
 from ..config import TrainConfig
 from ..errors import ConfigError
 from ..evaluate import Round
@@ -92,14 +91,6 @@ def small(runs: Sequence[Run]) -> list[str]:
         f"{few:,} of {sum(len(run.rows) for run in runs):,} networks have so few samples that a step is more than "
         f"{every}: they are evaluated, and compared, after every step instead"
     ]
-
-
-def count(name: str, given: Any, least: int) -> int:
-    """`given`, checked; raises ConfigError."""
-    number = arrays.whole(given)
-    if number is None or number < least:
-        raise ConfigError(f"{name} {given!r}: a whole number of {least} or more expected")
-    return number
 
 
 def in_order(runs: Sequence[Run], values: Iterable[Tensor]) -> Tensor:

@@ -20,6 +20,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from .. import arrays
 from ..config import TrainConfig
 from ..data import Dataset
 from ..errors import ConfigError
@@ -28,7 +29,7 @@ from ..result import Result
 from ..run import Run
 from ..state import Status
 from ..training import train_many
-from .method import Method, asked, count, in_order
+from .method import Method, asked, in_order
 from .sampling import Range, parse
 
 try:
@@ -65,7 +66,7 @@ def optimize(
     maximise = study.direction == StudyDirection.MAXIMIZE
     if maximise and validation is None:
         raise ConfigError("optimize: a study that maximises is told metrics of validation data, and there are none")
-    left, size, results = count("n_trials", n_trials, 1), count("batch", batch, 1), list[Result]()
+    left, size, results = arrays.count("n_trials", n_trials), arrays.count("batch", batch), list[Result]()
     distributions = {name: _distribution(name, each) for name, each in space.items()}
     while left:
         trials = [study.ask(distributions) for _ in range(min(left, size))]

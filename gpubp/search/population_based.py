@@ -29,7 +29,7 @@ from ..recipe import STOPPING
 from ..run import Run
 from ..state import Status, TrainState
 from .lineage import Lineage
-from .method import Method, check_comparable, count, figures, small, unit_of
+from .method import Method, check_comparable, figures, small, unit_of
 from .sampling import Expression, Range, parse
 
 EXPLOIT = 4  # layer of the search stream; folds.py has the two before
@@ -54,7 +54,7 @@ class PopulationBased(Method):
     name = "pbt"
 
     def __post_init__(self) -> None:
-        self.every, self.seed = count("every", self.every, 1), rng.check_seed(self.seed)
+        self.every, self.seed = arrays.count("every", self.every), rng.check_seed(self.seed)
         for name, most in (("quantile", 0.5), ("resample", 1.0)):
             share = arrays.real(getattr(self, name))
             if share is None or not 0 <= share <= most or (name == "quantile" and not share):
