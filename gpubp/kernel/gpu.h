@@ -43,13 +43,6 @@ FN void advance(const Memory &mem, Group *group, const Job &job, const End &end,
 }
 #endif
 
-struct Advance {  // no lambda, which NVRTC does not inline where it is large: all arrays were then out of registers
-  const End &end;
-  INLINE void operator()(const Job &job, const Memory &mem, Group *group, int64_t n, int64_t steps) const {
-    advance(mem, group, job, end, n, steps);
-  }
-};
-
 #if BLOCKS_PER_TEAM > 1
 #define CLUSTER __cluster_dims__(BLOCKS_PER_TEAM, 1, 1)
 #else
@@ -64,5 +57,8 @@ struct Advance {  // no lambda, which NVRTC does not inline where it is large: a
 #endif
 extern "C" __global__ void __launch_bounds__(BOUNDS) CLUSTER
     run(const __grid_constant__ Job given, const __grid_constant__ End end) {
-  launch<Memory, Group>(given, end, Advance{end});
+  auto steps_of_network = [&](const Job &job, const Memory &mem, Group *group, int64_t n, int64_t steps) INLINED {
+    advance(mem, group, job, end, n, steps);
+  };
+  launch<Memory, Group>(given, end, steps_of_network);
 }

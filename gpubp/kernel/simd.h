@@ -32,7 +32,7 @@ typedef unsigned long long uint64_t;
 #define NO_UNROLL
 #endif
 #define FN static INLINE
-#define INLINED __attribute__((always_inline))  // of a lambda that NVRTC may find too large
+#define INLINED __attribute__((always_inline))  // of a lambda: not inlined, all arrays would leave registers
 typedef REAL real;
 
 constexpr int cdiv(int a, int b) { return (a + b - 1) / b; }
