@@ -94,8 +94,7 @@ def read(path: Path, times: int = TIMES, first: int | None = None) -> bytes:
 
     size = regular(path)
     size = size if first is None else max(0, min(size, first))
-    room = free.available(free.HOST)
-    if room is not None and size * times > room:
+    if (room := free.too_little(size * times)) is not None:
         need = f"{free.size(size)}, for which {free.size(size * times)} of memory may be needed"
         raise OSError(errno.EFBIG, f"it holds {need}; {free.size(room)} are free", str(path))
     with path.open("rb") as file:
@@ -135,5 +134,7 @@ def digest(path: Path) -> str:
                 found.update(file.read(BLOCK))
         return found.digest()
 
+    begins = range(0, path.stat().st_size, PIECE)
     with ThreadPoolExecutor() as pool:
-        return hashlib.sha256(b"".join(pool.map(piece, range(0, path.stat().st_size, PIECE)))).hexdigest()
+        pieces = (pool.map if len(begins) > 1 else map)(piece, begins)
+        return hashlib.sha256(b"".join(pieces)).hexdigest()

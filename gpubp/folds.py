@@ -18,7 +18,6 @@ import torch
 from torch import Tensor
 
 from . import arrays, free
-from .ambient import HOME
 from .errors import ConfigError, DataError, ShapeError
 from .rng import EVERYBODY, SEARCH, check_seed, words
 
@@ -172,8 +171,8 @@ def _counted(name: str, given: Any, least: int) -> int:
 
 def _check_room(what: str, indices: int, samples: int) -> None:
     """Raise DataError if so many indices of samples, which are made and then put together, do not fit into memory."""
-    need, room = 2 * 8 * indices, free.available(HOME)
-    if room is not None and need > room:
+    need = 2 * 8 * indices
+    if (room := free.too_little(need)) is not None:
         raise DataError(
             f"{what} of {samples:,} samples: which samples are whose needs {free.size(need)}, and {free.size(room)} "
             "are free; fewer expected"

@@ -1,5 +1,5 @@
-"""available(): free memory; fits(): whether a file unpacks to less; columns(): whether it has few enough; held(): the
-memory of this process; size(): bytes as text."""
+"""available(): free memory; too_little(): whether it is less than needed; fits(): whether a file unpacks to less;
+columns(): whether it has few enough; held(): the memory of this process; size(): bytes as text."""
 
 from __future__ import annotations
 
@@ -22,6 +22,7 @@ CONTROLS = {
     "": (".", "memory.max", "memory.current", "inactive_file"),
     "memory": ("memory", "memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"),
 }
+SMALL = 1 << 20  # bytes that fit without asking the system, which would take as long as to read them
 COLUMNS, COLUMN = 100_000, 10_000  # of a file of samples or of a design, and the bytes that each takes
 
 
@@ -45,6 +46,12 @@ def available(device: torch.device) -> int | None:
     return max(0, min(found, *own, *_left_in_groups()))
 
 
+def too_little(need: int, device: torch.device = HOST) -> int | None:
+    """The free bytes on `device` if they are fewer than `need`; None if these fit, or if the system does not tell."""
+    room = available(device) if need > SMALL else None
+    return room if room is not None and need > room else None
+
+
 def _left_in_groups() -> Iterator[int]:
     """Bytes that the control groups of this process, its own and those around it, may have yet, if files leave memory.
     In a container its group is the root of what is seen, whatever its name."""
@@ -65,8 +72,7 @@ def _left_in_groups() -> Iterator[int]:
 def fits(name: str, unpacked: int, packed: int | None = None) -> None:
     """Raise DataError if `unpacked` bytes do not fit in memory, or are so many more than the `packed` bytes of their
     file that only one made to fill memory holds them: compressed zeros are a thousand times their file."""
-    room = available(HOST)
-    if room is not None and unpacked > room:
+    if (room := too_little(unpacked)) is not None:
         raise DataError(f"{name} needs {size(unpacked)} when unpacked; {size(room)} are free")
     if packed is not None and unpacked > max(LARGE, TIMES * packed):
         raise DataError(

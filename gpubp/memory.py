@@ -135,19 +135,15 @@ def together(shapes: Sequence[tuple[NetworkSpec, Recipe, int, int]]) -> int:
     return sum(needed(*each) for each in shapes) - sum(workspaces) + max(workspaces)
 
 
-def check(spec: NetworkSpec, recipe: Recipe, count: int, itemsize: int, device: torch.device) -> None:
-    """Raise OutOfMemoryError, before anything is allocated, if a population cannot fit."""
-    room = free.available(device)
-    if room is not None and needed(spec, recipe, count, itemsize) > room:
-        raise OutOfMemoryError(message(spec, recipe, count, itemsize, device))
-
-
-def check_all(shapes: Sequence[tuple[NetworkSpec, Recipe, int, int]], device: torch.device) -> None:
-    """check(), of populations that train in one run."""
-    for each in shapes:
-        check(*each, device)
+def check(shapes: Sequence[tuple[NetworkSpec, Recipe, int, int]], device: torch.device) -> None:
+    """Raise OutOfMemoryError, before anything is allocated, if populations that train in one run cannot fit."""
     room, total = free.available(device), together(shapes)
-    if room is not None and total > room:
+    if room is None:
+        return
+    for each in shapes:
+        if needed(*each) > room:
+            raise OutOfMemoryError(message(*each, device))
+    if total > room:
         count = sum(each[2] for each in shapes)
         raise OutOfMemoryError(
             f"{count:,} networks in {len(shapes)} populations need {size(total)} on {device}; {size(room)} are free: "

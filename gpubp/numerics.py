@@ -58,6 +58,10 @@ def product(
     key = (*left.shape[1:], right.shape[2], left.stride(1) == 1, right.stride(1) == 1, bias is not None)
     if left.device.type == "cpu" and not keeps_bits(*key, left.dtype, "cpu"):
         return product_in_order(left, right, bias)
+    return _batched(left, right, bias)
+
+
+def _batched(left: Tensor, right: Tensor, bias: Tensor | None) -> Tensor:
     return torch.bmm(left, right) if bias is None else torch.baddbmm(bias[:, None], left, right)
 
 
@@ -80,32 +84,30 @@ def keeps_bits(
 ) -> bool:  # fmt: skip
     """Whether this machine's batched product of one shape gives a network the same bits for all numbers, orders and
     positions of networks, and with a shared left operand. Tried on seven networks, once per shape."""
-
-    def numbers(*shape: int, turned: bool = False) -> Tensor:
-        count = torch.Size(shape).numel()
-        flat = torch.sin(torch.arange(1, count + 1, dtype=torch.float64) * 1.7).to(dtype).to(device)
-        return flat.view(shape[0], shape[2], shape[1]).mT if turned else flat.view(shape)
-
-    def call(some: Tensor, left: Tensor) -> Tensor:
-        if bias:
-            return torch.baddbmm(add[some][:, None], left, right_of(some))
-        return torch.bmm(left, right_of(some))
-
-    def pick(tensor: Tensor, some: Tensor, turned: bool) -> Tensor:
-        return tensor.mT[some].mT if turned else tensor[some]
-
-    def right_of(some: Tensor) -> Tensor:
-        return pick(right, some, right_turned)
-
-    left, right = numbers(7, batch, inputs, turned=left_turned), numbers(7, inputs, outputs, turned=right_turned)
-    add = numbers(7, outputs, 1)[:, :, 0]
+    left = _numbers((7, batch, inputs), left_turned, dtype, device)
+    right = _numbers((7, inputs, outputs), right_turned, dtype, device)
+    add = _numbers((7, 1, outputs), False, dtype, device)[:, 0]
     everyone = torch.arange(7, device=device)
-    full = call(everyone, left)
-    for some in (everyone[:2], everyone[4:], everyone.flip(0), everyone[[5, 0, 3]]):
-        if not torch.equal(call(some, pick(left, some, left_turned)), full[some]):
-            return False
-    shared = pick(left, everyone[:1], left_turned).expand(7, -1, -1)
-    return torch.equal(call(everyone, shared)[:1], full[:1])
+    orders = (everyone, everyone[:2], everyone[4:], everyone.flip(0), everyone[[5, 0, 3]])
+    tried = [(some, _taken(left, some, left_turned)) for some in orders]
+    tried.append((everyone, tried[0][1][:1].expand(7, -1, -1)))
+    full, *others, shared = (
+        _batched(some_left, _taken(right, some, right_turned), add[some] if bias else None) for some, some_left in tried
+    )
+    same = all(torch.equal(found, full[some]) for found, some in zip(others, orders[1:]))
+    return same and torch.equal(shared[:1], full[:1])
+
+
+def _numbers(shape: tuple[int, int, int], turned: bool, dtype: torch.dtype, device: str) -> Tensor:
+    """Numbers in [-1, 1], of `shape`; turned: their columns lie together."""
+    networks, rows, columns = shape
+    flat = torch.sin(torch.arange(1, torch.Size(shape).numel() + 1, dtype=torch.float64) * 1.7).to(dtype).to(device)
+    return flat.view(networks, columns, rows).mT if turned else flat.view(shape)
+
+
+def _taken(matrices: Tensor, some: Tensor, turned: bool) -> Tensor:
+    """A copy of the matrices at `some`, which lies as they do."""
+    return matrices.mT[some].mT if turned else matrices[some]
 
 
 def row_sums(rows: Float[Tensor, "N P"]) -> Float[Tensor, "N"]:

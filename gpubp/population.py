@@ -230,8 +230,8 @@ def _count(count: Any) -> int:
 
 def room(spec: NetworkSpec, count: int, dtype: torch.dtype) -> None:
     """Raise OutOfMemoryError for networks that do not fit, before the system kills a process that makes them."""
-    room, bytes_needed = free.available(free.HOST), count * spec.size * dtype.itemsize
-    if room is not None and bytes_needed > room:
+    bytes_needed = count * spec.size * dtype.itemsize
+    if (room := free.too_little(bytes_needed)) is not None:
         raise OutOfMemoryError(
             f"{count:,} networks of {'-'.join(map(str, spec.widths))} need {free.size(bytes_needed)}; "
             f"{free.size(room)} are free: create fewer at once"

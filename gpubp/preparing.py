@@ -123,7 +123,7 @@ def _held_out(table: Table, division: Division, fitted: Fitted, seed: int) -> Di
         apart = fitted.apart(table, preparation, parts[0])
         if apart.scaled_apart:
             need = len(parts[0]) * (4 * shared.inputs.nbytes + 24 * table.samples)  # with what _laid_out() works on
-            if (room := free.available(free.HOST)) is not None and need > room:
+            if (room := free.too_little(need)) is not None:
                 raise DataError(
                     f"{table.name}: a copy of the samples, with its own scaling, for each of {division.held_out} needs "
                     f"{free.size(need)}; {free.size(room)} are free: fewer folds, or scale none (--scale none), which "

@@ -50,7 +50,7 @@ class Crew:
                 run.compile_ahead()
 
         with ThreadPoolExecutor(max(1, (os.cpu_count() or 1) // 2), "gpubp-compile") as pool:  # two kernels each
-            list(pool.map(compile_ahead, runs))
+            list((pool.map if len(runs) > 1 else map)(compile_ahead, runs))
 
     def each(self, runs: Sequence[Run], work: Callable[[Run, Tell], Found], tell: Tell) -> list[Found]:
         """work(run, tell) of each. What it tells, it tells in the calling thread."""

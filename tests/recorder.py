@@ -22,7 +22,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 import gpubp
-from gpubp import blocks, gpus
+from gpubp import blocks, gpus, rng
 from gpubp.engines import graph
 
 aten = torch.ops.aten
@@ -105,6 +105,7 @@ def recorded(most: int = 4) -> Iterator[Recorder]:
         patch.setattr(gpus, "capture", recorder.capture)
         patch.setattr(gpus, "pool", lambda: None)
         patch.setattr(blocks, "FIXED", ("cuda", "cpu"))
+        patch.setattr(rng, "COUNTED", ())
         patch.setattr(blocks, "MOST", most)
         patch.setattr(graph, "GROUPS", type(graph.GROUPS)())
         yield recorder

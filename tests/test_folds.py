@@ -173,6 +173,7 @@ def test_more_folds_than_memory_holds_are_refused_before_any_is_made(
 ) -> None:
     whole = data()
     monkeypatch.setattr("gpubp.free.available", lambda device: 40_000)
+    monkeypatch.setattr("gpubp.free.SMALL", 0)
     assert whole.folds(30)
     with pytest.raises(DataError, match=told):
         divide(whole)

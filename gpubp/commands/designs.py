@@ -87,7 +87,6 @@ def design(settings: dict[str, Any], prepared: Prepared) -> Design:
     import numpy as np
 
     from .. import free
-    from ..ambient import HOME
     from ..config import HYPER
     from ..design import Design
     from ..free import size
@@ -102,8 +101,7 @@ def design(settings: dict[str, Any], prepared: Prepared) -> Design:
     settings["networks"] = count = (
         len(given) if given else settings["networks"] or (1000 if settings["per"] is None else 1)
     )
-    room = free.available(HOME)
-    if room is not None and count * ROW > room:
+    if (room := free.too_little(count * ROW)) is not None:
         raise OutOfMemoryError(f"{count:,} networks: their design needs {size(count * ROW)}; {size(room)} free")
     sides = prepared.widths_in, prepared.widths_out
     choices: dict[str, Sequence[Any]] = {name: options(settings, name) for name in LISTS if settings[name] is not None}

@@ -248,7 +248,7 @@ def _config(settings: dict[str, Any], spec: NetworkSpec, dtype: torch.dtype) -> 
     from ..config import TrainConfig
 
     plain = TrainConfig(settings["optimizer"], batch_size=settings["batch_size"], steps=1)
-    memory.check(spec, plain.recipe(spec), settings["networks"], dtype.itemsize, HOME)
+    memory.check([(spec, plain.recipe(spec), settings["networks"], dtype.itemsize)], HOME)
     values = sampled(settings)
     scale = values.pop("init_scale", None)
     weights = None if settings["class_weight"] is None else designs.class_weight(settings["class_weight"])
