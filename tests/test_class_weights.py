@@ -44,10 +44,10 @@ def expected(data: gpubp.Dataset, position: int) -> list[float]:
 def test_weights_are_those_of_each_networks_samples(name: str) -> None:
     data, population = DATA[name], gpubp.Population.create(SPEC, count=4)
     common: dict[str, Any] = {"lr": 0.1, "epochs": 2, "batch_size": 8}
-    balanced = gpubp.train(population, data, gpubp.TrainConfig(class_weight="balanced", **common))
+    balanced = gpubp.train(population, data, gpubp.TrainConfig(class_weight="balanced", **common), engine="eager")
     weights = torch.tensor([expected(data, position) for position in range(4)], dtype=torch.float64)
     torch.testing.assert_close(balanced.state.hyper["class_weight"], weights, rtol=1e-15, atol=0)
-    numbers = gpubp.train(population, data, gpubp.TrainConfig(class_weight=weights, **common))
+    numbers = gpubp.train(population, data, gpubp.TrainConfig(class_weight=weights, **common), engine="eager")
     assert same_bits(balanced.population.params, numbers.population.params)
 
 
@@ -56,6 +56,7 @@ def test_a_design_has_balanced_numbers_and_no_weights_side_by_side(tmp_path: Pat
     each = [{"fold": 2, "class_weight": "balanced"}, {"fold": 0, "class_weight": "balanced"},
             {"fold": 1, "class_weight": "1,2,3"}, {"fold": 1}]  # fmt: skip
     given: dict[str, Any] = {"widths": "3,4,3", "loss": "cross_entropy", "lr": 0.1, "epochs": 2, "batch_size": 8}
+    given["engine"] = "eager"
     result = gpubp.train_many(each, data, held_out, **given, run_dir=tmp_path / "run")
     found = [
         None if cell is None else [*map(float, cell.split(","))] for cell in result.table["class_weight"].to_pylist()
@@ -69,7 +70,7 @@ def test_a_design_has_balanced_numbers_and_no_weights_side_by_side(tmp_path: Pat
 
 
 def test_the_command_line_takes_it_and_resumes(tmp_path: Path) -> None:
-    flags = ["--data", "iris", "--networks", "2", "--class-weight", "balanced"]
+    flags = ["--data", "iris", "--networks", "2", "--class-weight", "balanced", "--engine", "eager"]
     for folder, more in (("one", ["--epochs", "3"]), ("folds", ["--epochs", "3", "--folds", "3"])):
         assert main(["train", *flags, *more, "--run-dir", str(tmp_path / folder)]) == 0
     assert main(["train", *flags, "--epochs", "4", "--run-dir", str(tmp_path / "long")]) == 0

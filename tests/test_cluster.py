@@ -299,6 +299,7 @@ def test_a_worker_that_finds_no_gpu_is_told_of_in_a_sentence(
     assert re.fullmatch(f"error: {told}machine {machine}: device 'cuda': {LACKS}; use --device cpu", error)
 
 
+@pytest.mark.slow
 def test_a_killed_board_a_lost_machine_and_a_killed_worker_cost_the_work_since_the_last_checkpoint(
     machines: Any, node: Any, iris: Any, tmp_path: Path
 ) -> None:

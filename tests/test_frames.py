@@ -73,7 +73,7 @@ def test_a_model_of_a_result_is_that_of_its_run_directory(
     if given:
         places = range(data.training.networks)
         design = [row | {"fold": place} for row in design for place in places]
-    common = {"loss": data.loss, "lr": 0.01, "epochs": 1, "batch_size": 16}
+    common = {"loss": data.loss, "lr": 0.01, "epochs": 1, "batch_size": 16, "engine": "eager"}
     result = gpubp.train_many(design, data.training, data.validation, **common, run_dir=tmp_path / "run")
     model, loaded, samples = gpubp.Model.of(result), gpubp.load(tmp_path / "run"), frame.drop(columns="town")
     assert set(model.predict(samples)) <= {"Rome", "Oslo", "Lima"}

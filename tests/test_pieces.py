@@ -11,10 +11,10 @@ from gpubp.engines.layout import Layout
 from gpubp.engines.pieces import Parts, parts
 from gpubp.state import Status, TrainState
 
-from .helpers import compiled, differences, train  # noqa: F401
+from .helpers import compiled, covering, differences, train  # noqa: F401
 from .playing import ORDERS, Player, WrongError, flat, playing
 from .test_compiled import COUNT, STEPS
-from .test_gpu import BLOCK, EVERYONE, LAID_OUT, PARTS, QUADS, THREAD, small
+from .test_gpu import BLOCK, EVERYONE, LAID_OUT, PARTS, QUADS, SLOW, THREAD, small
 
 W5, W4, TINY = (0.47, 1056), (0.94, 264), (15, 1056)  # what a piece costs, and how many blocks run on an H200 at once
 RESIDENT = 6  # blocks, more than tests/play.h runs at once
@@ -42,8 +42,10 @@ def trained(layout: Layout, order: str, cuts: list[int]) -> tuple[TrainState, Tr
     return expected, found
 
 
-@pytest.mark.parametrize("order", ORDERS)
-@pytest.mark.parametrize("layout", [layout for layout in LAID_OUT if layout.blocks == 1])
+ALONE = [layout for layout in LAID_OUT if layout.blocks == 1]
+
+
+@pytest.mark.parametrize(("layout", "order"), covering(ALONE, ORDERS, meet=1))
 def test_calls_in_shares_have_the_bits_of_whole_calls_in_any_order_of_blocks(layout: Layout, order: str) -> None:
     expected, found = trained(layout, order, [3, STEPS])
     assert not differences(found, EVERYONE, expected, EVERYONE)
@@ -52,11 +54,11 @@ def test_calls_in_shares_have_the_bits_of_whole_calls_in_any_order_of_blocks(lay
 
 @pytest.mark.parametrize(
     ("layout", "order", "old", "new", "what"),
-    [(BLOCK, "descending", "if (!end.tickets) return", "return", "a turn that never comes"),
+    [pytest.param(BLOCK, "descending", "if (!end.tickets) return", "return", "a turn that never comes", marks=SLOW),
      (QUADS, "descending", "if (!end.tickets) return", "return", "a turn that never comes"),
      (QUADS, "ascending", "block, done.begin <= 0)", "block, 0)", "a turn that never comes"),
      (THREAD, "ascending", "piece() + 1 : 0)", "piece() : 0)", "a turn that never comes"),
-     (QUADS, "ascending", "end.parts + grid - 1", "end.parts + 2 * grid", ""),
+     pytest.param(QUADS, "ascending", "end.parts + grid - 1", "end.parts + 2 * grid", "", marks=SLOW),
      (THREAD, "ascending", "end, gridDim.x - 1,", "end, gridDim.x,", "a turn that never comes"),
      (QUADS, "ascending", "bool more = true; more;", "bool more = true; more; more = false,", "")],
 )  # fmt: skip
