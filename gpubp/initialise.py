@@ -19,7 +19,7 @@ from . import arrays, rng
 from .errors import ConfigError, ShapeError
 from .spec import NetworkSpec
 
-BLOCK = 1 << 15  # numbers drawn at once: they stay in cache, and torch computes so few in the calling thread
+BLOCK = 1 << 17  # numbers drawn at once: few enough for a cache, and so many that threads seldom wait for Python
 ALONE = 1 << 16  # numbers that take less time than threads to start
 
 
