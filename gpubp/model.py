@@ -27,7 +27,7 @@ from .errors import CheckpointError, ConfigError, GpubpError, reason, warn
 from .export import formats, safetensors, sklearn
 from .export.members import Group, Members
 from .frames import checked, inputs_of, table_of, typed
-from .line import line, quoted
+from .line import counted, line, quoted
 from .modules import PreparedNetwork
 from .population import Population
 from .populations import Populations, are_rows, chosen, members
@@ -105,7 +105,7 @@ class Model:
 
     def __repr__(self) -> str:
         widths = dict.fromkeys("-".join(map(str, each.spec.widths)) for each in self.populations.each)
-        many = f"{len(self):,} network{'s' * (len(self) != 1)} of {listed(list(widths))}"
+        many = f"{counted(len(self), 'network')} of {listed(widths)}"
         if self.preparation is None:
             return f"Model({many}, {self._spec.loss}, on plain tensors)"
         targets = listed([column.name for column in self.preparation.target_columns])
@@ -144,8 +144,10 @@ class Model:
         reads) or torch (a state dict), by default what `path` ends with: .onnx, .py, .safetensors, .pt. Several
         networks answer together there, as in predict(), and say how far they differ. Raises ConfigError and SpecError,
         by name, for what the format cannot hold."""
-        name = formats.format_of(files.path("path", path), to)
-        return formats.write(self._members(networks, name == "safetensors"), path, name)
+        target = files.path("path", path)
+        name = formats.format_of(target, to)
+        formats.write(self._members(networks, name == "safetensors"), target, name)
+        return target
 
     @neutral()
     def estimator(self, networks: str | int | Sequence[int] | Tensor = "best") -> Any:
