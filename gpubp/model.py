@@ -64,7 +64,7 @@ class Model:
     preparation: Preparation | None = None
     results: pa.Table | None = None
     diverged: Tensor | None = None
-    position: Tensor | None = None
+    position: Tensor = None  # type: ignore[assignment]
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "populations", Populations.of(self.populations))
@@ -131,7 +131,7 @@ class Model:
         loss = next(self.populations.parts(torch.tensor([row % len(self)]))).population.spec.loss
         if raw or self.preparation is None:
             return bare
-        return PreparedNetwork(bare, self.preparation.at(int(self._position[row])), loss)
+        return PreparedNetwork(bare, self.preparation.at(int(self.position[row])), loss)
 
     @neutral()
     def export(
@@ -167,7 +167,7 @@ class Model:
             for each, local, place in self.populations.parts(rows)
         ]
         results = None if self.results is None else taken(self.results, rows)
-        position = self._position.cpu()[rows]
+        position = self.position.cpu()[rows]
         return Members(groups, rows.tolist(), self.preparation, position, self.classes, results)
 
     @neutral()
@@ -175,16 +175,11 @@ class Model:
         """The inputs (M, I) of raw samples, with the networks' dtype and device. Warns of columns that differ from
         training. row: of the network whose inputs they are, where scaling differs between folds or entities; by default
         those of each sample's entity."""
-        position: Tensor | int | None = None if row is None else int(self._position[self.chosen([row])])
+        position: Tensor | int | None = None if row is None else int(self.position[self.chosen([row])])
         if row is None and self.preparation is not None and self.preparation.entities is not None:
             samples = table_of(samples, self.preparation)
             position = entity_of(samples, self.preparation.entities).clamp(min=0)
         return inputs_of(samples, self.preparation, self._spec.widths[0], self.populations.each[0].params, position)
-
-    @property
-    def _position(self) -> Tensor:
-        assert self.position is not None
-        return self.position
 
     @neutral()
     def predict(self, samples: Any, networks: str | int | Sequence[int] | Tensor = "best", each: bool = False) -> Array:
@@ -231,7 +226,7 @@ class Model:
         together = Ensemble(self.populations, ranked, preparation, self.position)
         if proba:
             together.check_probabilities()
-        asked = speakers(ranked, self._position, len(preparation.entities), count)
+        asked = speakers(ranked, self.position, len(preparation.entities), count)
         table = checked(samples, preparation)
         position = entity_of(table, preparation.entities)
         inputs = preparation.inputs(table, position.clamp(min=0))
