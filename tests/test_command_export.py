@@ -19,15 +19,10 @@ from gpubp.cli import main
 from gpubp.errors import CheckpointError
 from gpubp.model import Model
 
-from .commands import Capture, here, run, trained  # noqa: F401
+from .commands import Capture, error, here, run, trained  # noqa: F401
 from .helpers import population
 
 FLOWERS = [[5.1, 3.5, 1.4, 0.2], [6.3, 3.3, 6.0, 2.5], [5.9, 3.0, 4.2, 1.5]]
-
-
-def error(arguments: str, capsys: Capture) -> str:
-    assert main(arguments.split()) == 1
-    return capsys.readouterr().err
 
 
 def samples(model: Model) -> np.ndarray:

@@ -18,7 +18,7 @@ import gpubp
 from gpubp.cli import main
 from gpubp.replaying import replay
 
-from .commands import Capture, here, run, trained  # noqa: F401
+from .commands import Capture, error, here, run, trained  # noqa: F401
 from .replays import resealed
 from .short_runs import APART
 
@@ -100,15 +100,13 @@ def test_a_page_shows_the_step_and_those_after_it(made: Path, capsys: Capture) -
         ("--steps 3", "--steps 3: for --html FILE"),
         ("--html new.html --json", "--html and --json: one of them expected"),
     ):
-        assert main(["replay", "made", *flags.split()]) == 1
-        assert capsys.readouterr().err == f"error: {message}\n"
+        assert error(f"replay made {flags}", capsys) == f"error: {message}\n"
 
 
 def test_data_that_moved_are_named_and_data_that_changed_are_refused(capsys: Capture) -> None:
     train()
     shutil.move("some.csv", "moved.csv")
-    assert main(["replay", "made"]) == 1
-    assert "some.csv" in capsys.readouterr().err
+    assert "some.csv" in error("replay made", capsys)
     assert run("replay made --data moved.csv", capsys)
     Path("moved.csv").write_text(Path("moved.csv").read_text().replace("0.0,-1,0", "0.5,-1,0", 1))
     assert main(["replay", "made", "--data", "moved.csv"]) == 1

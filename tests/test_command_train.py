@@ -212,8 +212,3 @@ def test_the_script_shows_every_flag_with_its_kind_and_default() -> None:
                   "sampling (default: 0)", "lion (default: adam)", "--lr NUMBERS learning rate. Default: 0.001",
                   "--train-bias true|false", *sources.SOURCES):  # fmt: skip
         assert shown in words
-
-
-def test_a_target_for_data_by_name_is_refused(capsys: Capture) -> None:
-    assert main(["train", "--data", "xor", "--target", "zz", "--device", "cpu"]) == 1
-    assert "error: target zz: only for files; data 'xor' need none" in capsys.readouterr().err
