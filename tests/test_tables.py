@@ -201,6 +201,8 @@ def test_a_pickle_called_npz_is_refused_and_nothing_is_executed(write: Write, tm
     with refused("a.npz is not an .npz archive, as numpy.savez writes it"):
         read(path)
     assert not (tmp_path / "executed").exists()
+    pickle.loads(path.read_bytes()).close()
+    assert (tmp_path / "executed").exists(), "it would have shown"
 
 
 @pytest.mark.parametrize(
