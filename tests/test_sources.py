@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from sklearn.datasets import load_diabetes, load_digits
 
 from gpubp import bundled
 from gpubp.errors import ConfigError
@@ -22,8 +23,6 @@ from .files import refused
 
 @pytest.mark.parametrize("name", SOURCES)
 def test_every_source_is_ready_for_its_loss(name: str) -> None:
-    if name not in ("tutorial", "xor", "spirals"):
-        pytest.importorskip("sklearn")
     data = load(name)
     assert data.name == name
     assert data.loss == SOURCES[name].loss
@@ -48,20 +47,18 @@ def test_the_smallest_sources_never_change() -> None:
 
 
 def test_digits_are_divided_by_16() -> None:
-    datasets = pytest.importorskip("sklearn.datasets")
-    raw = datasets.load_digits()
+    raw = load_digits()
     data = load("digits", validation=0).training
     assert torch.equal(data.inputs, torch.from_numpy(raw.data / 16))
     assert data.targets.tolist() == raw.target.tolist()
 
 
 def test_diabetes_has_targets_of_variance_one_that_decode_to_the_raw_ones() -> None:
-    datasets = pytest.importorskip("sklearn.datasets")
     data = load("diabetes", validation=0)
     torch.testing.assert_close(data.training.targets.var(0, correction=0), torch.ones(1, dtype=torch.float64))
     assert data.preparation.columns[0].name == "age"
     assert 48 < data.preparation.columns[0].offset < 49  # years, not what scikit-learn makes of them
-    raw = datasets.load_diabetes().target
+    raw = load_diabetes().target
     np.testing.assert_allclose(data.preparation.decode(data.training.targets)[:, 0], raw, rtol=1e-12)
     assert load("diabetes", loss="huber").preparation.target_columns[0].factor > 50
     assert load("diabetes", loss="poisson").training.targets.min() >= 25
