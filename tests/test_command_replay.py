@@ -19,6 +19,7 @@ from gpubp.cli import main
 from gpubp.replaying import replay
 
 from .commands import Capture, error, here, run, trained  # noqa: F401
+from .files import status
 from .replays import resealed
 from .short_runs import APART
 
@@ -134,7 +135,7 @@ def test_a_row_that_is_another_networks_fails(made: Path, capsys: Capture) -> No
 
 
 @pytest.mark.parametrize(
-    ("asked", "status", "message"),
+    ("asked", "code", "message"),
     [
         ("replay made --network 3", 1, "error: network 3: a row from 0 to 2 of the results expected"),
         ("replay made --step 14", 1, "error: step 14: network 0 is finished after 13 steps; 1 to 13 expected"),
@@ -145,21 +146,13 @@ def test_a_row_that_is_another_networks_fails(made: Path, capsys: Capture) -> No
     ],
 )
 def test_what_cannot_be_replayed_is_one_sentence(
-    asked: str, status: int, message: str, made: Path, capsys: Capture
+    asked: str, code: int, message: str, made: Path, capsys: Capture
 ) -> None:
-    assert ended(asked.split()) == status
+    assert status(asked.split()) == code
     told = capsys.readouterr()
     assert message in told.err
     assert len(told.err.splitlines()) == 1
     assert told.out == ""
-
-
-def ended(arguments: list[str]) -> int | str | None:
-    """The exit status."""
-    try:
-        return main(arguments)
-    except SystemExit as error:
-        return error.code
 
 
 def measured(arguments: list[str], most_seconds: float, most_bytes: float) -> None:
