@@ -9,20 +9,20 @@ from typing import Any
 import pyarrow.parquet
 import pytest
 
-from gpubp.cli import main
+from . import files
 
 Capture = pytest.CaptureFixture[str]
 
 
 def run(arguments: str, capsys: Capture, status: int = 0) -> str:
     """Standard output of `gpubp arguments`."""
-    assert main(arguments.split()) == status
+    assert files.status(arguments.split()) == status
     return capsys.readouterr().out
 
 
 def error(arguments: str, capsys: Capture, status: int = 1) -> str:
     """Standard error of `gpubp arguments`."""
-    assert main(arguments.split()) == status
+    assert files.status(arguments.split()) == status
     return capsys.readouterr().err
 
 

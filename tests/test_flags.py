@@ -12,15 +12,10 @@ from gpubp.cli import main, parser
 from gpubp.commands import train
 from gpubp.flags import COUNT, COUNTS, INDEX, LENGTHS, NUMBER, NUMBERS, TEXT, TRUTH, Kind, RefusedError
 
+from .commands import Capture, here  # noqa: F401
 from .files import status
 
-Capture = pytest.CaptureFixture[str]
 FLAGS = {action.option_strings[0]: action.type for action in train.parser()._actions if isinstance(action.type, Kind)}
-
-
-@pytest.fixture(autouse=True)
-def _folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
 
 
 def refused(arguments: list[str], capsys: Capture, expected: int = 2) -> str:
