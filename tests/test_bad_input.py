@@ -168,6 +168,8 @@ COMMANDS = {
     "no such file": ("--data missing.csv --target y", "missing.csv cannot be read: No such file"),
     "ragged": ("--data ragged.csv --target y", "ragged.csv: line 3 has 2 columns, 3 expected: 2,v"),
     "NaN in .npz": ("--data nan.npz", "'inputs[0]' lacks 1 of 6 values"),
+    "a search of the tutorial's": (
+        "--data tutorial --search halving", "--search halving: --data tutorial does not have it"),
     "tutorial's widths": ("--data tutorial --widths 2,2", "--widths 2,2: --data tutorial sets it to 2,2,2"),
 }  # fmt: skip
 

@@ -8,8 +8,6 @@ from pathlib import Path
 import pytest
 import yaml
 
-from gpubp.cli import main
-
 from .commands import Capture, columns, error, here, run, trained  # noqa: F401
 
 DATA = "--data wine --networks 18 --lr 1e-4..1e-1:log --run-dir made"
@@ -125,11 +123,6 @@ def test_flags_that_do_not_go_together_are_refused_with_a_line(flags: str, told:
     assert not Path("made").exists()
 
 
-def test_the_tutorial_has_no_search(capsys: Capture) -> None:
-    said = error("train --data tutorial --search halving", capsys)
-    assert "--search halving: --data tutorial does not have it" in said
-
-
 @pytest.mark.parametrize(
     ("flags", "told"),
     [
@@ -143,7 +136,6 @@ def test_the_tutorial_has_no_search(capsys: Capture) -> None:
     ],
 )  # fmt: skip
 def test_a_grid_with_too_few_networks_is_told_of(flags: str, told: str, capsys: Capture) -> None:
-    assert main(f"train --data iris --epochs 1 --engine eager {flags}".split()) == 0
-    shown = capsys.readouterr().err
+    shown = error(f"train --data iris --epochs 1 --engine eager {flags}", capsys, 0)
     assert told in shown
     assert ("combinations" in shown) == bool(told)

@@ -94,27 +94,6 @@ def test_the_number_of_curves_does_not_depend_on_the_number_of_networks(capsys: 
     assert not Path("none/tensorboard").exists()
 
 
-@pytest.mark.parametrize(
-    ("arguments", "near"),
-    [
-        ("--netwroks 3", "did you mean '--networks'?"),
-        ("--config wrong.yaml", "does not accept option 'optimiser'; did you mean '--optimizer'?"),
-        ("--networks many", "networks"),
-    ],
-)
-def test_a_wrong_flag_or_setting_is_an_error_that_names_the_near_one(
-    arguments: str, near: str, capsys: Capture
-) -> None:
-    Path("wrong.yaml").write_text("data: xor\noptimiser: adam\n")
-    with pytest.raises(SystemExit) as ended:
-        main(["train", "--data", "xor", *arguments.split(), "--run-dir", "made"])
-    assert ended.value.code == 2
-    told = capsys.readouterr()
-    assert near in told.err
-    assert told.out == ""
-    assert not Path("made").exists()
-
-
 def test_a_run_whose_last_checkpoint_failed_ends_with_3_and_says_why(
     capsys: Capture, monkeypatch: pytest.MonkeyPatch
 ) -> None:

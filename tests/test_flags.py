@@ -104,6 +104,7 @@ def test_a_file_of_settings_is_refused_in_the_same_sentence_and_null_is_as_if_no
     file = Path("settings.yaml")
     for text, expected in (
         ("networks: ten", "networks ten: a whole number of 1 or more expected"),
+        ("optimiser: adam", "Subcommand 'train' does not accept option 'optimiser'; did you mean '--optimizer'?"),
         ("train_bias: 2", "train_bias 2: true or false expected"),
         ("widths: {a: 1}", "widths {'a': 1}: a text expected"),
         ("- 1", "settings.yaml: settings by name expected, such as networks: 100"),
