@@ -22,7 +22,6 @@ from .helpers import same_bits
 from .short_runs import Crash
 
 DATA = gpubp.Dataset([[0.0], [1.0]], [[0.0], [1.0]])
-Point = tuple[Mapping[str, float], int]
 
 
 class Fake(Service):
