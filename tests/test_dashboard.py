@@ -23,8 +23,6 @@ import gpubp
 from .browser import chromium  # noqa: F401
 from .commands import Capture, error
 
-pytest.importorskip("tensorboard", reason="tensorboard is not installed")
-
 
 @pytest.fixture
 def made(tmp_path: Path) -> Iterator[Path]:
