@@ -78,32 +78,30 @@ def test_bundled_data_do_not_wait_for_scikit_learn() -> None:
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout == "False\n"
 
 
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Of scikit-learn's files, without any; an import of it finds one column."""
+    monkeypatch.setattr(bundled, "find_spec", lambda name: SimpleNamespace(submodule_search_locations=[str(tmp_path)]))
+    monkeypatch.setattr(bundled, "_imported", lambda name: {"asked": np.array([name])})
+    found = tmp_path / "datasets" / "data"
+    found.mkdir(parents=True)
+    return found
+
+
 @pytest.mark.parametrize(
     "text",
     [None, "", "5.1,3.5,1.4,0.2,0\n" * 150, "1,4,setosa\n1,2,3,4,0\n", "150,4,setosa\n" + "1,2,3,4,0\n" * 149,
      "150,4,setosa\n" + "1,2,3,4,1\n" * 150, "150,4,setosa\n" + "1,2,3,long,0\n" * 150],
     ids=["no file", "nothing", "no header", "another table", "a row too few", "another class", "no numbers"],
 )  # fmt: skip
-def test_scikit_learn_is_imported_if_its_files_differ(
-    text: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    folder = tmp_path / "datasets" / "data"
-    folder.mkdir(parents=True)
+def test_scikit_learn_is_imported_if_its_files_differ(text: str | None, folder: Path) -> None:
     if text is not None:
         (folder / "iris.csv").write_text(text)
-    monkeypatch.setattr(bundled, "find_spec", lambda name: SimpleNamespace(submodule_search_locations=[str(tmp_path)]))
-    monkeypatch.setattr(bundled, "_imported", lambda name: {"asked": np.array([name])})
     assert list(bundled.columns("iris")) == ["asked"]
 
 
-def test_scikit_learn_is_imported_if_numbers_of_targets_and_inputs_differ(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    folder = tmp_path / "datasets" / "data"
-    folder.mkdir(parents=True)
+def test_scikit_learn_is_imported_if_numbers_of_targets_and_inputs_differ(folder: Path) -> None:
     np.savetxt(folder / "diabetes_data_raw.csv.gz", np.ones((442, 10)))
-    monkeypatch.setattr(bundled, "find_spec", lambda name: SimpleNamespace(submodule_search_locations=[str(tmp_path)]))
-    monkeypatch.setattr(bundled, "_imported", lambda name: {"asked": np.array([name])})
     for targets, columns in ((442, 11), (441, 1)):
         np.savetxt(folder / "diabetes_target.csv.gz", np.ones(targets))
         assert len(bundled.columns("diabetes")) == columns
