@@ -135,10 +135,7 @@ class Model:
 
     @neutral()
     def export(
-        self,
-        path: str | Path,
-        networks: str | int | Sequence[int] | Tensor = "best",
-        to: str | None = None,
+        self, path: str | Path, networks: str | int | Sequence[int] | Tensor = "best", to: str | None = None
     ) -> Path:
         """Write networks to a file of another format: `to` is onnx, numpy (a Python file), safetensors (which load()
         reads) or torch (a state dict), by default what `path` ends with: .onnx, .py, .safetensors, .pt. Several

@@ -17,19 +17,7 @@ from gpubp.pages.formula import markup, places
 from gpubp.pages.printed import NOTES
 
 from .commands import Capture, error, here, run, trained  # noqa: F401
-from .explained import (
-    SETTINGS,
-    SPEC,
-    STEPS,
-    Reader,
-    bare,
-    hostile,
-    made,
-    of_large,
-    of_tutorial,
-    same_terms,
-    tutorials,
-)
+from .explained import SETTINGS, SPEC, STEPS, Reader, bare, hostile, made, of_large, of_tutorial, same_terms, tutorials
 from .helpers import covering, population, samples, start
 
 TAGS = """html head meta title style script body div header main footer section h1 h2 h3 p b i span sub sup

@@ -184,10 +184,7 @@ def test_a_sparse_file_larger_than_memory_is_refused_by_its_size(name: str, tmp_
     assert (found, error[:7]) == (1, "error: ")
 
 
-@pytest.mark.parametrize(
-    "name",
-    ["checkpoint/manifest.json", "history.jsonl", "results.parquet", CURVES, *SLOW],
-)
+@pytest.mark.parametrize("name", ["checkpoint/manifest.json", "history.jsonl", "results.parquet", CURVES, *SLOW])
 def test_a_run_with_a_sparse_file_larger_than_memory_ends_in_a_sentence_or_as_asked(
     name: str, trained: Path, tmp_path: Path, capsys: Capture
 ) -> None:

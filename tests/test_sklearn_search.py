@@ -188,10 +188,7 @@ def test_a_search_of_scikit_learn_becomes_ours_by_its_name(theirs):
         ({}, "param_grid or param_distributions, one of them, expected"),
         ({"param_grid": {"alpha": [1.0]}, "param_distributions": {"alpha": [1.0]}}, "one of them, expected"),
         ({"param_grid": {"alpha": [1.0]}, "halving": True}, "halving True: None or a dict of parameters expected"),
-        (
-            {"param_grid": {"alpha": [1.0]}, "halving": {"fctor": 2}},
-            "halving: 'fctor' is unknown; did you mean",
-        ),
+        ({"param_grid": {"alpha": [1.0]}, "halving": {"fctor": 2}}, "halving: 'fctor' is unknown; did you mean"),
     ],
 )
 def test_a_search_that_says_too_little_or_too_much_is_refused(given, told):

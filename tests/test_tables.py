@@ -97,11 +97,7 @@ REFUSED: list[tuple[str | bytes, Any, str]] = [  # a .csv, its targets, and what
     ("x,x\n1,2\n", "x", "2 columns are called 'x'"),
     (",x\n1,2\n", "x", "column 0 has no name; where it is a saved index, save without the index"),
     (b"x,y\n1,caf\xe9", "y", "line 2 holds bytes that are not utf-8 (unexpected end of data); give its --encoding"),
-    (
-        "day,y\n2020-01-31,1\n",
-        "y",
-        "column 'day' holds dates; --dates NAME reads them as days, --drop day leaves",
-    ),
+    ("day,y\n2020-01-31,1\n", "y", "column 'day' holds dates; --dates NAME reads them as days, --drop day leaves"),
     ("x,y\n1,a\n,b\nNA,a\n", "y", f"column 'x' lacks 2 of 3 {ADVICE}"),
     ("x,y\nred,a\n,b\n", "y", f"column 'x' lacks 1 of 2 {ADVICE}"),
 ]
