@@ -67,16 +67,8 @@ def test_a_flag_refuses_what_its_kind_does_not_allow(kind: Kind, given: Any) -> 
 
 def test_every_flag_of_train_refuses_a_value_in_one_sentence(capsys: Capture) -> None:
     assert len(FLAGS) > 60
-    wrong = {
-        "COUNT": "ten",
-        "COUNTS": "8,ten",
-        "LENGTHS": "8,ten",
-        "INDEX": "-1",
-        "NUMBER": "half",
-        "NUMBERS": "",
-        "TEXT": "",
-        "true|false": "maybe",
-    }
+    wrong = {"COUNT": "ten", "COUNTS": "8,ten", "LENGTHS": "8,ten", "INDEX": "-1", "NUMBER": "half", "NUMBERS": "",
+             "TEXT": "", "true|false": "maybe"}  # fmt: skip
     for flag, kind in FLAGS.items():
         value = wrong[kind.name]
         assert refused(["train", f"{flag}={value}"], capsys) == f"{flag} {value or repr('')}: {kind.expected} expected"
