@@ -147,19 +147,16 @@ class Dataset(Divisible):
 
     def to(self, device: torch.device, dtype: torch.dtype) -> Dataset:
         """The same data on `device` as `dtype`; self if nothing changes."""
-        floats = {each.dtype for each in (self.inputs, self.targets, self.sample_weight) if each is not None}
-        same = floats <= {dtype, torch.int64}
+        held = {name: tensor for name in HELD if (tensor := getattr(self, name)) is not None}
+        floats = {name: tensor for name, tensor in held.items() if name != "spread" and tensor.is_floating_point()}
+        same = all(tensor.dtype == dtype for tensor in floats.values())
         if self.inputs.device == device and same:
             return self
-        other = object.__new__(Dataset)
-        for name in ("own", "lengths", "preparation", "whole", "entities", "folded"):
-            setattr(other, name, getattr(self, name))
-        other.inputs = self.inputs.to(device, dtype)
-        other.targets = self.targets.to(device, dtype) if self.targets.is_floating_point() else self.targets.to(device)
-        other.sample_weight = None if self.sample_weight is None else self.sample_weight.to(device, dtype)
-        for name in ("inputs", "targets", "sample_weight"):
-            if getattr(other, name) is not None:
-                arrays.finite(f"as {dtype}, {name}", getattr(other, name))
+        other = self._with(
+            {name: tensor.to(device, dtype if name in floats else None) for name, tensor in held.items()}
+        )
+        for name in floats:
+            arrays.finite(f"as {dtype}, {name}", getattr(other, name))
         for name in self.whole:
             arrays.held(name, getattr(self, name), getattr(other, name))
         if other.sample_weight is not None:
@@ -168,10 +165,7 @@ class Dataset(Divisible):
                 raise DataError(f"sample_weight of a network is 0 everywhere as {dtype}; larger weights expected")
             if not bool(sums.isfinite().all()):
                 raise DataError(f"sample_weight of a network has an infinite sum as {dtype}; smaller weights expected")
-        for name in ("rows", "sizes", "starts"):
-            setattr(other, name, None if getattr(self, name) is None else getattr(self, name).to(device))
-        other.spread = None if self.spread is None or not same else self.spread.to(device)
-        return other
+        return other if same else other._with({"spread": None})
 
     def nbytes(self, count: int) -> int:
         """Bytes of the data of `count` networks."""

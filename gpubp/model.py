@@ -27,7 +27,7 @@ from .errors import CheckpointError, ConfigError, GpubpError, reason, warn
 from .export import formats, safetensors, sklearn
 from .export.members import Group, Members
 from .frames import checked, inputs_of, table_of, typed
-from .line import line, quoted
+from .line import counted, line, quoted
 from .modules import PreparedNetwork
 from .population import Population
 from .populations import Populations, are_rows, chosen, members
@@ -64,7 +64,7 @@ class Model:
     preparation: Preparation | None = None
     results: pa.Table | None = None
     diverged: Tensor | None = None
-    position: Tensor | None = None
+    position: Tensor = None  # type: ignore[assignment]
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "populations", Populations.of(self.populations))
@@ -105,7 +105,7 @@ class Model:
 
     def __repr__(self) -> str:
         widths = dict.fromkeys("-".join(map(str, each.spec.widths)) for each in self.populations.each)
-        many = f"{len(self):,} network{'s' * (len(self) != 1)} of {listed(list(widths))}"
+        many = f"{counted(len(self), 'network')} of {listed(widths)}"
         if self.preparation is None:
             return f"Model({many}, {self._spec.loss}, on plain tensors)"
         targets = listed([column.name for column in self.preparation.target_columns])
@@ -131,21 +131,20 @@ class Model:
         loss = next(self.populations.parts(torch.tensor([row % len(self)]))).population.spec.loss
         if raw or self.preparation is None:
             return bare
-        return PreparedNetwork(bare, self.preparation.at(int(self._position[row])), loss)
+        return PreparedNetwork(bare, self.preparation.at(int(self.position[row])), loss)
 
     @neutral()
     def export(
-        self,
-        path: str | Path,
-        networks: str | int | Sequence[int] | Tensor = "best",
-        to: str | None = None,
+        self, path: str | Path, networks: str | int | Sequence[int] | Tensor = "best", to: str | None = None
     ) -> Path:
         """Write networks to a file of another format: `to` is onnx, numpy (a Python file), safetensors (which load()
         reads) or torch (a state dict), by default what `path` ends with: .onnx, .py, .safetensors, .pt. Several
         networks answer together there, as in predict(), and say how far they differ. Raises ConfigError and SpecError,
         by name, for what the format cannot hold."""
-        name = formats.format_of(files.path("path", path), to)
-        return formats.write(self._members(networks, name == "safetensors"), path, name)
+        target = files.path("path", path)
+        name = formats.format_of(target, to)
+        formats.write(self._members(networks, name == "safetensors"), target, name)
+        return target
 
     @neutral()
     def estimator(self, networks: str | int | Sequence[int] | Tensor = "best") -> Any:
@@ -165,7 +164,7 @@ class Model:
             for each, local, place in self.populations.parts(rows)
         ]
         results = None if self.results is None else taken(self.results, rows)
-        position = self._position.cpu()[rows]
+        position = self.position.cpu()[rows]
         return Members(groups, rows.tolist(), self.preparation, position, self.classes, results)
 
     @neutral()
@@ -173,16 +172,11 @@ class Model:
         """The inputs (M, I) of raw samples, with the networks' dtype and device. Warns of columns that differ from
         training. row: of the network whose inputs they are, where scaling differs between folds or entities; by default
         those of each sample's entity."""
-        position: Tensor | int | None = None if row is None else int(self._position[self.chosen([row])])
+        position: Tensor | int | None = None if row is None else int(self.position[self.chosen([row])])
         if row is None and self.preparation is not None and self.preparation.entities is not None:
             samples = table_of(samples, self.preparation)
             position = entity_of(samples, self.preparation.entities).clamp(min=0)
         return inputs_of(samples, self.preparation, self._spec.widths[0], self.populations.each[0].params, position)
-
-    @property
-    def _position(self) -> Tensor:
-        assert self.position is not None
-        return self.position
 
     @neutral()
     def predict(self, samples: Any, networks: str | int | Sequence[int] | Tensor = "best", each: bool = False) -> Array:
@@ -229,7 +223,7 @@ class Model:
         together = Ensemble(self.populations, ranked, preparation, self.position)
         if proba:
             together.check_probabilities()
-        asked = speakers(ranked, self._position, len(preparation.entities), count)
+        asked = speakers(ranked, self.position, len(preparation.entities), count)
         table = checked(samples, preparation)
         position = entity_of(table, preparation.entities)
         inputs = preparation.inputs(table, position.clamp(min=0))

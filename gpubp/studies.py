@@ -18,11 +18,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
+import pyarrow as pa
 import torch
+from pyarrow import compute
 
 from .config import HYPER
 from .errors import ConfigError, unknown
@@ -30,9 +32,6 @@ from .line import line
 from .reporters.table import DESIGNED, TEXTS
 from .result import diverged_in, entities, ranked_by, worth
 from .tables import listed
-
-if TYPE_CHECKING:
-    import pyarrow as pa
 
 Array = npt.NDArray[Any]
 
@@ -278,9 +277,6 @@ def _bins(values: Array) -> tuple[Array, list[Any]]:
 
 def _with_shapes(results: pa.Table) -> pa.Table:
     """The table with SHAPES, and without a name for the activation of no layer."""
-    import pyarrow as pa
-    from pyarrow import compute
-
     if "widths" not in results.column_names:
         return results
     distinct = results["widths"].unique().to_pylist()
@@ -301,13 +297,9 @@ def _crossed(codes: Array, column: pa.ChunkedArray) -> Array:
 
 
 def _is_number(column: pa.ChunkedArray) -> bool:
-    import pyarrow as pa
-
     return bool(pa.types.is_integer(column.type) or pa.types.is_floating(column.type))
 
 
 def _numbers(column: pa.ChunkedArray) -> Array:
     """A column (N,) of numbers as float64, NaN where it is missing."""
-    import pyarrow as pa
-
     return np.asarray(column.cast(pa.float64()).to_numpy())

@@ -244,9 +244,7 @@ def _csv(name: str, content: bytes, targets: tuple[str, ...], reading: Reading) 
 
 
 def _parquet(name: str, content: bytes, targets: tuple[str, ...], reading: Reading) -> Table:
-    table = _unpacked(name, content)
-    _names(name, table.column_names)
-    return from_arrow(name, table, (), targets, reading)
+    return from_arrow(name, _unpacked(name, content), (), targets, reading)
 
 
 def _unpacked(name: str, content: bytes) -> pyarrow.Table:

@@ -9,15 +9,21 @@ from typing import Any
 import pyarrow.parquet
 import pytest
 
-from gpubp.cli import main
+from . import files
 
 Capture = pytest.CaptureFixture[str]
 
 
 def run(arguments: str, capsys: Capture, status: int = 0) -> str:
     """Standard output of `gpubp arguments`."""
-    assert main(arguments.split()) == status
+    assert files.status(arguments.split()) == status
     return capsys.readouterr().out
+
+
+def error(arguments: str, capsys: Capture, status: int = 1) -> str:
+    """Standard error of `gpubp arguments`."""
+    assert files.status(arguments.split()) == status
+    return capsys.readouterr().err
 
 
 def trained(arguments: str, capsys: Capture) -> dict[str, Any]:
@@ -31,5 +37,5 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
 
 
-def columns(name: str) -> dict[str, list[float]]:
-    return pyarrow.parquet.read_table(f"{name}/results.parquet").to_pydict()  # type: ignore[no-any-return]
+def columns(name: str, table: str = "results") -> dict[str, list[Any]]:
+    return pyarrow.parquet.read_table(f"{name}/{table}.parquet").to_pydict()  # type: ignore[no-any-return]

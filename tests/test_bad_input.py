@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import pickle
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -164,31 +163,21 @@ COMMANDS = {
     "a target to be left out": (
         "--data good.csv --target y --drop y", "column 'y' is a target, and to be left out; one of the two expected"),
     "no networks": ("--data xor --networks 0", "networks 0: a whole number of 1 or more expected"),
-    "no networks of the tutorial": ("--data tutorial --networks 0", "networks 0: a whole number of 1 or more expected"),
     "no rounds of the tutorial": ("--data tutorial --steps 0", "steps 0: a whole number of 1 or more, a range"),
     "both for the tutorial": ("--data tutorial --epochs 3 --steps 3", "epochs or steps, exactly one, expected"),
     "no such file": ("--data missing.csv --target y", "missing.csv cannot be read: No such file"),
     "ragged": ("--data ragged.csv --target y", "ragged.csv: line 3 has 2 columns, 3 expected: 2,v"),
-    "pickle": ("--data pickle.npz", "array 'X' holds pickled Python objects, which can execute code"),
     "NaN in .npz": ("--data nan.npz", "'inputs[0]' lacks 1 of 6 values"),
+    "a search of the tutorial's": (
+        "--data tutorial --search halving", "--search halving: --data tutorial does not have it"),
     "tutorial's widths": ("--data tutorial --widths 2,2", "--widths 2,2: --data tutorial sets it to 2,2,2"),
 }  # fmt: skip
-
-
-class Trap:
-    """What would be made of it on unpickling shows."""
-
-    def __reduce__(self) -> Any:
-        return Path.touch, (Path("executed"),)
 
 
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     for name, text in FILES.items():
         (tmp_path / name).write_text(text)
-    traps = np.empty(2, dtype=object)
-    traps[:] = [Trap(), Trap()]
-    np.savez(tmp_path / "pickle.npz", X=traps, y=np.zeros(2))
     inputs = np.arange(12.0).reshape(6, 2)
     inputs[3, 0] = np.nan
     np.savez(tmp_path / "nan.npz", X=inputs, y=np.arange(6) % 2)
@@ -211,11 +200,6 @@ def refused(arguments: str, message: str, folder: Path, capsys: pytest.CaptureFi
 @pytest.mark.parametrize("name", COMMANDS)
 def test_the_command_line_refuses(name: str, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     refused(*COMMANDS[name], folder, capsys)
-
-
-def test_the_trap_would_have_shown(folder: Path) -> None:
-    pickle.loads(pickle.dumps(Trap()))
-    assert (folder / "executed").exists()
 
 
 def test_the_command_line_leaves_a_run_that_is_there(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -6,15 +6,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow.parquet
 import pytest
 import torch
 from sklearn.utils.class_weight import compute_class_weight
 
 import gpubp
-from gpubp.cli import main
 from gpubp.errors import ConfigError
 
+from .commands import Capture, columns, here, run, trained  # noqa: F401
 from .helpers import generator, same_bits
 
 INPUTS = torch.rand(60, 3, generator=generator(0))
@@ -69,16 +68,12 @@ def test_a_design_has_balanced_numbers_and_no_weights_side_by_side(tmp_path: Pat
         assert all(map(torch.equal, result.network(row).parameters(), again.network(row).parameters()))
 
 
-def test_the_command_line_takes_it_and_resumes(tmp_path: Path) -> None:
-    flags = ["--data", "iris", "--networks", "2", "--class-weight", "balanced", "--engine", "eager"]
-    for folder, more in (("one", ["--epochs", "3"]), ("folds", ["--epochs", "3", "--folds", "3"])):
-        assert main(["train", *flags, *more, "--run-dir", str(tmp_path / folder)]) == 0
-    assert main(["train", *flags, "--epochs", "4", "--run-dir", str(tmp_path / "long")]) == 0
-    assert main(["resume", str(tmp_path / "one"), "--epochs", "4"]) == 0
-    one, long = (pyarrow.parquet.read_table(tmp_path / name / "results.parquet") for name in ("one", "long"))
-    assert one["loss"].to_pylist() == long["loss"].to_pylist()
-    folds = pyarrow.parquet.read_table(tmp_path / "folds" / "results.parquet")
-    assert len(folds) == 6
+def test_the_command_line_takes_it_and_resumes(capsys: Capture) -> None:
+    for folder, more in (("one", "--epochs 3"), ("long", "--epochs 4"), ("folds", "--epochs 3 --folds 3")):
+        trained(f"--data iris --networks 2 --class-weight balanced {more} --run-dir {folder}", capsys)
+    run("resume one --epochs 4", capsys)
+    assert columns("one")["loss"] == columns("long")["loss"]
+    assert len(columns("folds")["loss"]) == 6
 
 
 def test_a_loss_without_classes_and_another_word_are_refused() -> None:

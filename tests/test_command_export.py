@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from runpy import run_path
 from typing import Any
 
 import numpy as np
@@ -19,15 +20,10 @@ from gpubp.cli import main
 from gpubp.errors import CheckpointError
 from gpubp.model import Model
 
-from .commands import Capture, here, run, trained  # noqa: F401
+from .commands import Capture, error, here, run, trained  # noqa: F401
 from .helpers import population
 
 FLOWERS = [[5.1, 3.5, 1.4, 0.2], [6.3, 3.3, 6.0, 2.5], [5.9, 3.0, 4.2, 1.5]]
-
-
-def error(arguments: str, capsys: Capture) -> str:
-    assert main(arguments.split()) == 1
-    return capsys.readouterr().err
 
 
 def samples(model: Model) -> np.ndarray:
@@ -37,20 +33,13 @@ def samples(model: Model) -> np.ndarray:
     return np.random.default_rng(0).uniform(*np.array(sides, float).T, size=(20, len(sides)))
 
 
-def said(path: str) -> dict[str, Any]:
-    """Of a Python file."""
-    module: dict[str, Any] = {}
-    exec(Path(path).read_text(encoding="utf-8"), module)
-    return module
-
-
 def test_a_run_goes_from_training_to_files_of_every_format(capsys: Capture) -> None:
     trained("--data iris --networks 6 --steps 20 --run-dir made", capsys)
     model = gpubp.load("made")
     best = int(model.ranking()[0])
     assert run("export made --to numpy", capsys) == f"made/networks.py: 1 of 6 networks, row {best}\n"
-    assert said("made/networks.py")["predict"](FLOWERS).tolist() == model.predict(FLOWERS).tolist()
-    assert said("made/networks.py")["ROWS"] == [best]
+    assert run_path("made/networks.py")["predict"](FLOWERS).tolist() == model.predict(FLOWERS).tolist()
+    assert run_path("made/networks.py")["ROWS"] == [best]
     rows = ", ".join(map(str, model.ranking()[:3].tolist()))
     assert run("export made --output three.onnx --networks 3", capsys) == f"three.onnx: 3 of 6 networks, rows {rows}\n"
     assert run("export made", capsys) == f"made/networks.safetensors: 1 of 6 networks, row {best}\n"
@@ -105,7 +94,7 @@ def test_topologies_of_one_run_are_exported_together(capsys: Capture) -> None:
     run("export made --to numpy --networks all", capsys)
     run("export made --to onnx --networks all", capsys)
     wanted = model.predict_proba(wines, "all")
-    np.testing.assert_allclose(said("made/networks.py")["predict_proba"](wines), wanted, rtol=1e-6)
+    np.testing.assert_allclose(run_path("made/networks.py")["predict_proba"](wines), wanted, rtol=1e-6)
     session = onnxruntime.InferenceSession("made/networks.onnx", providers=["CPUExecutionProvider"])
     np.testing.assert_allclose(session.run(["probabilities"], {"numbers": wines})[0], wanted, rtol=1e-6)
 
@@ -117,7 +106,8 @@ def test_networks_of_folds_have_their_own_scaling(capsys: Capture) -> None:
     for flags in ("--networks 4", "--rows 5"):
         run(f"export made --output {len(flags)}.py {flags}", capsys)
         rows = model.chosen(4) if "networks" in flags else [5]
-        np.testing.assert_allclose(said(f"{len(flags)}.py")["predict"](people), model.predict(people, rows), rtol=1e-6)
+        found = run_path(f"{len(flags)}.py")["predict"](people)
+        np.testing.assert_allclose(found, model.predict(people, rows), rtol=1e-6)
 
 
 def test_a_run_per_entity_is_exported_by_rows(capsys: Capture) -> None:
@@ -129,7 +119,7 @@ def test_a_run_per_entity_is_exported_by_rows(capsys: Capture) -> None:
     model = gpubp.load("made")
     rows = (model.position == 1).nonzero().squeeze(1).tolist()
     run(f"export made --to numpy --rows {','.join(map(str, rows))}", capsys)
-    found = said("made/networks.py")
+    found = run_path("made/networks.py")
     assert found["COLUMNS"] == ["day"]
     wanted = model.predict({"shop": ["b"] * 3, "day": [3, 4, 5]}, rows)
     np.testing.assert_allclose(found["predict"]({"day": [3, 4, 5]}), wanted, rtol=1e-6)

@@ -16,17 +16,8 @@ import yaml
 from gpubp import checkpoint, curves, gpus, loop
 from gpubp.cli import main
 
-from .commands import Capture, columns, here, run, trained  # noqa: F401
+from .commands import Capture, columns, error, here, run, trained  # noqa: F401
 from .short_runs import sealed
-
-
-def test_config_yaml_says_what_a_run_that_was_made_longer_and_killed_trained(capsys: Capture) -> None:
-    trained("--data xor --networks 2 --epochs 4 --run-dir made", capsys)
-    before = Path("made/config.yaml").read_text()
-    run("resume made --epochs 8", capsys)
-    Path("made/config.yaml").write_text(before)  # as if killed after a checkpoint
-    run("resume made", capsys)
-    assert yaml.safe_load(Path("made/config.yaml").read_text())["epochs"] == 8
 
 
 def test_inspect_shows_the_best_the_worst_and_the_diverged(capsys: Capture) -> None:
@@ -78,8 +69,7 @@ def test_inspect_shows_a_killed_run_as_its_last_evaluations_have_it(
     text = run("inspect made", capsys)
     assert "8 networks: 8 running; ranked by validation_loss, less is better" in text
     run("resume made", capsys)
-    assert main(["inspect", "made"]) == 0
-    assert "has not ended" not in capsys.readouterr().err
+    assert "has not ended" not in error("inspect made", capsys, 0)
 
 
 def test_resume_makes_a_run_longer_to_the_same_bits(capsys: Capture) -> None:
@@ -90,9 +80,8 @@ def test_resume_makes_a_run_longer_to_the_same_bits(capsys: Capture) -> None:
     assert (told["run_dir"], told["networks"]) == ("short", 4)
     assert Path("short/results.csv").read_bytes() == Path("long/results.csv").read_bytes()
     for command in ("resume", "explain"):
-        assert main([command, "missing"]) == 1
         said = "error: missing/checkpoint/manifest.json is missing: missing is not the directory of a run, or it saved"
-        assert capsys.readouterr().err == f"{said} nothing\n"
+        assert error(f"{command} missing", capsys) == f"{said} nothing\n"
 
 
 def test_a_run_killed_before_its_first_checkpoint_restarts_from_its_settings(
@@ -112,8 +101,7 @@ def test_a_run_killed_before_its_first_checkpoint_restarts_from_its_settings(
     with monkeypatch.context() as patch:
         patch.setattr(checkpoint, "save", interrupted)
         assert main(f"train --engine eager {asked} --run-dir short".split()) == 130
-    assert main(["resume", "short", "--steps", "9"]) == 1
-    assert "this run counts epochs: give only epochs to extend it" in capsys.readouterr().err
+    assert "this run counts epochs: give only epochs to extend it" in error("resume short --steps 9", capsys)
     run("resume short --epochs 3", capsys)
     assert set(columns("short")["steps"]) == {6}
 
@@ -123,17 +111,14 @@ def test_a_config_yaml_that_somebody_edited_decides_nothing_and_is_written_again
     trained(f"{asked} --steps 3 --run-dir made", capsys)
     trained(f"{asked} --steps 6 --run-dir whole", capsys)
     path = Path("made/config.yaml")
-    assert main(["resume", "made"]) == 0
     said = f"{path} is not what the run wrote: it is written again; the checkpoint has the settings"
-    assert said not in capsys.readouterr().err
+    assert said not in error("resume made", capsys, 0)
     path.write_text(path.read_text().replace("lr: 0.5", "lr: 0.1").replace("data: xor", "data: iris"))
-    assert main(["resume", "made", "--steps", "6"]) == 0
-    assert said in capsys.readouterr().err
+    assert said in error("resume made --steps 6", capsys, 0)
     assert columns("made") == columns("whole")
     assert path.read_text() == Path("whole/config.yaml").read_text()
     path.unlink()
-    assert main(["resume", "made"]) == 0
-    assert said not in capsys.readouterr().err
+    assert said not in error("resume made", capsys, 0)
     assert path.read_text() == Path("whole/config.yaml").read_text()
 
 
@@ -141,15 +126,13 @@ def test_a_run_whose_data_moved_resumes_with_their_new_place(capsys: Capture) ->
     Path("a.csv").write_text("x,y\n" + "".join(f"{n}.5,{'ab'[n % 2]}\n" for n in range(20)))
     trained("--data a.csv --target y --networks 2 --epochs 2 --run-dir made", capsys)
     Path("a.csv").rename("moved.csv")
-    assert main(["resume", "made"]) == 1
-    assert "a.csv" in capsys.readouterr().err
+    assert "a.csv" in error("resume made", capsys)
     run("resume made --data moved.csv", capsys)
     Path("elsewhere").mkdir()
     os.chdir("elsewhere")
     run("resume ../made", capsys)
     Path("../moved.csv").write_text("x,y\n" + "".join(f"{n * n},{'ab'[n % 2]}\n" for n in range(20)))
-    assert main(["resume", "../made"]) == 1
-    assert "the data differ from those that the run started with" in capsys.readouterr().err
+    assert "the data differ from those that the run started with" in error("resume ../made", capsys)
 
 
 @pytest.mark.parametrize("when", ["before the lock", "before the settings"])
@@ -157,8 +140,8 @@ def test_a_run_killed_before_it_wrote_anything_restarts_by_the_same_command(when
     Path("made/checkpoint").mkdir(parents=True)
     if when == "before the settings":
         Path("made/checkpoint/lock").touch()
-    assert main(["resume", "made"]) == 1
-    assert "made ended before anything was written; restart it with the same gpubp train" in capsys.readouterr().err
+    said = error("resume made", capsys)
+    assert "made ended before anything was written; restart it with the same gpubp train" in said
     trained("--data xor --networks 2 --epochs 2 --run-dir made", capsys)
 
 
@@ -182,8 +165,8 @@ def test_a_changed_preparation_predicts_nothing_until_the_run_is_resumed(capsys:
     said = run("predict made --data new.csv", capsys)
     for changed in (sound.replace('"factor": 0.', '"factor": 1.', 1), None):
         path.unlink() if changed is None else path.write_text(changed)
-        assert main(["predict", "made", "--data", "new.csv"]) == 1
-        assert "preparation.json is damaged or missing: its SHA-256 is not the one in" in capsys.readouterr().err
+        told = error("predict made --data new.csv", capsys)
+        assert "preparation.json is damaged or missing: its SHA-256 is not the one in" in told
         run("resume made", capsys)
         assert path.read_text() == sound
         assert run("predict made --data new.csv", capsys) == said
@@ -196,8 +179,7 @@ def test_inspect_says_what_is_damaged(capsys: Capture) -> None:
     manifest.write_bytes(manifest.read_bytes().replace(b'"seed": 0', b'"seed": 1'))
     (said,) = json.loads(run("inspect made --json", capsys))["damage"]
     assert "manifest.json is damaged: its SHA-256 is not the one in it; the previous checkpoint is used" in said
-    assert main(["inspect", "made"]) == 0
-    assert f"warning: {said}" in capsys.readouterr().err
+    assert f"warning: {said}" in error("inspect made", capsys, 0)
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="links")
@@ -205,8 +187,7 @@ def test_curves_are_not_drawn_into_a_linked_directory(capsys: Capture) -> None:
     trained("--data xor --networks 2 --epochs 2 --run-dir made", capsys)
     Path("mine").mkdir()
     Path("made/tensorboard").symlink_to("../mine")
-    assert main(["resume", "made", "--epochs", "4", "--tensorboard", "true"]) == 0
-    assert "no curves: made/tensorboard is a link" in capsys.readouterr().err
+    assert "no curves: made/tensorboard is a link" in error("resume made --epochs 4 --tensorboard true", capsys, 0)
     assert not any(Path("mine").iterdir())
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import io
-import json
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +13,7 @@ import torch
 import gpubp
 from gpubp.cli import main
 
-from .commands import Capture, columns, here, run, trained  # noqa: F401
+from .commands import Capture, columns, error, here, run, trained  # noqa: F401
 
 
 def table() -> str:
@@ -66,13 +65,11 @@ def test_predict_refuses_other_columns_and_files_that_are_there(capsys: Capture)
         ("--data table.csv --output wrong.csv", "wrong.csv exists already; name a new file"),
         ("--data large.csv", "column 'x' becomes 3.4e+300 in sample 1, one of 1 numbers that are not finite"),
     ):
-        assert main(["predict", "made", *arguments.split()]) == 1
-        assert reason in capsys.readouterr().err
+        assert reason in error(f"predict made {arguments}", capsys)
     assert Path("wrong.csv").read_text() == "x,z\n0.1,0.2\n"
     for damaged in ("{", "{}"):
         Path("made/preparation.json").write_text(damaged)
-        assert main(["predict", "made", "--data", "table.csv"]) == 1
-        assert "preparation.json is damaged or missing: " in capsys.readouterr().err
+        assert "preparation.json is damaged or missing: " in error("predict made --data table.csv", capsys)
 
 
 def test_counts_are_predicted_as_rates_and_targets_by_their_names(capsys: Capture) -> None:
@@ -84,8 +81,7 @@ def test_counts_are_predicted_as_rates_and_targets_by_their_names(capsys: Captur
     trained("--data counts.csv --target n --loss poisson --networks 3 --lr 0.04 --epochs 20 --run-dir made", capsys)
     rates = [float(line) for line in run("predict made --data new.csv --networks all", capsys).split()[1:]]
     assert rates == pytest.approx([np.exp(1), np.exp(2), np.exp(3)], rel=0.25)
-    assert main(["predict", "made", "--data", "new.csv", "--proba"]) == 1
-    assert "loss 'poisson' gives no probabilities" in capsys.readouterr().err
+    assert "loss 'poisson' gives no probabilities" in error("predict made --data new.csv --proba", capsys)
     Path("two.csv").write_text("a,p,q\n" + "".join(f"{x:.4f},{x + 1:.4f},{x - 1:.4f}\n" for x in a))
     trained("--data two.csv --target p,q --networks 2 --steps 2 --run-dir two", capsys)
     for flags, names in (("", '"prediction_p","prediction_q"'), ("--each --networks 1", '"network_0_p","network_0_q"')):
@@ -116,26 +112,19 @@ def test_a_file_with_local_formats_goes_from_training_to_prediction_and_the_run_
     told = capsys.readouterr()
     assert (len(told.out.splitlines()), told.err) == (3, "")
     Path("new.csv").write_text("shop\tday\tsize\na\t05.03.2021\t905,5\nb\t06.03.2021\t900,5\n")
-    assert main(["predict", "made", "--data", "new.csv"]) == 0
-    assert capsys.readouterr().err == (
+    assert error("predict made --data new.csv", capsys, 0) == (
         "warning: new.csv: column 'size' holds 900.5 to 905.5, in training 1.5 to 58.5; are the units the same?\n"
     )
 
 
-def test_a_batch_cut_to_the_samples_gives_a_note_and_counts_are_read_alike_everywhere(
-    tmp_path: Path, capsys: Capture
-) -> None:
-    folder, data = tmp_path / "run", tmp_path / "new.csv"
-    words = "train --data iris --networks 1e1 --batch-size 1000 --epochs 2 --engine eager --tensorboard false --json"
-    assert main([*words.split(), "--run-dir", str(folder)]) == 0
-    assert json.loads(capsys.readouterr().out)["notes"] == [
-        "batch_size 1000 is more than the 120 samples: every batch has all of them"
-    ]
-    data.write_text("sepal length (cm),sepal width (cm),petal length (cm),petal width (cm)\n5.1,3.5,1.4,0.2\n")
-    assert main(["predict", str(folder), "--data", str(data), "--networks", "1e1"]) == 0
-    assert capsys.readouterr().out.startswith('"prediction"')
+def test_a_batch_cut_to_the_samples_gives_a_note_and_counts_are_read_alike_everywhere(capsys: Capture) -> None:
+    told = trained("--data iris --networks 1e1 --batch-size 1000 --epochs 2 --run-dir made", capsys)
+    assert told["notes"] == ["batch_size 1000 is more than the 120 samples: every batch has all of them"]
+    names = "sepal length (cm),sepal width (cm),petal length (cm),petal width (cm)"
+    Path("new.csv").write_text(f"{names}\n5.1,3.5,1.4,0.2\n")
+    assert run("predict made --data new.csv --networks 1e1", capsys).startswith('"prediction"')
     assert repr(gpubp.load_data("iris")).startswith("Prepared(150 flowers, 4 inputs, 3 classes; iris: 150 samples")
-    network, row = gpubp.load(folder).network(3), [[5.1, 3.5, 1.4, 0.2]]
+    network, row = gpubp.load("made").network(3), [[5.1, 3.5, 1.4, 0.2]]
     assert torch.equal(network(np.array(row)), network(torch.tensor(row, dtype=torch.float64)))
 
 

@@ -18,7 +18,8 @@ import gpubp
 from gpubp.cli import main
 from gpubp.replaying import replay
 
-from .commands import Capture, here, run, trained  # noqa: F401
+from .commands import Capture, error, here, run, trained  # noqa: F401
+from .files import status
 from .replays import resealed
 from .short_runs import APART
 
@@ -100,15 +101,13 @@ def test_a_page_shows_the_step_and_those_after_it(made: Path, capsys: Capture) -
         ("--steps 3", "--steps 3: for --html FILE"),
         ("--html new.html --json", "--html and --json: one of them expected"),
     ):
-        assert main(["replay", "made", *flags.split()]) == 1
-        assert capsys.readouterr().err == f"error: {message}\n"
+        assert error(f"replay made {flags}", capsys) == f"error: {message}\n"
 
 
 def test_data_that_moved_are_named_and_data_that_changed_are_refused(capsys: Capture) -> None:
     train()
     shutil.move("some.csv", "moved.csv")
-    assert main(["replay", "made"]) == 1
-    assert "some.csv" in capsys.readouterr().err
+    assert "some.csv" in error("replay made", capsys)
     assert run("replay made --data moved.csv", capsys)
     Path("moved.csv").write_text(Path("moved.csv").read_text().replace("0.0,-1,0", "0.5,-1,0", 1))
     assert main(["replay", "made", "--data", "moved.csv"]) == 1
@@ -136,7 +135,7 @@ def test_a_row_that_is_another_networks_fails(made: Path, capsys: Capture) -> No
 
 
 @pytest.mark.parametrize(
-    ("asked", "status", "message"),
+    ("asked", "code", "message"),
     [
         ("replay made --network 3", 1, "error: network 3: a row from 0 to 2 of the results expected"),
         ("replay made --step 14", 1, "error: step 14: network 0 is finished after 13 steps; 1 to 13 expected"),
@@ -147,21 +146,13 @@ def test_a_row_that_is_another_networks_fails(made: Path, capsys: Capture) -> No
     ],
 )
 def test_what_cannot_be_replayed_is_one_sentence(
-    asked: str, status: int, message: str, made: Path, capsys: Capture
+    asked: str, code: int, message: str, made: Path, capsys: Capture
 ) -> None:
-    assert ended(asked.split()) == status
+    assert status(asked.split()) == code
     told = capsys.readouterr()
     assert message in told.err
     assert len(told.err.splitlines()) == 1
     assert told.out == ""
-
-
-def ended(arguments: list[str]) -> int | str | None:
-    """The exit status."""
-    try:
-        return main(arguments)
-    except SystemExit as error:
-        return error.code
 
 
 def measured(arguments: list[str], most_seconds: float, most_bytes: float) -> None:

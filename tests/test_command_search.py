@@ -8,9 +8,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from gpubp.cli import main
-
-from .commands import Capture, columns, here, run, trained  # noqa: F401
+from .commands import Capture, columns, error, here, run, trained  # noqa: F401
 
 DATA = "--data wine --networks 18 --lr 1e-4..1e-1:log --run-dir made"
 
@@ -121,14 +119,8 @@ def test_ranges_can_be_drawn_at_random_and_lists_with_them(capsys: Capture) -> N
     ],
 )
 def test_flags_that_do_not_go_together_are_refused_with_a_line(flags: str, told: str, capsys: Capture) -> None:
-    assert main(f"train {DATA} --epochs 20 --engine eager {flags}".split()) == 1
-    assert told in capsys.readouterr().err
+    assert told in error(f"train {DATA} --epochs 20 --engine eager {flags}", capsys)
     assert not Path("made").exists()
-
-
-def test_the_tutorial_has_no_search(capsys: Capture) -> None:
-    assert main(["train", "--data", "tutorial", "--search", "halving"]) == 1
-    assert "--search halving: --data tutorial does not have it" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -144,7 +136,6 @@ def test_the_tutorial_has_no_search(capsys: Capture) -> None:
     ],
 )  # fmt: skip
 def test_a_grid_with_too_few_networks_is_told_of(flags: str, told: str, capsys: Capture) -> None:
-    assert main(f"train --data iris --epochs 1 --engine eager {flags}".split()) == 0
-    shown = capsys.readouterr().err
+    shown = error(f"train --data iris --epochs 1 --engine eager {flags}", capsys, 0)
     assert told in shown
     assert ("combinations" in shown) == bool(told)

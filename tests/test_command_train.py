@@ -6,7 +6,6 @@ import csv
 import json
 import subprocess
 import sys
-import warnings
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +21,7 @@ from gpubp.engines import choose, cpu, eager
 from gpubp.errors import CheckpointError
 
 from .commands import Capture, columns, here, run, trained  # noqa: F401
+from .test_tensorboard import points, text
 
 ROOT = Path(__file__).parent.parent
 
@@ -69,50 +69,24 @@ def test_the_written_settings_repeat_the_run_and_flags_override_them(capsys: Cap
 
 
 def test_the_number_of_curves_does_not_depend_on_the_number_of_networks(capsys: Capture) -> None:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        events = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
     found = {}
     for count in (8, 40):
         asked = f"--data iris --networks {count} --steps 20 --evaluate-every 5 --tensorboard true"
         trained(f"{asked} --run-dir made{count}", capsys)
-        read = events.EventAccumulator(f"made{count}/tensorboard").Reload()
-        found[count] = {tag for tags in (read.Tags()[kind] for kind in ("scalars", "tensors")) for tag in tags}
-        assert [event.step for event in read.Scalars("training/loss/median")] == [5, 10, 15, 20]
-    assert found[8] == found[40]
+        found[count] = points(Path(f"made{count}/tensorboard"))
+        assert [step for step, _ in found[count]["training/loss/median"]] == [5, 10, 15, 20]
+    assert found[8].keys() == found[40].keys()
     assert len(found[8]) < 40
     assert {"training/loss/median", "validation/loss/median", "validation/accuracy/best", "vitals/networks_diverged",
             "variation/validation/accuracy/q90", "vitals/training_accuracy/median", "variation/validation/loss/rank_8",
-            "training/log10_loss", "training/log10_gradient_norm", "best", "worst"} <= found[8]  # fmt: skip
-    texts = [read.Tensors(name)[0] for name in ("configuration", "outcome")]
-    asked, became = (text.tensor_proto.string_val[0].decode() for text in texts)
+            "training/log10_loss", "training/log10_gradient_norm", "best", "worst"} <= found[8].keys()  # fmt: skip
+    asked, became = (text(found[40], name) for name in ("configuration", "outcome"))
     assert "| data | iris |" in asked
     assert "40 networks of " in asked
     assert "40 finished" in became
     assert all(f"| {part} accuracy | " in became for part in ("training", "validation"))
     trained("--data xor --networks 2 --steps 2 --run-dir none", capsys)
     assert not Path("none/tensorboard").exists()
-
-
-@pytest.mark.parametrize(
-    ("arguments", "near"),
-    [
-        ("--netwroks 3", "did you mean '--networks'?"),
-        ("--config wrong.yaml", "does not accept option 'optimiser'; did you mean '--optimizer'?"),
-        ("--networks many", "networks"),
-    ],
-)
-def test_a_wrong_flag_or_setting_is_an_error_that_names_the_near_one(
-    arguments: str, near: str, capsys: Capture
-) -> None:
-    Path("wrong.yaml").write_text("data: xor\noptimiser: adam\n")
-    with pytest.raises(SystemExit) as ended:
-        main(["train", "--data", "xor", *arguments.split(), "--run-dir", "made"])
-    assert ended.value.code == 2
-    told = capsys.readouterr()
-    assert near in told.err
-    assert told.out == ""
-    assert not Path("made").exists()
 
 
 def test_a_run_whose_last_checkpoint_failed_ends_with_3_and_says_why(
@@ -212,8 +186,3 @@ def test_the_script_shows_every_flag_with_its_kind_and_default() -> None:
                   "sampling (default: 0)", "lion (default: adam)", "--lr NUMBERS learning rate. Default: 0.001",
                   "--train-bias true|false", *sources.SOURCES):  # fmt: skip
         assert shown in words
-
-
-def test_a_target_for_data_by_name_is_refused(capsys: Capture) -> None:
-    assert main(["train", "--data", "xor", "--target", "zz", "--device", "cpu"]) == 1
-    assert "error: target zz: only for files; data 'xor' need none" in capsys.readouterr().err

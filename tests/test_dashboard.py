@@ -19,21 +19,16 @@ import pytest
 import torch
 
 import gpubp
-from gpubp.cli import main
 
 from .browser import chromium  # noqa: F401
-
-pytest.importorskip("tensorboard", reason="tensorboard is not installed")
-Capture = pytest.CaptureFixture[str]
+from .commands import Capture, error
 
 
 @pytest.fixture
 def made(tmp_path: Path) -> Iterator[Path]:
     """A folder with a run."""
-    population, data = (
-        gpubp.Population.create(gpubp.NetworkSpec((1, 1)), 3),
-        gpubp.Dataset([[0.0], [1.0]], [[0.0], [1.0]]),
-    )
+    population = gpubp.Population.create(gpubp.NetworkSpec((1, 1)), 3)
+    data = gpubp.Dataset([[0.0], [1.0]], [[0.0], [1.0]])
     folder = tmp_path / "runs" / "one" / "tensorboard"
     reporters = [gpubp.TensorBoardReporter(folder)]
     gpubp.train(population, data, gpubp.TrainConfig(steps=4), reporters=reporters, engine="eager")
@@ -84,16 +79,14 @@ def test_what_it_cannot_show_is_said(
         port = taken.getsockname()[1]
         (tmp_path / "empty").mkdir()
         for words, wanted in (
-            ([str(tmp_path / "none")], "none is no directory"),
-            ([str(tmp_path / "empty")], "empty has no curves: none of its runs was trained with --tensorboard true"),
-            ([str(made), "--port", str(port)], f"--port {port}: Address already in use; without it"),
-            ([str(made), "--port", "70000"], "--port 70000: 0 to 65535 expected"),
+            (tmp_path / "none", "none is no directory"),
+            (tmp_path / "empty", "empty has no curves: none of its runs was trained with --tensorboard true"),
+            (f"{made} --port {port}", f"--port {port}: Address already in use; without it"),
+            (f"{made} --port 70000", "--port 70000: 0 to 65535 expected"),
         ):
-            assert main(["dashboard", *words]) == 1
-            assert wanted in capsys.readouterr().err
+            assert wanted in error(f"dashboard {words}", capsys)
     monkeypatch.setitem(sys.modules, "tensorboard", None)
-    assert main(["dashboard", str(made)]) == 1
-    assert 'pip install "gpubp[tensorboard]"' in capsys.readouterr().err
+    assert 'pip install "gpubp[tensorboard]"' in error(f"dashboard {made}", capsys)
 
 
 @pytest.mark.slow

@@ -9,13 +9,12 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from pyarrow import parquet
 
 import gpubp
 from gpubp import checkpoint, making, placement
-from gpubp.cli import main
 from gpubp.errors import ConfigError
 
+from .commands import Capture, columns, error, here, run, trained  # noqa: F401
 from .helpers import same_bits, samples
 from .short_runs import Stop, same_state, stopped, told
 
@@ -32,6 +31,7 @@ ROWS: list[dict[str, Any]] = [
     {"widths": "3,6,4", "optimizer": "sgd", "lr": 0.1, "hidden": "relu", "dropout": 0.4, "init": "orthogonal"},
     {"widths": "3,6,4", "optimizer": "sgd", "lr": 1e38, "hidden": "relu", "steps": 20},
 ]
+IRIS = "--data iris --epochs 2"
 
 
 def data(seed: int = 1, **more: Any) -> gpubp.Dataset:
@@ -167,100 +167,74 @@ def test_a_run_says_why_each_of_its_engines_was_chosen(tmp_path: Path, monkeypat
     assert "engine_reason: for 7; for 5\n" in (tmp_path / "run" / "config.yaml").read_text()
 
 
-def test_the_command_line_trains_lists_of_topologies_and_optimizers(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    common = ["--data", "iris", "--epochs", "2", "--engine", "eager", "--tensorboard", "false", "--run-dir"]
-    lists = ["--widths=4,5,3;4,3,3,3", "--optimizer=adam,momentum", "--momentum=0.5,0.9", "--batch-size=60"]
-    assert main(["train", *common, "run", "--networks", "8", *lists]) == 0
-    assert main(["resume", "run", "--epochs", "3"]) == 0
-    capsys.readouterr()
-    assert main(["inspect", "run", "--top", "8", "--json"]) == 0
-    found = json.loads(capsys.readouterr().out)["best"]
+def test_the_command_line_trains_lists_of_topologies_and_optimizers(capsys: Capture) -> None:
+    lists = "--widths=4,5,3;4,3,3,3 --optimizer=adam,momentum --momentum=0.5,0.9 --batch-size=60"
+    trained(f"{IRIS} --networks 8 {lists} --run-dir run", capsys)
+    run("resume run --epochs 3", capsys)
+    found = json.loads(run("inspect run --top 8 --json", capsys))["best"]
     assert {(row["widths"], row["optimizer"], row["momentum"]) for row in found} == {
         (widths, optimizer, momentum if optimizer == "momentum" else None)
         for widths in ("4,5,3", "4,3,3,3") for optimizer in ("adam", "momentum") for momentum in (0.5, 0.9)
     }  # fmt: skip
-    (tmp_path / "two.csv").write_text('widths,lr,steps,restore_best\n"4,5,3",0.01,2,true\n"4,7,3",,,\n')
-    lengths = [each for each in common if each not in ("--epochs", "2")]
-    assert main(["train", *lengths, "designed", "--design", "two.csv", "--lr", "0.2"]) == 0
-    table = parquet.read_table("designed/results.parquet")
-    assert table["steps"].to_pylist()[0] == 2
-    assert table["lr"].to_pylist() == [0.01, 0.2]
-    assert main(["train", *common, "ranged", "--networks", "4", "--hidden-width", "2..40:log"]) == 0
-    hidden = [
-        int(widths.split(",")[1]) for widths in parquet.read_table("ranged/results.parquet")["widths"].to_pylist()
-    ]
+    Path("two.csv").write_text('widths,lr,steps,restore_best\n"4,5,3",0.01,2,true\n"4,7,3",,,\n')
+    trained("--data iris --design two.csv --lr 0.2 --run-dir designed", capsys)
+    table = columns("designed")
+    assert table["steps"][0] == 2
+    assert table["lr"] == [0.01, 0.2]
+    trained(f"{IRIS} --networks 4 --hidden-width 2..40:log --run-dir ranged", capsys)
+    hidden = [int(widths.split(",")[1]) for widths in columns("ranged")["widths"]]
     assert len(set(hidden)) > 2
     assert 2 <= min(hidden) < max(hidden) <= 40
-    for wrong in (["--momentum", "0.5"], ["--widths", "4,5,3", "--hidden-width", "5"], ["--widths", "4,5,3;4,5"],
-                  ["--design", "two.csv", "--networks", "3"], ["--design", "none.csv"], ["--hidden", "relu;"],
-                  ["--hidden-width", "0..5"], ["--hidden-width", "2.5,3"], ["--init", "x,y"]):  # fmt: skip
-        assert main(["train", *common, "wrong", "--optimizer", "adam,sgd", *wrong]) == 1
+    for wrong in ("--momentum 0.5", "--widths 4,5,3 --hidden-width 5", "--widths 4,5,3;4,5",
+                  "--design two.csv --networks 3", "--design none.csv", "--hidden relu;",
+                  "--hidden-width 0..5", "--hidden-width 2.5,3", "--init x,y"):  # fmt: skip
+        run(f"train {IRIS} --engine eager --run-dir wrong --optimizer adam,sgd {wrong}", capsys, 1)
 
 
-def test_a_design_and_flags_have_one_precedence_and_no_cell_is_dropped(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    common = ["train", "--data", "iris", "--epochs", "2", "--engine", "eager", "--tensorboard", "false", "--run-dir"]
+def test_a_design_and_flags_have_one_precedence_and_no_cell_is_dropped(capsys: Capture) -> None:
     tables = {"mixed": "optimizer,momentum,lr\nmomentum,0.5,0.1\nadam,,\nmomentum,,\n",
               "wrong": "optimizer,momentum\nmomentum,0.5\nadam,0.5\n", "loss": "loss\nmse\n",
               "ends": 'widths\n"4,5,3"\n"5,5,3"\n', "own": "lr\n0.1\n0.2\n"}  # fmt: skip
     for name, text in tables.items():
-        (tmp_path / f"{name}.csv").write_text(text)
-    flags = ["--momentum", "0.7", "--lr", "0.2", "--class-weight", "1,2,1"]
-    assert main([*common, "mixed", "--design", "mixed.csv", *flags]) == 0
-    (table, kept) = (parquet.read_table(f"mixed/{name}.parquet") for name in ("results", "design"))
-    assert table["momentum"].to_pylist() == [0.5, None, 0.7]
-    assert table["lr"].to_pylist() == [0.1, 0.2, 0.2]
-    assert kept["class_weight"].to_pylist() == ["1.0,2.0,1.0"] * 3
-    for message, *given in (
-        ("design: row 1: momentum is not a hyper-parameter of optimizer 'adam'", "--design", "wrong.csv"),
-        ("design: row 0: loss 'mse' is unknown", "--design", "loss.csv", "--momentum", "0.5"),
-        ("design: row 1: widths from 5 to 3: the data need 4,...,3", "--design", "ends.csv"),
-        ("--lr: no network takes it; all have a cell of their own", "--design", "own.csv", "--lr", "0.5"),
-        ("--lr 0.1,0.2: with --design one value", "--design", "mixed.csv", "--lr", "0.1,0.2"),
-        ("--optimizer adam,sgd: with --design one value", "--design", "own.csv", "--optimizer", "adam,sgd"),
-        ("--class-weight 'x': numbers separated by commas", "--design", "own.csv", "--class-weight", "x"),
-        ("--folds 3: --data tutorial does not have it", "--folds", "3", "--data", "tutorial"),
+        Path(f"{name}.csv").write_text(text)
+    trained(f"{IRIS} --design mixed.csv --momentum 0.7 --lr 0.2 --class-weight 1,2,1 --run-dir mixed", capsys)
+    assert columns("mixed")["momentum"] == [0.5, None, 0.7]
+    assert columns("mixed")["lr"] == [0.1, 0.2, 0.2]
+    assert columns("mixed", "design")["class_weight"] == ["1.0,2.0,1.0"] * 3
+    for message, given in (
+        ("design: row 1: momentum is not a hyper-parameter of optimizer 'adam'", "--design wrong.csv"),
+        ("design: row 0: loss 'mse' is unknown", "--design loss.csv --momentum 0.5"),
+        ("design: row 1: widths from 5 to 3: the data need 4,...,3", "--design ends.csv"),
+        ("--lr: no network takes it; all have a cell of their own", "--design own.csv --lr 0.5"),
+        ("--lr 0.1,0.2: with --design one value", "--design mixed.csv --lr 0.1,0.2"),
+        ("--optimizer adam,sgd: with --design one value", "--design own.csv --optimizer adam,sgd"),
+        ("--class-weight 'x': numbers separated by commas", "--design own.csv --class-weight x"),
+        ("--folds 3: --data tutorial does not have it", "--folds 3 --data tutorial"),
     ):
-        assert main([*common, "refused", *given]) == 1
-        assert capsys.readouterr().err.splitlines()[-1].startswith(f"error: {message}")
+        assert error(f"train {IRIS} --engine eager {given}", capsys).splitlines()[-1].startswith(f"error: {message}")
 
 
-def test_the_design_of_a_run_with_folds_trains_again_to_the_same_networks(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    common = ["train", "--data", "iris", "--epochs", "2", "--engine", "eager", "--tensorboard", "false", "--run-dir"]
-    assert main([*common, "run", "--folds", "3", "--networks", "2", "--lr", "0.01,0.1", "--class-weight", "1,2,1"]) == 0
-    again = [*common, "again", "--design", "run/design.parquet"]
-    (tmp_path / "some.csv").write_text("lr,fold\n0.1,0\n0.1,\n")
-    for message, *given in (
-        ("design: row 0: fold 0: the data are the same for all networks; data.folds(k), or on the command line",),
-        ("design: row 2: fold 2: the data have 2, from 0 to 1", "--folds", "2"),
-        ("--folds 3: row 1 of the design has no fold, but others have", "--folds", "3", "--design", "some.csv"),
+def test_the_design_of_a_run_with_folds_trains_again_to_the_same_networks(capsys: Capture) -> None:
+    trained(f"{IRIS} --folds 3 --networks 2 --lr 0.01,0.1 --class-weight 1,2,1 --run-dir run", capsys)
+    again = f"{IRIS} --design run/design.parquet --run-dir again"
+    Path("some.csv").write_text("lr,fold\n0.1,0\n0.1,\n")
+    for message, given in (
+        ("design: row 0: fold 0: the data are the same for all networks; data.folds(k), or on the command line", ""),
+        ("design: row 2: fold 2: the data have 2, from 0 to 1", "--folds 2"),
+        ("--folds 3: row 1 of the design has no fold, but others have", "--folds 3 --design some.csv"),
     ):
-        assert main([*again, *given]) == 1
-        assert capsys.readouterr().err.splitlines()[-1].startswith(f"error: {message}")
-    assert main([*again, "--folds", "3"]) == 0
-    assert parquet.read_table("again/results.parquet") == parquet.read_table("run/results.parquet")
+        assert error(f"train {again} {given}", capsys).splitlines()[-1].startswith(f"error: {message}")
+    trained(f"{again} --folds 3", capsys)
+    assert columns("again") == columns("run")
 
 
-def test_explain_shows_the_row_that_load_restores(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.chdir(tmp_path)
+def test_explain_shows_the_row_that_load_restores(capsys: Capture) -> None:
     flags = "--epochs 9 --lr 2,9 --batch-size 4 --networks 2 --restore-best true --widths 4,3 --run-dir run"
-    assert main(f"train --data iris --engine eager {flags}".split()) == 0
+    trained(f"--data iris {flags}", capsys)
     saved = checkpoint.load(Path("run"), torch.device("cpu")).populations[0].state
     best = gpubp.load("run").population.params
     assert not torch.equal(best, saved.population.params), "some network's best row is not its last"
-    capsys.readouterr()
     for row in (0, 1):
-        assert main(["explain", "run", "--network", str(row), "--json"]) == 0
-        (layer,) = json.loads(capsys.readouterr().out)["layers"]
+        (layer,) = json.loads(run(f"explain run --network {row} --json", capsys))["layers"]
         shown = torch.tensor(layer["weight"]["value"])
         assert torch.equal(shown.T, best[row, :12].reshape(4, 3))

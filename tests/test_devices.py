@@ -14,6 +14,8 @@ from gpubp.cli import main
 from gpubp.errors import ConfigError, DeviceError
 from gpubp.population import usable
 
+from .commands import Capture, here  # noqa: F401
+
 CPU = torch.device("cpu")
 
 
@@ -51,11 +53,8 @@ def test_auto_uses_a_gpu_and_says_which(two_gpus: None, monkeypatch: pytest.Monk
     assert devices.automatic() == ("cuda:0", "device cuda:0: NVIDIA H100")
 
 
-def test_auto_continues_on_the_cpu_and_says_why(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_auto_continues_on_the_cpu_and_says_why(monkeypatch: pytest.MonkeyPatch, capsys: Capture) -> None:
     monkeypatch.setattr(gpus, "missing", lambda: "torch finds no CUDA driver or no GPU here")
-    monkeypatch.chdir(tmp_path)
     assert main(["train", "--data", "xor", "--networks", "2", "--steps", "2", "--run-dir", "made", "--json"]) == 0
     told = capsys.readouterr()
     assert told.err.splitlines()[0] == "device cpu: torch finds no CUDA driver or no GPU here"
@@ -65,10 +64,9 @@ def test_auto_continues_on_the_cpu_and_says_why(
 
 @pytest.mark.parametrize("name", ["cuda", "cuda:1", "cuda:all"])
 def test_cuda_by_name_without_a_gpu_ends_at_once_with_one_sentence(
-    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture
 ) -> None:
     monkeypatch.setattr(gpus, "missing", lambda: "torch finds no CUDA driver or no GPU here")
-    monkeypatch.chdir(tmp_path)
     assert main(["train", "--data", "xor", "--device", name, "--run-dir", "made"]) == 1
     told = capsys.readouterr()
     shown = "cuda" if name == "cuda:all" else name

@@ -21,7 +21,7 @@ from gpubp.model import Model
 from gpubp.populations import Populations
 from gpubp.preparation import Column, Preparation
 
-from .commands import Capture, here, run, trained  # noqa: F401
+from .commands import Capture, error, here, run, trained  # noqa: F401
 from .helpers import generator
 from .tolerances import PREDICTION
 
@@ -304,12 +304,4 @@ def test_predict_writes_how_far_networks_differ(capsys: Capture) -> None:
         ("sums --proba", "gives no probabilities"),
     ):
         assert run(f"predict {wrong} --data points.csv --spread", capsys, 1) == ""
-        assert why in run_error(f"predict {wrong} --data points.csv --spread", capsys)
-
-
-def run_error(arguments: str, capsys: Capture) -> str:
-    """What a command that fails says."""
-    from gpubp.cli import main
-
-    assert main(arguments.split()) == 1
-    return capsys.readouterr().err
+        assert why in error(f"predict {wrong} --data points.csv --spread", capsys)

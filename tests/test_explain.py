@@ -11,15 +11,14 @@ import torch
 from torch import Tensor
 
 import gpubp
-from gpubp import tutorial
 from gpubp.engines import eager
 from gpubp.explain import Explanation, explain, explain_steps
 from gpubp.explain_notation import ERRORS, SLOPES
 from gpubp.pages.explained import explained
 from gpubp.recipe import EXACT, PRECISIONS
-from gpubp.state import Status, TrainState
+from gpubp.state import Status
 
-from .explained import value
+from .explained import tutorials, value
 from .helpers import covering, population, same_bits, samples, start
 from .tolerances import GRADIENT, SINGLE
 
@@ -73,10 +72,6 @@ b1+ = b1 = 0.35: it is frozen
 New Error
 E_total = 0.291027774
 """.strip().splitlines()
-
-
-def tutorial_state(order: str = "simultaneous") -> TrainState:
-    return TrainState.start(tutorial.population(), tutorial.config(update_order=order), tutorial.dataset())
 
 
 def row(explanation: Explanation, key: str = "new", dtype: torch.dtype = torch.float64) -> Tensor:
@@ -148,7 +143,7 @@ def arithmetic(text: str, tolerance: float) -> None:
 
 
 def test_the_tutorials_network_reads_like_the_tutorial():
-    text, at = explain(tutorial_state(), tutorial.dataset()).text(), 0
+    text, at = tutorials()[0].text(), 0
     for piece in TOLD:
         assert piece in text[at:], piece
         at = text.index(piece, at) + len(piece)
@@ -163,14 +158,14 @@ def test_a_step_that_trains_on_tensor_cores_says_that_its_numbers_here_are_exact
 
 
 def test_a_layerwise_step_sends_the_delta_through_the_new_weights():
-    text = explain(tutorial_state("layerwise"), tutorial.dataset()).text()
+    text = tutorials(order="layerwise")[0].text()
     assert "dE_o1/dnet_o1 * w5+ = 0.138498562 * 0.35891648 = 0.049709416" in text
     assert "E_total = 0.291027924" in text
     told(SPEC, update_order="layerwise")
 
 
 def test_json_comes_back_as_it_was():
-    explanation = explain(tutorial_state(), tutorial.dataset())
+    (explanation,) = tutorials()
     assert json.loads(explanation.json()) == explanation.to_dict()
     assert json.loads(explanation.json(indent=1))["layers"][0]["weight"]["names"] == [["w1", "w2"], ["w3", "w4"]]
 

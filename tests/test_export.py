@@ -10,6 +10,7 @@ import sys
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
+from runpy import run_path
 from typing import Any
 
 import numpy as np
@@ -161,8 +162,7 @@ def test_certain_networks_have_no_entropy_and_those_that_contradict_each_other_a
     networks = population(gpubp.NetworkSpec((1, 2), loss=loss, bias="none"), 2)
     networks.params[:] = torch.tensor([[1e4, -1e4], [-1e4, 1e4]])
     each = Case(Model(networks), [0, 1], torch.tensor([[0.0], [1.0]]).double())
-    module: dict[str, Any] = {}
-    exec(each.model.export(tmp_path / "networks.py", [0, 1]).read_text(), module)
+    module = run_path(str(each.model.export(tmp_path / "networks.py", [0, 1])))
     said = run_onnx(each.model.export(tmp_path / "networks.onnx", [0, 1]), each)
     for found in (said, {name: module[name](each.samples) for name in ANSWERS[-2:]}):
         np.testing.assert_allclose(found["entropy"], np.full_like(found["entropy"], np.log(2)))
@@ -195,8 +195,7 @@ def test_names_from_data_are_never_code(tmp_path: Path) -> None:
     networks = population(gpubp.NetworkSpec((4, 3), loss="cross_entropy"), 1)
     paths = [Model(networks, each).export(tmp_path / f"{kind}.py", [0]) for kind, each in data.items()]
     assert shape(paths[0]) == shape(paths[1])
-    module: dict[str, Any] = {}
-    exec(paths[1].read_text(encoding="utf-8"), module)
+    module = run_path(str(paths[1]))
     assert {*module["predict"]([[1.0, HOSTILE[0]], [2.0, HOSTILE[2]]])} <= {*HOSTILE[:3]}
     assert module["COLUMNS"] == [*HOSTILE[:2]]
 
@@ -260,8 +259,7 @@ def test_a_row_for_a_custom_activation_exports_it(tmp_path: Path, monkeypatch: p
     monkeypatch.setitem(FUNCTIONS, "members", "return 2 * net")
     graphs = gpubp.export.onnx_graph.FUNCTIONS
     monkeypatch.setitem(graphs, "members", lambda graph, net: graph.add("Add", net, net))
-    module: dict[str, Any] = {}
-    exec(each.model.export(tmp_path / "networks.py", [1, 0]).read_text(), module)
+    module = run_path(str(each.model.export(tmp_path / "networks.py", [1, 0])))
     all_agree({name: module[name](each.samples) for name in ("predict", "std")}, each)
     all_agree(run_onnx(each.model.export(tmp_path / "networks.onnx", [1, 0]), each), each)
 
@@ -293,8 +291,7 @@ def test_networks_of_several_entities_are_not_one_answer(tmp_path: Path) -> None
             model.export(tmp_path / "networks", [0, 1], to)
     with pytest.raises(ConfigError, match="networks of 2 entities"):
         model.estimator([0, 1])
-    module: dict[str, Any] = {}
-    exec(model.export(tmp_path / "one.py", [1]).read_text(), module)
+    module = run_path(str(model.export(tmp_path / "one.py", [1])))
     wanted = model.network(1)(torch.tensor(samples)).detach().numpy()[:, 0]
     np.testing.assert_allclose(module["predict"](samples), wanted, rtol=1e-6)
     back = gpubp.load(model.export(tmp_path / "all.safetensors", [1, 0]))

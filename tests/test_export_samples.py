@@ -7,6 +7,7 @@ import math
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from runpy import run_path
 from typing import Any
 
 import numpy as np
@@ -33,9 +34,7 @@ def networks(impute: str | None = "mean", count: int = 2) -> Model:
 
 
 def exported(model: Model, folder: Path) -> Predict:
-    module: dict[str, Any] = {}
-    exec(model.export(folder / "networks.py", [1, 0]).read_text(encoding="utf-8"), module)
-    predict: Predict = module["predict"]
+    predict: Predict = run_path(str(model.export(folder / "networks.py", [1, 0])))["predict"]
     return predict
 
 

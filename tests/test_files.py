@@ -17,6 +17,9 @@ from gpubp.cli import main
 from gpubp.errors import ConfigError, GpubpError
 from gpubp.line import line
 
+from .commands import Capture, error, here  # noqa: F401
+from .files import status
+
 BOMB = "a: &a [x,x,x,x,x,x,x,x,x]\n" + "".join(
     f"{chr(98 + n)}: &{chr(98 + n)} [{','.join(['*' + chr(97 + n)] * 9)}]\n" for n in range(9)
 )
@@ -127,33 +130,23 @@ WRONG = {
 
 
 @pytest.mark.parametrize("text", WRONG, ids=range(len(WRONG)))
-def test_a_file_of_config_that_is_not_plain_is_one_sentence(
-    text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.chdir(tmp_path)
+def test_a_file_of_config_that_is_not_plain_is_one_sentence(text: str, tmp_path: Path, capsys: Capture) -> None:
     Path("c.yaml").write_text(text)
-    with pytest.raises(SystemExit) as ended:
-        main(["train", "--config", "c.yaml", "--data", "xor"])
+    assert status(["train", "--config", "c.yaml", "--data", "xor"]) == 2
     told = capsys.readouterr()
-    assert (ended.value.code, told.out) == (2, "")
+    assert told.out == ""
     (sentence,) = told.err.splitlines()
     assert sentence.startswith("error: c.yaml: ")
     assert WRONG[text] in sentence
     assert [path.name for path in tmp_path.iterdir()] == ["c.yaml"]
 
 
-def test_a_file_of_settings_names_no_other(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.chdir(tmp_path)
+def test_a_file_of_settings_names_no_other(capsys: Capture) -> None:
+    said = "error: c.yaml: the setting 'config' is unknown: a file of settings names no other\n"
     Path("other.yaml").write_text("networks: 2\n")
     for other in ("other.yaml", '"\\0"', "3"):
         Path("c.yaml").write_text(f"config: {other}\nnetworks: 3\n")
-        with pytest.raises(SystemExit, match="2"):
-            main(["train", "--config", "c.yaml", "--data", "xor"])
-        assert capsys.readouterr().err == (
-            "error: c.yaml: the setting 'config' is unknown: a file of settings names no other\n"
-        )
+        assert error("train --config c.yaml --data xor", capsys, 2) == said
 
 
 def test_a_text_that_begins_as_an_alias_does_is_a_text(tmp_path: Path) -> None:
@@ -209,19 +202,16 @@ def test_settings_from_python_that_are_not_plain_are_refused_before_anything_is_
     assert not (tmp_path / "run").exists()
 
 
-def test_a_run_whose_settings_are_not_plain_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_run_whose_settings_are_not_plain_is_refused(tmp_path: Path, capsys: Capture) -> None:
     (tmp_path / "config.yaml").write_text(f"data: xor\n{BOMB}")
     (tmp_path / "checkpoint").mkdir()
     (tmp_path / "checkpoint" / "lock").touch()  # killed before its first checkpoint
-    assert main(["resume", str(tmp_path)]) == 1
-    assert f"error: {tmp_path / 'config.yaml'}: the anchor or alias 'a' (line 2, " in capsys.readouterr().err
+    said = f"error: {tmp_path / 'config.yaml'}: the anchor or alias 'a' (line 2, "
+    assert said in error(f"resume {tmp_path}", capsys)
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="brackets in names")
-def test_brackets_in_names_are_literal(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.chdir(tmp_path)
+def test_brackets_in_names_are_literal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture) -> None:
     Path("file").write_text("")
     monkeypatch.setenv("GPUBP_CACHE", str(tmp_path / "file" / "[/x]"))
     for name in ("a[/b]c", "a[red]c"):

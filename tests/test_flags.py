@@ -12,15 +12,10 @@ from gpubp.cli import main, parser
 from gpubp.commands import train
 from gpubp.flags import COUNT, COUNTS, INDEX, LENGTHS, NUMBER, NUMBERS, TEXT, TRUTH, Kind, RefusedError
 
+from .commands import Capture, here  # noqa: F401
 from .files import status
 
-Capture = pytest.CaptureFixture[str]
 FLAGS = {action.option_strings[0]: action.type for action in train.parser()._actions if isinstance(action.type, Kind)}
-
-
-@pytest.fixture(autouse=True)
-def _folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
 
 
 def refused(arguments: list[str], capsys: Capture, expected: int = 2) -> str:
@@ -72,16 +67,8 @@ def test_a_flag_refuses_what_its_kind_does_not_allow(kind: Kind, given: Any) -> 
 
 def test_every_flag_of_train_refuses_a_value_in_one_sentence(capsys: Capture) -> None:
     assert len(FLAGS) > 60
-    wrong = {
-        "COUNT": "ten",
-        "COUNTS": "8,ten",
-        "LENGTHS": "8,ten",
-        "INDEX": "-1",
-        "NUMBER": "half",
-        "NUMBERS": "",
-        "TEXT": "",
-        "true|false": "maybe",
-    }
+    wrong = {"COUNT": "ten", "COUNTS": "8,ten", "LENGTHS": "8,ten", "INDEX": "-1", "NUMBER": "half", "NUMBERS": "",
+             "TEXT": "", "true|false": "maybe"}  # fmt: skip
     for flag, kind in FLAGS.items():
         value = wrong[kind.name]
         assert refused(["train", f"{flag}={value}"], capsys) == f"{flag} {value or repr('')}: {kind.expected} expected"
@@ -109,6 +96,7 @@ def test_a_file_of_settings_is_refused_in_the_same_sentence_and_null_is_as_if_no
     file = Path("settings.yaml")
     for text, expected in (
         ("networks: ten", "networks ten: a whole number of 1 or more expected"),
+        ("optimiser: adam", "Subcommand 'train' does not accept option 'optimiser'; did you mean '--optimizer'?"),
         ("train_bias: 2", "train_bias 2: true or false expected"),
         ("widths: {a: 1}", "widths {'a': 1}: a text expected"),
         ("- 1", "settings.yaml: settings by name expected, such as networks: 100"),

@@ -16,9 +16,9 @@ from sklearn.model_selection import GroupKFold, StratifiedKFold
 
 import gpubp
 from gpubp import folds
-from gpubp.cli import main
 from gpubp.errors import ConfigError, DataError, ShapeError
 
+from .commands import Capture, here, run, trained  # noqa: F401
 from .helpers import covering, same_bits, samples
 
 # eager shows a network with rows 256 samples at once, in float32
@@ -256,34 +256,23 @@ def test_folds_that_do_not_belong_together_are_refused() -> None:
                 gpubp.train_many(design, train, held_out, engine=engine, **common)  # type: ignore[arg-type]
 
 
-def test_inspect_compares_settings_over_folds_and_seeds(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.chdir(tmp_path)
+def test_inspect_compares_settings_over_folds_and_seeds(capsys: Capture) -> None:
     common = {"widths": "3,5,4", "loss": "cross_entropy", "steps": 9, "engine": "eager"}
     design = [{"lr": lr, "fold": fold, "seed": 0} for lr in (0.001, 0.1) for fold in range(3)]
     train, held_out = data().folds(3)
     gpubp.train_many(design, train, held_out, run_dir="run", **common)  # type: ignore[arg-type]
     gpubp.train_many(design, train, run_dir="blind", **common)  # type: ignore[arg-type]
-    assert main(["inspect", "run", "--json"]) == 0
-    assert [each["networks"] for each in json.loads(capsys.readouterr().out)["settings"]] == [3, 3]
-    assert main(["inspect", "blind", "--json"]) == 0
-    assert json.loads(capsys.readouterr().out)["settings"] == []
+    assert [each["networks"] for each in json.loads(run("inspect run --json", capsys))["settings"]] == [3, 3]
+    assert json.loads(run("inspect blind --json", capsys))["settings"] == []
 
 
-def test_the_command_line_trains_every_setting_on_every_fold_and_compares_the_settings(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    common = ["train", "--data", "iris", "--engine", "eager", "--tensorboard", "false", "--run-dir"]
-    assert main([*common, "run", "--epochs", "3", "--networks", "4", "--folds", "3", "--lr", "0.001..0.1"]) == 0
-    assert main(["resume", "run", "--epochs", "4"]) == 0
+def test_the_command_line_trains_every_setting_on_every_fold_and_compares_the_settings(capsys: Capture) -> None:
+    trained("--data iris --epochs 3 --networks 4 --folds 3 --lr 0.001..0.1 --run-dir run", capsys)
+    run("resume run --epochs 4", capsys)
     rows = parquet.read_table("run/results.parquet").to_pylist()
     assert [(row["id"], row["fold"]) for row in rows] == [(setting, fold) for setting in range(4) for fold in range(3)]
     assert len({row["lr"] for row in rows}) == 4
-    capsys.readouterr()
-    assert main(["inspect", "run", "--top", "9", "--json"]) == 0
-    found = json.loads(capsys.readouterr().out)["settings"]
+    found = json.loads(run("inspect run --top 9 --json", capsys))["settings"]
     assert [each["networks"] for each in found] == [3] * 4
     best = found[0]
     losses = np.array([row["validation_loss"] for row in rows if row["lr"] == best["lr"]])
@@ -292,5 +281,5 @@ def test_the_command_line_trains_every_setting_on_every_fold_and_compares_the_se
     prepared = gpubp.load_data("iris", folds=3)
     again = gpubp.resume("run", prepared.training, prepared.validation)
     assert again.table.to_pylist() == rows
-    for wrong in (["--folds", "1"], ["--folds", "3", "--validation", "0.2"], ["--folds", "151"]):
-        assert main([*common, "wrong", "--epochs", "1", *wrong]) == 1
+    for wrong in ("--folds 1", "--folds 3 --validation 0.2", "--folds 151"):
+        run(f"train --data iris --epochs 1 {wrong}", capsys, 1)

@@ -20,6 +20,7 @@ from gpubp import arrow, free, npz, tables, text
 from gpubp.cli import main
 from gpubp.curves import FILE as CURVES
 
+from .commands import Capture, here  # noqa: F401
 from .files import status
 from .short_runs import APART
 from .watch import ROOM, watched
@@ -30,7 +31,7 @@ NAMES = ("preparation.json", "config.yaml", "design.parquet", "report.html", "ch
 SLOW = [pytest.param(name, marks=pytest.mark.slow) for name in NAMES]
 
 
-def said(capsys: pytest.CaptureFixture[str], folder: Path, *arguments: str) -> tuple[int, str]:
+def said(capsys: Capture, folder: Path, *arguments: str) -> tuple[int, str]:
     """How a command ends that takes little memory, and what it says last."""
     with watched(folder):
         found = status([*arguments])
@@ -44,19 +45,12 @@ def header(shape: tuple[int, ...]) -> bytes:
     return stream.getvalue()
 
 
-@pytest.fixture(autouse=True)
-def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-
-
 @pytest.mark.parametrize(
     ("name", "head"),
     [("inputs", header((1 << 25, 2))), pytest.param("inputs.npy", b"", marks=pytest.mark.slow)],
     ids=["an array", "no array"],
 )
-def test_a_second_array_of_a_name_is_not_read(
-    name: str, head: bytes, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_second_array_of_a_name_is_not_read(name: str, head: bytes, tmp_path: Path, capsys: Capture) -> None:
     """NumPy itself reads `inputs` where there is `inputs.npy` too, of which alone the header was looked at."""
     with zipfile.ZipFile("a.npz", "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive:
         archive.writestr("inputs.npy", header((8, 2)) + bytes(128))
@@ -77,7 +71,7 @@ def test_an_array_without_the_suffix_is_the_one_whose_header_is_checked(tmp_path
 
 
 def test_an_archive_of_very_many_files_a_long_header_and_rare_packing_are_refused(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(npz, "MEMBERS", 1_000)
     with zipfile.ZipFile("many.npz", "w") as archive:
@@ -101,7 +95,7 @@ def test_an_archive_of_very_many_files_a_long_header_and_rare_packing_are_refuse
 
 @pytest.mark.parametrize("first", ["", "\r\n\n", '"two\nlines",', '"a""b\n,",'])
 def test_a_text_file_of_very_many_columns_is_refused_before_it_is_parsed(
-    first: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    first: str, tmp_path: Path, capsys: Capture
 ) -> None:
     Path("a.csv").write_text(first + "," * 300_000 + "y\n" + "1," * 300_000 + "1\n")
     found, error = said(capsys, tmp_path, "train", "--data", "a.csv", "--target", "y", *SHORT)
@@ -118,7 +112,7 @@ def test_the_columns_of_a_text_file_are_counted_as_arrow_does(content: str, coun
 
 
 def test_a_parquet_file_of_long_texts_is_refused_before_they_are_unpacked(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     table = pyarrow.table({"a": ["x" * 50_000_000], "y": [1]})
     with parquet.ParquetWriter("a.parquet", table.schema, compression="zstd", write_statistics=False) as writer:
@@ -177,9 +171,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.parametrize("name", ["x.csv", "x.npz", "x.parquet", "x.onnx", "x.yaml"])
-def test_a_sparse_file_larger_than_memory_is_refused_by_its_size(
-    name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_sparse_file_larger_than_memory_is_refused_by_its_size(name: str, tmp_path: Path, capsys: Capture) -> None:
     Path(name).touch()
     os.truncate(name, HUGE)
     for flag in ("--data", "--design", "--config"):
@@ -192,12 +184,9 @@ def test_a_sparse_file_larger_than_memory_is_refused_by_its_size(
     assert (found, error[:7]) == (1, "error: ")
 
 
-@pytest.mark.parametrize(
-    "name",
-    ["checkpoint/manifest.json", "history.jsonl", "results.parquet", CURVES, *SLOW],
-)
+@pytest.mark.parametrize("name", ["checkpoint/manifest.json", "history.jsonl", "results.parquet", CURVES, *SLOW])
 def test_a_run_with_a_sparse_file_larger_than_memory_ends_in_a_sentence_or_as_asked(
-    name: str, trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    name: str, trained: Path, tmp_path: Path, capsys: Capture
 ) -> None:
     shutil.copytree(trained, tmp_path, dirs_exist_ok=True)
     for command in ("inspect run", "predict run --data a.csv", "replay run --network 1", "report run", "resume run"):
@@ -209,7 +198,7 @@ def test_a_run_with_a_sparse_file_larger_than_memory_ends_in_a_sentence_or_as_as
             assert "manifest.json cannot be read: it holds 537 GB, for which 17.2 TB of memory may be needed" in error
 
 
-def test_memory_that_ends_is_a_sentence(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_memory_that_ends_is_a_sentence(capsys: Capture, monkeypatch: pytest.MonkeyPatch) -> None:
     def ends(*_: object) -> None:
         raise MemoryError
 

@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
+import polars as pl
 import pyarrow as pa
 import pyarrow.csv
 import pytest
@@ -158,36 +160,16 @@ def test_a_prepared_network_moves_is_copied_and_learns_like_any_module(tmp_path:
     assert module_inputs(module, raw)[1, 1:4].tolist() == [0, 0, 0], "a text that training did not have"
 
 
-class Frame:
-    """What pandas and polars have in common: columns, a choice of them, and Arrow's stream."""
-
-    def __init__(self, table: pa.Table) -> None:
-        self.table, self.columns = table, table.column_names
-
-    def __getitem__(self, names: list[str]) -> Frame:
-        return Frame(self.table.select(names))
-
-    def __arrow_c_stream__(self, requested: object = None) -> object:
-        return self.table.__arrow_c_stream__(requested)
-
-
-class Indexed(Frame):
-    """As pandas gives an index that is no range."""
-
-    def __getitem__(self, names: list[str]) -> Frame:
-        return Frame(self.table.select(names).append_column("__index_level_0__", pa.array(range(SAMPLES))))
-
-
 def rows_of(raw: dict[str, list[Any]]) -> list[list[Any]]:
     return [list(row) for row in zip(*raw.values())]
 
 
 KINDS: dict[str, Callable[[dict[str, list[Any]], Path], Any]] = {
-    "frame": lambda raw, _: Frame(pa.table(raw)),
-    "frame with more columns in another order": lambda raw, _: Frame(
-        pa.table({"when": pa.array([0] * SAMPLES, pa.timestamp("s")), **dict(reversed(raw.items()))})
+    "polars": lambda raw, _: pl.DataFrame(raw),
+    "frame with more columns in another order": lambda raw, _: pl.DataFrame(
+        {"when": np.zeros(SAMPLES, "datetime64[ms]"), **dict(reversed(raw.items()))}
     ),
-    "frame with an index": lambda raw, _: Indexed(pa.table(raw)),
+    "pandas with an index that is no range": lambda raw, _: pd.DataFrame(raw, index=7 * np.arange(SAMPLES)),
     "columns as numpy has them": lambda raw, _: {
         name: np.array([np.nan if value is None else value for value in values], object if name == "colour" else None)
         for name, values in raw.items()

@@ -22,6 +22,8 @@ from gpubp.line import line, shown
 from gpubp.reporters.tensorboard import _cell
 from gpubp.tables import write_csv
 
+from .test_tensorboard import points, text
+
 ESCAPE = "\x1b[31m\u202e\u3164"  # a colour, the other direction, and a letter that nobody sees
 COLUMNS = ["[/b]a|b*_c_<i>", f"{ESCAPE}red :star:"]
 TARGET = "=cmd|' /C calc'!A0"
@@ -91,11 +93,9 @@ def texts(found: object) -> Iterator[str]:
 
 
 def test_tensorboard_shows_names_and_not_what_markdown_makes_of_them(ran: str) -> None:
-    events = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
-    found = events.EventAccumulator(f"{RUN}/tensorboard").Reload()
-    text = found.Tensors("configuration")[0].tensor_proto.string_val[0].decode()
+    found = text(points(Path(RUN, "tensorboard")), "configuration")
     markdown = pytest.importorskip("markdown")
-    page = markdown.markdown(text, extensions=["markdown.extensions.tables"])
+    page = markdown.markdown(found, extensions=["markdown.extensions.tables"])
     for name in (*COLUMNS, TARGET, *CLASSES):
         assert line(name).replace("<", "&lt;").replace(">", "&gt;") in page.replace("&gt;", ">").replace(">", "&gt;")
     assert not {"<em>", "<i>", "<h1>", "<a "} & set(page.split())

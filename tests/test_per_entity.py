@@ -18,7 +18,7 @@ from gpubp.cli import main
 from gpubp.errors import ConfigError, DataError
 from gpubp.preparation import Preparation
 
-from .commands import Capture, columns, here, run, trained  # noqa: F401
+from .commands import Capture, columns, error, here, run, trained  # noqa: F401
 from .helpers import covering, same_bits
 
 SHOPS = {"north": (40, 3.0, 100.0), "south": (25, -2.0, 0.0), "east": (61, 0.5, -7.0), "tiny": (2, 0.0, 0.0)}
@@ -302,8 +302,7 @@ def test_divisions_that_cannot_be_are_refused(arguments: str, told: str, capsys:
     write(*SHOPS)
     Path("lost.csv").write_text("shop,price,sold\na,1,2\n,2,3\nb,3,5\nb,4,8\n")
     given = "" if "--data" in arguments else "--data sales.csv --target sold"
-    assert main(f"train {given} {arguments} --steps 1 --engine eager --run-dir made".split()) == 1
-    assert told in capsys.readouterr().err
+    assert told in error(f"train {given} {arguments} --steps 1 --engine eager --run-dir made", capsys)
     assert not Path("made").exists()
 
 

@@ -18,7 +18,6 @@ from benchmarks import proofs
 from benchmarks.precision import rounded
 from gpubp import checkpoint
 from gpubp.ambient import HOME
-from gpubp.cli import main
 from gpubp.design import Design
 from gpubp.engines import choose, cpu, cuda
 from gpubp.engines.key import Key
@@ -28,6 +27,7 @@ from gpubp.recipe import PRECISIONS
 from gpubp.state import TrainState
 from gpubp.verify.subject import scaled_down
 
+from .commands import Capture, error
 from .helpers import compiled, differences, population, samples, train  # noqa: F401
 from .playing import H100, Player, WrongError, machine, playing
 from .test_gpu import Broken, wrote
@@ -192,10 +192,9 @@ def test_older_checkpoints_are_exact(tmp_path: Path) -> None:
             assert (saved.config.precision, saved.state.recipe.precision) == ("exact", "exact")
 
 
-def test_the_command_line_names_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    words = ["train", "--data", "wine", "--networks", "2", "--epochs", "1", "--precision", "tf32", "--device", "cpu"]
-    assert main([*words, "--run-dir", str(tmp_path)]) == 1
-    assert "no CPU reproduces: it cannot be had with networks on cpu" in capsys.readouterr().err
+def test_the_command_line_names_it(tmp_path: Path, capsys: Capture) -> None:
+    flags = f"--data wine --networks 2 --epochs 1 --precision tf32 --device cpu --run-dir {tmp_path}"
+    assert "no CPU reproduces: it cannot be had with networks on cpu" in error(f"train {flags}", capsys)
 
 
 def test_the_proofs_on_a_device_tell_the_precisions_apart(monkeypatch: pytest.MonkeyPatch) -> None:

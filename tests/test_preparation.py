@@ -120,16 +120,8 @@ def test_whole_numbers_are_numbers_if_the_loss_says_so() -> None:
         ({"y": ["a", "a"]}, "hinge", "classes a in the training part; loss 'hinge' needs two"),
         ({"y": ["a", "b"]}, "mean_squared_error", "column 'y' holds text, this loss needs numbers"),
         ({"y": [1, 2], "z": [1, 2]}, "cross_entropy", "targets y, z: loss 'cross_entropy' needs one column of classes"),
-        (
-            {"y": ["a", None]},
-            "cross_entropy",
-            "column 'y' lacks 1 of 2 values, the first in sample 1; targets are not",
-        ),
-        (
-            {"y": [np.nan, 1]},
-            "huber",
-            "column 'y' lacks 1 of 2 values, the first in sample 0; targets are not imputed",
-        ),
+        ({"y": ["a", None]}, "cross_entropy", "column 'y' lacks 1 of 2 values, the first in sample 1; targets are not"),
+        ({"y": [np.nan, 1]}, "huber", "column 'y' lacks 1 of 2 values, the first in sample 0; targets are not imputed"),
         ({"y": [np.inf, 1]}, "huber", "column 'y' holds inf in sample 0, one of 1; finite numbers expected"),
         ({"y": [-np.inf, 1]}, "hinge", "column 'y' holds -inf in sample 0, one of 1; finite numbers expected"),
     ],

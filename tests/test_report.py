@@ -23,7 +23,7 @@ from gpubp.errors import CheckpointError
 from gpubp.pages import figures, predictions
 from gpubp.studies import Study
 
-from .commands import Capture
+from .commands import Capture, error
 from .reports import Reported, data_of, many, page_of, reported  # noqa: F401
 from .short_runs import Crash
 
@@ -253,8 +253,7 @@ def test_results_of_before_a_resume_are_not_shown(reported: Reported, tmp_path: 
 
 
 def test_a_run_without_anything_is_refused(tmp_path: Path, capsys: Capture) -> None:
-    assert main(["report", str(tmp_path)]) == 1
-    assert "error: " in capsys.readouterr().err
+    assert "error: " in error(f"report {tmp_path}", capsys)
     assert not (tmp_path / "report.html").exists()
 
 
@@ -262,8 +261,7 @@ def test_a_page_replaces_a_page_and_nothing_else(reported: Reported, tmp_path: P
     folder, page = reported("single")
     mine = tmp_path / "mine.html"
     mine.write_text("<!doctype html>my own")
-    assert main(["report", str(folder), "--out", str(mine)]) == 1
-    assert "is no page of gpubp; name a new file" in capsys.readouterr().err
+    assert "is no page of gpubp; name a new file" in error(f"report {folder} --out {mine}", capsys)
     assert mine.read_text() == "<!doctype html>my own"
     for flag in ("--output", "--out"):
         assert main(["report", str(folder), flag, str(tmp_path / "page.html")]) == 0

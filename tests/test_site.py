@@ -14,6 +14,8 @@ from gpubp import tutorial
 from gpubp.cli import COMMANDS, main, parser
 from made import MARK, PARTS, commands, docstrings, figures, pictures, rules, sources
 
+from .commands import Capture, here  # noqa: F401
+
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = {
     path.relative_to(ROOT).as_posix(): path.read_text(encoding="utf-8")
@@ -33,7 +35,6 @@ LENGTH = re.compile(r"\b(epochs|max_iter)(=|\": )\d{2,}\b")
 @pytest.mark.parametrize("name", [pytest.param(name, marks=[pytest.mark.slow] * (name in SLOW)) for name in BLOCKS])
 def test_the_python_of_a_page_runs(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """For three epochs."""
-    monkeypatch.chdir(tmp_path)
     if name != COMPILES:
         monkeypatch.setenv("CXX", "none")
     exec(compile(LENGTH.sub(r"\1\g<2>3", BLOCKS[name]), name, "exec"), {})
@@ -41,9 +42,8 @@ def test_the_python_of_a_page_runs(name: str, tmp_path: Path, monkeypatch: pytes
 
 
 def test_the_commands_of_the_tour_run_one_after_the_other(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture
 ) -> None:
-    monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("CXX", "none")
     blocks = re.findall(r"^```sh\n(.*?)^```", PAGES["docs/tour.md"], re.M | re.S)
     lines = [line for block in blocks for line in block.splitlines() if line.startswith("gpubp ")]

@@ -7,11 +7,9 @@ from typing import Any
 
 import numpy as np
 import onnxruntime
+import pandas as pd
 import pytest
 import torch
-
-pytest.importorskip("sklearn")
-
 from sklearn.datasets import load_diabetes, load_iris
 
 import gpubp
@@ -62,8 +60,7 @@ def test_the_model_of_an_estimator_and_its_files_say_what_it_says(name: str, tmp
 
 
 def test_columns_have_the_names_of_the_fit() -> None:
-    frames = pytest.importorskip("pandas")
-    frame = frames.DataFrame(FLOWERS, columns=["y", "y_", "b", "a"])
+    frame = pd.DataFrame(FLOWERS, columns=["y", "y_", "b", "a"])
     model = PopulationClassifier(2, (4,), epochs=1, engine="eager", random_state=0).fit(frame, NAMES).model_
     assert [each.name for each in model.preparation.columns] == ["y", "y_", "b", "a"]
     assert model.predict(frame[["a", "b", "y_", "y"]]).tolist() == model.predict(FLOWERS).tolist()
@@ -75,10 +72,9 @@ UNUSUAL = [3, 0, 1, 2], [0.5, 1.5, 2.5, 3.5], ["3", "0", "1", "2"], [("b", 2), (
 
 @pytest.mark.parametrize("names", UNUSUAL, ids=repr)
 def test_a_frame_is_known_again_by_names_that_are_no_texts(names: list[Any]) -> None:
-    frames = pytest.importorskip("pandas")
     several = isinstance(names[0], tuple)
-    columns = frames.MultiIndex.from_tuples(names) if several else names
-    frame = frames.DataFrame(FLOWERS, columns=columns, index=range(1, 151))
+    columns = pd.MultiIndex.from_tuples(names) if several else names
+    frame = pd.DataFrame(FLOWERS, columns=columns, index=range(1, 151))
     fitted = PopulationClassifier(1, (4,), epochs=1, engine="eager", random_state=0).fit(frame, NAMES)
     wanted = fitted.predict(frame).tolist()
     assert [each.name for each in fitted.model_.preparation.columns] == [*map(str, names)]

@@ -7,9 +7,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-
-pytest.importorskip("sklearn")
-
 from sklearn.datasets import load_iris
 from sklearn.exceptions import ConvergenceWarning, NotFittedError
 
@@ -61,18 +58,8 @@ def test_samples_and_weights_that_cannot_be_written_to_are_taken() -> None:
         torch.set_warn_always(before)
 
 
-SIZES = [
-    (4.5,),
-    (4, "a"),
-    (None,),
-    (True,),
-    (0,),
-    [[[4]]],
-    np.array([[[4]]]),
-    [(4,), (0,)],
-    [(4,), "a"],
-    [[4, 3], [None]],
-]
+SIZES = [(4.5,), (4, "a"), (None,), (True,), (0,), [[[4]]], np.array([[[4]]]), [(4,), (0,)], [(4,), "a"],
+         [[4, 3], [None]]]  # fmt: skip
 
 
 @pytest.mark.parametrize("sizes", SIZES, ids=repr)

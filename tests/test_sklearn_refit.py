@@ -7,9 +7,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-
-pytest.importorskip("sklearn")
-
 from sklearn.base import clone
 from sklearn.datasets import load_iris
 

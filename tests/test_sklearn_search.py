@@ -5,10 +5,7 @@ from contextlib import nullcontext
 
 import numpy as np
 import pytest
-
-pytest.importorskip("sklearn")
-
-from scipy.stats import uniform
+from scipy.stats import loguniform, uniform
 from sklearn import config_context, model_selection, neural_network
 from sklearn.base import BaseEstimator, TransformerMixin
 from sklearn.datasets import load_breast_cancer, load_diabetes, load_digits, load_iris, load_wine
@@ -115,8 +112,7 @@ def test_folds_that_lack_one_of_very_many_classes_are_encoded_apart():
 
 
 def test_settings_are_drawn_scored_and_split_as_in_scikit_learn():
-    scipy_stats = pytest.importorskip("scipy.stats")
-    given = MLPClassifier((4,), **SMALL), {"learning_rate_init": scipy_stats.loguniform(1e-3, 1e-1)}
+    given = MLPClassifier((4,), **SMALL), {"learning_rate_init": loguniform(1e-3, 1e-1)}
     how = {"scoring": ["accuracy", "neg_log_loss"], "refit": "neg_log_loss", "cv": GroupKFold(2)}
     groups = np.arange(150) // 5 % 7
     ours = PopulationSearchCV(*given, n_iter=3, random_state=1, **how).fit(FLOWERS, SPECIES, groups=groups)
@@ -192,10 +188,7 @@ def test_a_search_of_scikit_learn_becomes_ours_by_its_name(theirs):
         ({}, "param_grid or param_distributions, one of them, expected"),
         ({"param_grid": {"alpha": [1.0]}, "param_distributions": {"alpha": [1.0]}}, "one of them, expected"),
         ({"param_grid": {"alpha": [1.0]}, "halving": True}, "halving True: None or a dict of parameters expected"),
-        (
-            {"param_grid": {"alpha": [1.0]}, "halving": {"fctor": 2}},
-            "halving: 'fctor' is unknown; did you mean",
-        ),
+        ({"param_grid": {"alpha": [1.0]}, "halving": {"fctor": 2}}, "halving: 'fctor' is unknown; did you mean"),
     ],
 )
 def test_a_search_that_says_too_little_or_too_much_is_refused(given, told):

@@ -1,10 +1,9 @@
 """What PopulationSearchCV trains together, with the results of one fit after the other, and what it trains alone."""
 
 import numpy as np
+import pandas as pd
+import polars as pl
 import pytest
-
-pytest.importorskip("sklearn")
-
 from sklearn.datasets import load_iris
 from sklearn.dummy import DummyClassifier
 from sklearn.exceptions import FitFailedWarning
@@ -26,9 +25,9 @@ FORMS = {
     "a tuple": lambda rows: tuple(rows.tolist()),
     "a range": lambda rows: range(rows[0], rows[-1] + 1, rows[1] - rows[0]),
     "a slice": lambda rows: slice(rows[0], rows[-1] + 1, rows[1] - rows[0]),
-    "a series": lambda rows: pytest.importorskip("pandas").Series(rows, index=rows[::-1]),
-    "an index": lambda rows: pytest.importorskip("pandas").Index(rows),
-    "a mask of polars": lambda rows: pytest.importorskip("polars").Series(np.isin(np.arange(150), rows)),
+    "a series": lambda rows: pd.Series(rows, index=rows[::-1]),
+    "an index": lambda rows: pd.Index(rows),
+    "a mask of polars": lambda rows: pl.Series(np.isin(np.arange(150), rows)),
     "rows from the end": lambda rows: rows - 150,
 }
 

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from sklearn.datasets import load_diabetes, load_digits
 
 from gpubp import bundled
 from gpubp.errors import ConfigError
@@ -22,8 +23,6 @@ from .files import refused
 
 @pytest.mark.parametrize("name", SOURCES)
 def test_every_source_is_ready_for_its_loss(name: str) -> None:
-    if name not in ("tutorial", "xor", "spirals"):
-        pytest.importorskip("sklearn")
     data = load(name)
     assert data.name == name
     assert data.loss == SOURCES[name].loss
@@ -48,20 +47,18 @@ def test_the_smallest_sources_never_change() -> None:
 
 
 def test_digits_are_divided_by_16() -> None:
-    datasets = pytest.importorskip("sklearn.datasets")
-    raw = datasets.load_digits()
+    raw = load_digits()
     data = load("digits", validation=0).training
     assert torch.equal(data.inputs, torch.from_numpy(raw.data / 16))
     assert data.targets.tolist() == raw.target.tolist()
 
 
 def test_diabetes_has_targets_of_variance_one_that_decode_to_the_raw_ones() -> None:
-    datasets = pytest.importorskip("sklearn.datasets")
     data = load("diabetes", validation=0)
     torch.testing.assert_close(data.training.targets.var(0, correction=0), torch.ones(1, dtype=torch.float64))
     assert data.preparation.columns[0].name == "age"
     assert 48 < data.preparation.columns[0].offset < 49  # years, not what scikit-learn makes of them
-    raw = datasets.load_diabetes().target
+    raw = load_diabetes().target
     np.testing.assert_allclose(data.preparation.decode(data.training.targets)[:, 0], raw, rtol=1e-12)
     assert load("diabetes", loss="huber").preparation.target_columns[0].factor > 50
     assert load("diabetes", loss="poisson").training.targets.min() >= 25
@@ -81,32 +78,30 @@ def test_bundled_data_do_not_wait_for_scikit_learn() -> None:
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout == "False\n"
 
 
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Of scikit-learn's files, without any; an import of it finds one column."""
+    monkeypatch.setattr(bundled, "find_spec", lambda name: SimpleNamespace(submodule_search_locations=[str(tmp_path)]))
+    monkeypatch.setattr(bundled, "_imported", lambda name: {"asked": np.array([name])})
+    found = tmp_path / "datasets" / "data"
+    found.mkdir(parents=True)
+    return found
+
+
 @pytest.mark.parametrize(
     "text",
     [None, "", "5.1,3.5,1.4,0.2,0\n" * 150, "1,4,setosa\n1,2,3,4,0\n", "150,4,setosa\n" + "1,2,3,4,0\n" * 149,
      "150,4,setosa\n" + "1,2,3,4,1\n" * 150, "150,4,setosa\n" + "1,2,3,long,0\n" * 150],
     ids=["no file", "nothing", "no header", "another table", "a row too few", "another class", "no numbers"],
 )  # fmt: skip
-def test_scikit_learn_is_imported_if_its_files_differ(
-    text: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    folder = tmp_path / "datasets" / "data"
-    folder.mkdir(parents=True)
+def test_scikit_learn_is_imported_if_its_files_differ(text: str | None, folder: Path) -> None:
     if text is not None:
         (folder / "iris.csv").write_text(text)
-    monkeypatch.setattr(bundled, "find_spec", lambda name: SimpleNamespace(submodule_search_locations=[str(tmp_path)]))
-    monkeypatch.setattr(bundled, "_imported", lambda name: {"asked": np.array([name])})
     assert list(bundled.columns("iris")) == ["asked"]
 
 
-def test_scikit_learn_is_imported_if_numbers_of_targets_and_inputs_differ(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    folder = tmp_path / "datasets" / "data"
-    folder.mkdir(parents=True)
+def test_scikit_learn_is_imported_if_numbers_of_targets_and_inputs_differ(folder: Path) -> None:
     np.savetxt(folder / "diabetes_data_raw.csv.gz", np.ones((442, 10)))
-    monkeypatch.setattr(bundled, "find_spec", lambda name: SimpleNamespace(submodule_search_locations=[str(tmp_path)]))
-    monkeypatch.setattr(bundled, "_imported", lambda name: {"asked": np.array([name])})
     for targets, columns in ((442, 11), (441, 1)):
         np.savetxt(folder / "diabetes_target.csv.gz", np.ones(targets))
         assert len(bundled.columns("diabetes")) == columns

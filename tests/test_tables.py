@@ -97,11 +97,7 @@ REFUSED: list[tuple[str | bytes, Any, str]] = [  # a .csv, its targets, and what
     ("x,x\n1,2\n", "x", "2 columns are called 'x'"),
     (",x\n1,2\n", "x", "column 0 has no name; where it is a saved index, save without the index"),
     (b"x,y\n1,caf\xe9", "y", "line 2 holds bytes that are not utf-8 (unexpected end of data); give its --encoding"),
-    (
-        "day,y\n2020-01-31,1\n",
-        "y",
-        "column 'day' holds dates; --dates NAME reads them as days, --drop day leaves",
-    ),
+    ("day,y\n2020-01-31,1\n", "y", "column 'day' holds dates; --dates NAME reads them as days, --drop day leaves"),
     ("x,y\n1,a\n,b\nNA,a\n", "y", f"column 'x' lacks 2 of 3 {ADVICE}"),
     ("x,y\nred,a\n,b\n", "y", f"column 'x' lacks 1 of 2 {ADVICE}"),
 ]
@@ -201,6 +197,8 @@ def test_a_pickle_called_npz_is_refused_and_nothing_is_executed(write: Write, tm
     with refused("a.npz is not an .npz archive, as numpy.savez writes it"):
         read(path)
     assert not (tmp_path / "executed").exists()
+    pickle.loads(path.read_bytes()).close()
+    assert (tmp_path / "executed").exists(), "it would have shown"
 
 
 @pytest.mark.parametrize(

@@ -20,7 +20,6 @@ from gpubp.search import SuccessiveHalving
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")
-    pytest.importorskip("tensorboard", reason="tensorboard is not installed")
     from tensorboard.backend.event_processing.event_file_loader import EventFileLoader
     from tensorboard.plugins.hparams import metadata as hparams
     from tensorboard.util.tensor_util import make_ndarray

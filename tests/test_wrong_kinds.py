@@ -15,6 +15,8 @@ import gpubp
 from gpubp import search
 from gpubp.errors import ConfigError, GpubpError, ShapeError, SpecError
 
+from .commands import here  # noqa: F401
+
 WRONG = (
     None, "x", "", b"x", [], {}, (), set(), [None], [[1, 2], [3, 4]], object(), lambda: 1, float("nan"), -1, True, 1j,
     10**400, np.array(["a"]), np.float32(3), np.int8(3), torch.tensor(3), torch.zeros(2, 3, 4), range(0),
@@ -66,10 +68,8 @@ CALLS: dict[str, tuple[Callable[..., Any], dict[str, Any]]] = {
 
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("name", CALLS)
-def test_an_argument_of_any_kind_is_taken_or_refused(
-    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.chdir(tmp_path)  # a run directory may be called x
+def test_an_argument_of_any_kind_is_taken_or_refused(name: str) -> None:
+    """A run directory may be called x."""
     call, given = CALLS[name]
     call(**given)
     for argument in given:
@@ -91,9 +91,8 @@ def test_an_argument_of_any_kind_is_taken_or_refused(
     ],
 )
 def test_what_people_try_first_is_refused_with_advice(
-    call: Callable[[], Any], error: type[GpubpError], sentence: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    call: Callable[[], Any], error: type[GpubpError], sentence: str
 ) -> None:
-    monkeypatch.chdir(tmp_path)
     gpubp.train(POPULATION, DATA, CONFIG, run_dir="run", engine="eager")
     with pytest.raises(error, match=sentence):
         call()

@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..errors import CheckpointError, ConfigError
+from ..errors import CheckpointError
 from ..flags import COUNT, TEXT
 from ..line import counted, line, quoted
 from .parser import Parser, run_parser
@@ -38,8 +38,6 @@ def run(settings: dict[str, Any]) -> int:
     from .printing import console, print_json
 
     folder, top = Path(settings["run"]), settings["top"]
-    if top < 1:
-        raise ConfigError(f"--top {top}: a whole number of 1 or more expected")
     rows = results(folder, early=True)
     study, damage = studies.Study(rows), _damage(folder)
     by = [] if settings["by"] is None else settings["by"].split(",")

@@ -16,22 +16,14 @@ from ..text import Reading
 
 def load_data(settings: dict[str, Any]) -> sources.Prepared:
     """The data of the settings of `train`, ready for training."""
+    names = ("loss", "scale", "impute", "validation", "seed", "scale_targets", "task", "min_samples", "folds", "group",
+             "bootstrap")  # fmt: skip
     return sources.load(
         settings["data"],
         target=_listed(settings["target"]) or None,
-        loss=settings["loss"],
-        scale=settings["scale"],
-        impute=settings["impute"],
-        validation=settings["validation"],
-        seed=settings["seed"],
-        scale_targets=settings["scale_targets"],
-        task=settings["task"],
         reading=_reading(settings),
         per=_listed(settings["per"]),
-        min_samples=settings["min_samples"],
-        folds=settings["folds"],
-        group=settings["group"],
-        bootstrap=settings["bootstrap"],
+        **{name: settings[name] for name in names},
     )
 
 

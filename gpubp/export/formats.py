@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
@@ -46,10 +45,8 @@ def format_of(path: Path, to: str | None) -> str:
     )
 
 
-def write(members: Members, path: str | os.PathLike[str], to: str | None = None) -> Path:
-    """Write the networks to a file, which is there whole or not at all. Raises DataError if it cannot be written."""
-    target = files.path("path", path)
-    chosen = FORMATS[format_of(target, to)]
-    with files.written(target, DataError):
-        chosen.write(members, target)
-    return target
+def write(members: Members, path: Path, name: str) -> None:
+    """Write the networks to a file of the format `name`, which is there whole or not at all. Raises DataError if it
+    cannot be written."""
+    with files.written(path, DataError):
+        FORMATS[name].write(members, path)

@@ -8,22 +8,22 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
+import pyarrow as pa
 from torch import Tensor
 
 from .. import activations, losses
 from ..columns import Column, tensors
 from ..entities import told
 from ..errors import ConfigError, SpecError
+from ..line import counted
 from ..losses import LOSSES
 from ..preparation import Label, Preparation
 from ..spec import NetworkSpec
-
-if TYPE_CHECKING:
-    import pyarrow as pa
+from ..tables import listed
 
 Array = npt.NDArray[Any]
 
@@ -156,14 +156,15 @@ class Members:
         own = [part if len(part) == 1 else part[whose if alike else self.position] for part in parts]
         return Scaling(*(part.numpy() for part in own))
 
-    def of(self, group: Group, values: Array) -> Array:
-        """The rows of `values` (1 or K, width) for the members of a group: (width,), or (k, 1, width)."""
-        own: Array = values[0] if len(values) == 1 else values[group.place.numpy()][:, None]
-        return own
+    def scaling_of(self, group: Group) -> Scaling | None:
+        """That of the members of a group: (width,), or (k, 1, width)."""
+        if self.scaling is None:
+            return None
+        place = group.place.numpy()
+        return Scaling(*(each[0] if len(each) == 1 else each[place][:, None] for each in self.scaling))
 
     @property
     def about(self) -> str:
         """In a few words, without names from data."""
         widths = dict.fromkeys("-".join(map(str, each.spec.widths)) for each in self.groups)
-        some = ", ".join([*widths][:3]) + (f" and {len(widths) - 3} more" if len(widths) > 3 else "")
-        return f"{len(self):,} network{'s' * (len(self) > 1)} of {some}"
+        return f"{counted(len(self), 'network')} of {listed(widths, 3)}"

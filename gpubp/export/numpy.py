@@ -229,10 +229,10 @@ def _group(members: Members, at: int, group: Group) -> str:
         arrays[f"{name}_{at}"] = _array(values[0] if single and values.ndim == 3 else values)
         return f"{name}_{at}"
 
-    lines, scaling, link = ["out = inputs"], members.scaling, group.link
+    lines, scaling, link = ["out = inputs"], members.scaling_of(group), group.link
     if scaling is not None:
-        offset, factor = (members.of(group, each) for each in scaling[:2])
-        lines = [f"out = ((inputs - {keep('offset', offset)}) / {keep('factor', factor)}).astype(DTYPE)"]
+        offset, factor = keep("offset", scaling.offset), keep("factor", scaling.factor)
+        lines = [f"out = ((inputs - {offset}) / {factor}).astype(DTYPE)"]
     for layer, ((weight, bias), name) in enumerate(zip(group.layers(), map(str, group.spec.activations)), 1):
         net = f"out @ {keep(f'weight_{layer}', weight)}"
         net += "" if bias is None else f" + {keep(f'bias_{layer}', bias)}"
@@ -242,8 +242,8 @@ def _group(members: Members, at: int, group: Group) -> str:
     if members.task == "binary":
         lines.append("out = np.concatenate((1 - out, out), -1)")
     if scaling is not None and members.task == "numbers":
-        offset, factor = (members.of(group, each) for each in scaling[2:])
-        lines.append(f"out = out * {keep('target_factor', factor)} + {keep('target_offset', offset)}")
+        factor, offset = (keep(name, getattr(scaling, name)) for name in ("target_factor", "target_offset"))
+        lines.append(f"out = out * {factor} + {offset}")
     about = f"{len(group.place):,} network{'s' * (not single)} of {'-'.join(map(str, group.spec.widths))}"
     lines.append(f"return {'out[None]' if single else 'out'}")
     numbers = "".join(f"{name} = {text}\n" for name, text in arrays.items())

@@ -124,11 +124,10 @@ def _prepared(graph: Graph, members: Members) -> tuple[list[Any], str]:
 def _said(graph: Graph, members: Members, group: Group, given: str, suffix: str) -> str:
     """What the networks of a group say (k, M, O), or one alone (M, O), float64, in the units of the targets. suffix: of
     the names of its tensors."""
-    alone, scaling, net = len(members) == 1, members.scaling, given
+    alone, scaling, net = len(members) == 1, members.scaling_of(group), given
     graph.single = members.dtype == np.float32
     if scaling is not None:
-        offset, factor = (members.of(group, each) for each in scaling[:2])
-        net = _scaled(graph, given, ("Sub", offset), ("Div", factor))
+        net = _scaled(graph, given, ("Sub", scaling.offset), ("Div", scaling.factor))
         net = graph.cast(net, members.dtype, f"{INPUTS}{suffix}")
     for (weight, bias), function in zip(
         group.layers(), group.functions(FUNCTIONS, "gpubp.export.onnx_graph.FUNCTIONS")
@@ -143,8 +142,7 @@ def _said(graph: Graph, members: Members, group: Group, given: str, suffix: str)
     graph.single = False
     out = LINKS[group.link](graph, graph.cast(net, np.float64, f"{OUTS}{suffix}"))
     if scaling is not None and members.task == "numbers":
-        offset, factor = (members.of(group, each) for each in scaling[2:])
-        out = _scaled(graph, out, ("Mul", factor), ("Add", offset))
+        out = _scaled(graph, out, ("Mul", scaling.target_factor), ("Add", scaling.target_offset))
     if members.task == "binary":
         out = graph.add("Concat", graph.add("Sub", graph.number(1), out), out, axis=-1)
     return out
@@ -162,7 +160,7 @@ def _answers(graph: Graph, members: Members, said: Sequence[str]) -> list[Any]:
     """The graph's outputs."""
     from onnx import TensorProto, helper
 
-    one = len(members) == 1
+    one, width = len(members) == 1, members.groups[0].spec.widths[-1]
     each = said[0] if len(said) == 1 else graph.add("Concat", *said, axis=0)
     mean = each if one else graph.add("ReduceMean", each, graph.keep([0]), keepdims=0)
     flat = members.task == "sign" or (members.task == "numbers" and members.flat)
@@ -173,10 +171,7 @@ def _answers(graph: Graph, members: Members, said: Sequence[str]) -> list[Any]:
             graph.add("Squeeze", values, graph.keep([-1]), name=name)
         else:
             graph.add("Identity", values, name=name)
-        shape: list[str | int | None] = (
-            ["M"] if flat else ["M", len(members.classes) or members.groups[0].spec.widths[-1]]
-        )
-        return helper.make_tensor_value_info(name, TensorProto.DOUBLE, shape)
+        return _output(name, *([] if flat else [len(members.classes) or width]))
 
     outputs = [output(name, mean)]
     if not one:
@@ -184,7 +179,9 @@ def _answers(graph: Graph, members: Members, said: Sequence[str]) -> list[Any]:
         square = graph.add("ReduceMean", graph.add("Mul", gap, gap), graph.keep([0]), keepdims=0)
         outputs.append(output("std", graph.add("Sqrt", square)))
         if members.logits:
-            outputs += _entropies(graph, members, each, mean)
+            _entropies(graph, bool(members.classes), each, mean)
+            shape = [] if members.classes else [width]
+            outputs += [_output(name, *shape) for name in ("entropy", "mutual_information")]
     if members.classes:
         if members.task == "sign":
             number = graph.cast(graph.add("Greater", name, graph.number(0)), np.int64)
@@ -197,18 +194,19 @@ def _answers(graph: Graph, members: Members, said: Sequence[str]) -> list[Any]:
     return outputs
 
 
-def _entropies(graph: Graph, members: Members, each: str, mean: str) -> list[Any]:
-    """The outputs entropy and mutual_information, those of Ensemble, of the networks' probabilities (K, M, O) and their
-    mean."""
+def _output(name: str, *shape: int) -> Any:
+    """An output of the graph, (M, *shape) in float64."""
     from onnx import TensorProto, helper
 
-    total, own = (_entropy(graph, chances, bool(members.classes)) for chances in (mean, each))
+    return helper.make_tensor_value_info(name, TensorProto.DOUBLE, ["M", *shape])
+
+
+def _entropies(graph: Graph, classes: bool, each: str, mean: str) -> None:
+    """entropy and mutual_information, those of Ensemble, of the networks' probabilities (K, M, O) and their mean."""
+    total, own = (_entropy(graph, chances, classes) for chances in (mean, each))
     gap = graph.add("Sub", total, graph.add("ReduceMean", own, graph.keep([0]), keepdims=0))
     graph.add("Identity", total, name="entropy")
     graph.add("Max", gap, graph.number(0), name="mutual_information")  # rounding may give less
-    shape: list[str | int] = ["M"] if members.classes else ["M", members.groups[0].spec.widths[-1]]
-    names = ("entropy", "mutual_information")
-    return [helper.make_tensor_value_info(name, TensorProto.DOUBLE, shape) for name in names]
 
 
 def _entropy(graph: Graph, chances: str, classes: bool) -> str:

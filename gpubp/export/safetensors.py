@@ -14,7 +14,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import torch
+from pyarrow import parquet
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
@@ -30,9 +32,6 @@ FORMAT, VERSION = "gpubp networks", 1
 
 def write(members: Members, path: Path) -> None:
     """Write a .safetensors file. Raises OSError."""
-    import pyarrow as pa
-    from pyarrow import parquet
-
     tensors = {"rows": torch.tensor(members.rows), "position": members.position}
     for at, each in enumerate(members.groups):
         parts = {"params": each.params.detach(), "ids": each.ids, "place": each.place}

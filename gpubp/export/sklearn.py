@@ -120,10 +120,9 @@ def _numbers(members: Members, group: Group, at: int) -> tuple[list[Array], list
         np.zeros(weight.shape[2], weight.dtype) if bias is None else bias[at, 0].copy()
         for weight, bias in group.layers()
     ]
-    scaling = members.scaling
+    scaling = members.scaling_of(group)
     if members.task == "numbers" and scaling is not None:
-        offset, factor = (members.of(group, each) for each in scaling[2:])
-        offset, factor = (each if each.ndim == 1 else each[at, 0] for each in (offset, factor))
+        offset, factor = (each if each.ndim == 1 else each[at, 0] for each in scaling[2:])
         if (offset != 0).any() or (factor != 1).any():
             coefs, intercepts = ([each.astype(float) for each in part] for part in (coefs, intercepts))
             coefs[-1], intercepts[-1] = coefs[-1] * factor, intercepts[-1] * factor + offset

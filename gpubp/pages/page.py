@@ -32,13 +32,11 @@ FRAME = """<!doctype html>
 """
 
 
-def page(
-    title: str, body: str, *, styles: Sequence[str] = (), scripts: Sequence[str] = (), policy: str = POLICY
-) -> str:
+def page(title: str, body: str, *, styles: Sequence[str] = (), scripts: Sequence[str] = ()) -> str:
     """The page. `body` is HTML, what it quotes already escaped; `styles` and `scripts` are text of ours."""
     return FRAME.format(
         version=__version__,
-        policy=policy,
+        policy=POLICY,
         title=html.escape(line(title)),
         style="\n".join([text("page.css"), *styles]),
         body=body,

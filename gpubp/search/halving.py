@@ -96,8 +96,7 @@ class SuccessiveHalving(Method):
         for begins in range(rung + 1):
             best = order[(alive & (self.begins == begins))[order]]
             whose = self.entity[best]
-            many = whose.bincount()
-            place = torch.arange(len(best)) - (many.cumsum(0) - many)[whose]
+            place = torch.arange(len(best)) - torch.searchsorted(whose, whose)  # among those of its entity
             stops[best[place >= self.left(begins, rung)[whose]]] = True
         for run in runs:
             run.stop(stops[self.setting[run.rows]])

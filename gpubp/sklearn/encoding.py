@@ -18,7 +18,7 @@ from sklearn.utils.multiclass import check_classification_targets, type_of_targe
 from sklearn.utils.validation import column_or_1d
 from torch import Tensor
 
-from ..arrays import Array, whole
+from ..arrays import Array, count, whole
 from ..columns import Column
 from ..preparation import Preparation
 
@@ -167,10 +167,7 @@ def tensor(name: str, values: Array, dtype: torch.dtype) -> Tensor:
 def equal(batch: Any, samples: int) -> int:
     """A batch of at most `batch`, of which as many make an epoch, of equal size up to what rounding leaves. Raises
     ValueError unless it is a whole number of 1 or more."""
-    most = whole(batch)
-    if most is None or most < 1:
-        raise ValueError(f"batch_size {batch!r}: a whole number of 1 or more expected")
-    return -(-samples // -(-samples // most))
+    return -(-samples // -(-samples // count("batch_size", batch)))
 
 
 def layers(sizes: Any) -> tuple[int, ...]:

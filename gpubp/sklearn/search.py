@@ -94,9 +94,9 @@ class PopulationSearchCV(BaseSearchCV):  # type: ignore[misc]
             )
         if self.halving is None:
             if not sampled:
-                return _Grid(*given, **common)
-            number = 10 if self.n_iter is None else self.n_iter
-            return _Random(*given, n_iter=number, random_state=self.random_state, **common)
+                return _together(GridSearchCV)(*given, **common)
+            common |= {"n_iter": 10 if self.n_iter is None else self.n_iter, "random_state": self.random_state}
+            return _together(RandomizedSearchCV)(*given, **common)
         if not isinstance(self.halving, Mapping):
             raise ValueError(f"halving {self.halving!r}: None or a dict of parameters expected")
         for name in self.halving:
@@ -104,8 +104,9 @@ class PopulationSearchCV(BaseSearchCV):  # type: ignore[misc]
                 raise ValueError(unknown("halving:", name, HALVING))
         common |= {"random_state": self.random_state, **self.halving}
         if not sampled:
-            return _HalvingGrid(*given, **common)
-        return _HalvingRandom(*given, n_candidates="exhaust" if self.n_iter is None else self.n_iter, **common)
+            return _together(HalvingGridSearchCV)(*given, **common)
+        common["n_candidates"] = "exhaust" if self.n_iter is None else self.n_iter
+        return _together(HalvingRandomSearchCV)(*given, **common)
 
 
 class _Together:
@@ -143,24 +144,9 @@ class _Folds:
         return self.folds
 
 
-class _Grid(_Together, GridSearchCV):  # type: ignore[misc]
-    pass
-
-
-class _Random(_Together, RandomizedSearchCV):  # type: ignore[misc]
-    pass
-
-
-class _HalvingGrid(_Together, HalvingGridSearchCV):  # type: ignore[misc]
-    pass
-
-
-class _HalvingRandom(_Together, HalvingRandomSearchCV):  # type: ignore[misc]
-    pass
-
-
-for _search in (_Grid, _Random, _HalvingGrid, _HalvingRandom):
-    _search.__name__ = PopulationSearchCV.__name__  # which errors name
+def _together(kind: type[BaseSearchCV]) -> type[Any]:
+    """A search of scikit-learn's whose estimator is Ahead, and which errors call PopulationSearchCV."""
+    return type(PopulationSearchCV.__name__, (_Together, kind), {})
 
 
 def _times(seconds: list[float], folds: int) -> dict[str, Any]:
