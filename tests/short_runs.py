@@ -135,6 +135,11 @@ class Stop(gpubp.Reporter):
             os.kill(os.getpid(), self.number)
 
 
+def hears(**what: Callable[[Any], object]) -> gpubp.Reporter:
+    """A reporter that is these functions, by the names of what it is told."""
+    return type("Hears", (gpubp.Reporter,), {name: staticmethod(each) for name, each in what.items()})()
+
+
 class Slow(gpubp.Reporter):
     """Leaves time to be killed in."""
 

@@ -29,6 +29,7 @@ from gpubp.stored import Source
 from .clusters import LACKS, LONG, PLAIN, STORE, At, check_same, interrupt, interrupted, kill, slow, trained, watch
 from .commands import run
 from .helpers import same_bits
+from .short_runs import hears
 
 pytest.importorskip("ray")
 pytestmark = pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning")
@@ -83,19 +84,16 @@ def test_a_population_trains_in_shards_too(
             raise CheckpointError("the storage is away")
         return push(storage, folder, *more)
 
-    class Listening(gpubp.Reporter):
-        def progress(self, progress: Any) -> None:
-            told.append(progress.steps)
-            notes.extend(progress.notes)
+    def progress(progress: Any) -> None:
+        told.append(progress.steps)
+        notes.extend(progress.notes)
 
-        def looked(self, snapshot: Any) -> None:
-            norms.append(len(snapshot.gradient_norms(3)))
-
+    listening = hears(progress=progress, looked=lambda snapshot: norms.append(len(snapshot.gradient_norms(3))))
     (tmp_path / "file").touch()
     with pytest.raises(CheckpointError, match=r"^file://.*/file/run/shards/driver cannot be written"):
         cluster.train(*given, run_dir=f"file://{tmp_path}/file/run", shards=2, checkpoint_minutes=0)
     monkeypatch.setattr(Storage, "push", failing)  # of the driver
-    more: dict[str, Any] = {"shards": 2, "checkpoint_minutes": 0, "reporters": [Listening()]}
+    more: dict[str, Any] = {"shards": 2, "checkpoint_minutes": 0, "reporters": [listening]}
     found = cluster.train(*given, run_dir=f"file://{tmp_path}/run", **more)
     assert notes[0] == "the storage is away; it is retried as long as training continues"
     check_same(gpubp.train(*given), found)

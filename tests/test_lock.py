@@ -20,7 +20,7 @@ from gpubp import gpus, lock, machine
 from gpubp.errors import CheckpointError, ConfigError
 from gpubp.reporters.console import ConsoleReporter
 
-from .short_runs import COUNT, Crash, fail, finishes_as, held_out, run, same, sealed, training, with_notes
+from .short_runs import COUNT, Crash, fail, finishes_as, hears, held_out, run, same, sealed, training, with_notes
 
 pytestmark = pytest.mark.usefixtures("short_calls")
 
@@ -83,12 +83,11 @@ def test_force_takes_the_lock_of_a_dead_process(folder: Path, whole: gpubp.Resul
 
 
 def test_a_run_that_is_being_trained_cannot_be_resumed_from_within(tmp_path: Path) -> None:
-    class Second(gpubp.Reporter):
-        def evaluated(self, record: Any) -> None:
-            with pytest.raises(CheckpointError, match=f"is in use by process {os.getpid()} on"):
-                gpubp.resume(tmp_path / "run", training(), held_out())
+    def second(record: Any) -> None:
+        with pytest.raises(CheckpointError, match=f"is in use by process {os.getpid()} on"):
+            gpubp.resume(tmp_path / "run", training(), held_out())
 
-    run(tmp_path / "run", [Second()], epochs=2)
+    run(tmp_path / "run", [hears(evaluated=second)], epochs=2)
     assert gpubp.resume(tmp_path / "run", training(), held_out(), epochs=2).interrupted is None
 
 
@@ -180,15 +179,14 @@ def test_a_reason_of_several_lines_is_one_line_of_a_comment(folder: Path, capsys
 
 @pytest.mark.parametrize("another", [True, False], ids=["another took its place", "removed"])
 def test_a_run_that_is_removed_while_it_trains_writes_no_more(another: bool, tmp_path: Path) -> None:
-    class Remove(gpubp.Reporter):
-        def evaluated(self, record: Any) -> None:
-            if record["round"] == 2:
-                shutil.rmtree(tmp_path / "run")
-                if another:
-                    with pytest.raises(RuntimeError, match="crashed"):
-                        run(tmp_path / "run", [Crash(2)])
+    def remove(record: Any) -> None:
+        if record["round"] == 2:
+            shutil.rmtree(tmp_path / "run")
+            if another:
+                with pytest.raises(RuntimeError, match="crashed"):
+                    run(tmp_path / "run", [Crash(2)])
 
-    result = run(tmp_path / "run", [Remove()], epochs=8)
+    result = run(tmp_path / "run", [hears(evaluated=remove)], epochs=8)
     assert result.unsaved
     assert "no longer belongs to this process: the run was removed, or another process took it" in result.unsaved
     same(result, run(epochs=8))

@@ -14,6 +14,7 @@ from gpubp.config import TrainConfig
 from gpubp.state import Status, TrainState
 
 from .helpers import population, same_bits, samples
+from .short_runs import hears
 
 SPEC = gpubp.NetworkSpec((3, 6, 2), "tanh")
 STEP, LEAST = 0.002, 1  # seconds of a step of the machine below
@@ -110,21 +111,16 @@ def train(monkeypatch: pytest.MonkeyPatch, *reporters: Any, **settings: Any) -> 
         return gpubp.train(population(SPEC, 3), data, config, validation, reporters=reporters), taken
 
 
-class Hears(gpubp.Reporter):
-    def evaluated(self, record: Any) -> None: ...
-
-
-class Counts(gpubp.Reporter):
-    def progress(self, progress: Any) -> None: ...
+HEARS = hears(evaluated=lambda record: None)
 
 
 def test_rounds_without_an_audience_cut_no_call_and_change_no_bit(monkeypatch: pytest.MonkeyPatch) -> None:
     alone, few = train(monkeypatch)
     assert few == [1, 1, 1, 4, 16, 64, 256, 57]
     assert [(record["step"], record["round"]) for record in alone.history] == [(400, 1)]
-    assert len(train(monkeypatch, Counts())[0].history) == 1
+    assert len(train(monkeypatch, hears(progress=lambda progress: None))[0].history) == 1
     held_out = gpubp.Dataset(*samples(SPEC, 10, seed=4))
-    looks: Sequence[tuple[Any, ...]] = ((Hears(),), {"validation": held_out}, {"evaluate_every": 4})
+    looks: Sequence[tuple[Any, ...]] = ((HEARS,), {"validation": held_out}, {"evaluate_every": 4})
     for each in looks:
         looked, many = train(monkeypatch, *each) if isinstance(each, tuple) else train(monkeypatch, **each)
         assert len(looked.history) == 100
@@ -154,10 +150,10 @@ def test_between_two_evaluations_no_clock_of_a_network_is_read(monkeypatch: pyte
             away.clear()
         look(self)
 
-    expected, _ = train(monkeypatch, Hears(), lr=[0.01, 1e308, 0.02])
+    expected, _ = train(monkeypatch, HEARS, lr=[0.01, 1e308, 0.02])
     monkeypatch.setattr(placement.Home, "run", stale)
     monkeypatch.setattr(placement.Home, "look", home)
-    found, _ = train(monkeypatch, Hears(), lr=[0.01, 1e308, 0.02])
+    found, _ = train(monkeypatch, HEARS, lr=[0.01, 1e308, 0.02])
     assert same_bits(found.population.params, expected.population.params)
     assert found.status_names == expected.status_names == ["finished", "diverged", "finished"]
     assert found.network_steps == expected.network_steps

@@ -15,11 +15,11 @@ from gpubp import checkpoint, gpus, placement
 from gpubp import shard as shards
 from gpubp.engines import ENGINES, Choice, eager
 from gpubp.errors import CheckpointError
-from gpubp.reporters.snapshot import Snapshot
 from gpubp.state import TrainState
 
 from .helpers import population, same_bits, samples
 from .recorder import recorded
+from .short_runs import hears
 
 SPEC = gpubp.NetworkSpec((3, 6, 2), "tanh")
 COUNT, STEPS = 7, 12
@@ -85,18 +85,15 @@ def test_memory_without_room_to_gather_networks_changes_no_bit(monkeypatch: pyte
 
 @pytest.mark.parametrize("shares", [1, 2, 3])
 def test_gradients_of_networks_shared_over_devices_are_those_of_the_same_networks(shares: int) -> None:
-    class Norms(gpubp.Reporter):
-        def __init__(self) -> None:
-            self.found: list[torch.Tensor] = []
+    def norms(device: Any = None) -> list[list[torch.Tensor]]:
+        found: list[list[torch.Tensor]] = []
+        looks = hears(looked=lambda snapshot: found.append([snapshot.gradient_norms(most) for most in (COUNT, 2)]))
+        train(device, reporters=[looks])
+        return found
 
-        def looked(self, snapshot: Snapshot) -> None:
-            self.found += [snapshot.gradient_norms(COUNT), snapshot.gradient_norms(2)]
-
-    alone, shared = Norms(), Norms()
-    train(reporters=[alone])
-    train(["cpu"] * shares, reporters=[shared])
-    assert [len(each) for each in shared.found[:2]] == [COUNT, 2]
-    assert all(map(same_bits, alone.found[::2], shared.found[::2]))
+    shared = norms(["cpu"] * shares)
+    assert [len(each) for each in shared[0]] == [COUNT, 2]
+    assert all(same_bits(mine, theirs) for (mine, _), (theirs, _) in zip(norms(), shared, strict=True))
 
 
 def test_every_share_trains_on_a_separate_thread(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -21,7 +21,7 @@ from gpubp.errors import CheckpointError, ConfigError
 from gpubp.reporters.results_file import read_results
 
 from .helpers import same_bits
-from .short_runs import APART, Stop, calls_of_three_steps, stopped
+from .short_runs import APART, Stop, calls_of_three_steps, hears, stopped
 from .test_design import FOLDS, data, rows, train
 
 USED = (0, 1, 4, 7, 8)  # of two kinds: one has patience, one diverges, one starts otherwise
@@ -87,15 +87,9 @@ def test_rows_may_come_from_a_generator_one_by_one(slots: int, whole: gpubp.Resu
             asked.append(number)
             yield row
 
-    class Watch(gpubp.Reporter):
-        def start(self, start: Any) -> None:
-            begun.append(start)
-
-        def progress(self, progress: Any) -> None:
-            seen.append((len(asked), progress))
-
     begun, seen = list[Any](), list[tuple[int, Any]]()
-    result = train(stream(), slots=slots, reporters=[Watch()])
+    watch = hears(start=begun.append, progress=lambda progress: seen.append((len(asked), progress)))
+    result = train(stream(), slots=slots, reporters=[watch])
     same(result, whole)
     if slots == 3:
         assert [(each.steps, each.networks) for each in begun] == [(0, 3)]

@@ -24,6 +24,7 @@ from gpubp.making import Maker
 from gpubp.reporters.results_file import read_results
 
 from .helpers import covering
+from .short_runs import hears
 from .test_design import data
 
 COMMON = {"loss": "cross_entropy", "steps": 1, "engine": "eager", "optimizer": "sgd", "lr": 0.1, "batch_size": 8}
@@ -107,12 +108,11 @@ def test_a_run_that_ended_for_lack_of_memory_resumes_with_fewer_networks_at_once
     folder, free = tmp_path / "run", [FREE]
     monkeypatch.setattr("gpubp.free.available", lambda device: free[0])
 
-    class Scarce(gpubp.Reporter):
-        def progress(self, progress: Any) -> None:
-            free[0] = 1 << 20
+    def scarce(progress: Any) -> None:
+        free[0] = 1 << 20
 
     with pytest.raises(OutOfMemoryError) as caught:
-        train(LATER, slots=slots, run_dir=folder, reporters=[Scarce()])
+        train(LATER, slots=slots, run_dir=folder, reporters=[hears(progress=scarce)])
     assert 0 < caught.value.result.waiting < len(LATER)  # type: ignore[attr-defined]
     free[0] = FREE
     same(gpubp.resume(folder, data()), whole)

@@ -26,6 +26,7 @@ from gpubp.run import Run, Sets
 from gpubp.state import TrainState
 
 from .helpers import covering, same_bits
+from .short_runs import Crash, hears
 from .test_design import data
 from .test_queue import both
 
@@ -178,12 +179,11 @@ def test_a_stream_of_other_rows_or_fewer_is_refused_and_one_that_has_ended_is_no
 def test_a_run_that_is_moved_keeps_its_networks(whole: gpubp.Result, tmp_path: Path) -> None:
     folder, elsewhere, moved = tmp_path / "run", tmp_path / "elsewhere", []
 
-    class Move(gpubp.Reporter):
-        def evaluated(self, record: dict[str, Any]) -> None:
-            if not moved and (folder / "ended" / "0.rows").exists():
-                moved.append(folder.rename(elsewhere))
+    def move(record: Any) -> None:
+        if not moved and (folder / "ended" / "0.rows").exists():
+            moved.append(folder.rename(elsewhere))
 
-    result = train(ALIKE, slots=4, run_dir=folder, checkpoint_minutes=0.0, reporters=[Move()])
+    result = train(ALIKE, slots=4, run_dir=folder, checkpoint_minutes=0.0, reporters=[hears(evaluated=move)])
     assert moved
     assert result.unsaved is not None
     assert repr(result.table.to_pydict()) == repr(whole.table.to_pydict())
@@ -206,13 +206,8 @@ def test_inspect_shows_the_networks_that_have_left_a_run_that_was_killed(
     folder = tmp_path / "run"
     rows = [{**row, "epochs": 1 + 2 * (n % 3), "init": "orthogonal" if n % 2 else None} for n, row in enumerate(ALIKE)]
 
-    class Crash(gpubp.Reporter):
-        def evaluated(self, record: dict[str, Any]) -> None:
-            if record["round"] == 6:
-                raise RuntimeError("crashed")
-
     with pytest.raises(RuntimeError, match="crashed"):
-        train(rows, slots=4, run_dir=folder, checkpoint_minutes=0.0, reporters=[Crash()])
+        train(rows, slots=4, run_dir=folder, checkpoint_minutes=0.0, reporters=[Crash(6)])
     assert main(["inspect", str(folder), "--json", "--top", "12"]) == 0
     out, err = capsys.readouterr()
     assert f"{folder} has not ended: these are the networks that have left their slots" in err
@@ -231,13 +226,12 @@ def test_inspect_shows_the_networks_that_have_left_a_run_that_was_killed(
 def test_records_that_are_gone_are_named(tmp_path: Path) -> None:
     folder = tmp_path / "run"
 
-    class Remove(gpubp.Reporter):
-        def evaluated(self, record: dict[str, Any]) -> None:
-            if (folder / "ended" / "0.rows").exists():
-                shutil.rmtree(folder)
+    def remove(record: Any) -> None:
+        if (folder / "ended" / "0.rows").exists():
+            shutil.rmtree(folder)
 
     with pytest.raises(CheckpointError, match=r"0\.rows, of networks that have ended, cannot be read: No such file"):
-        train(ALIKE, slots=4, run_dir=folder, checkpoint_minutes=0.0, reporters=[Remove()])
+        train(ALIKE, slots=4, run_dir=folder, checkpoint_minutes=0.0, reporters=[hears(evaluated=remove)])
 
 
 def anonymous() -> int:

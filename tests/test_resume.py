@@ -15,7 +15,7 @@ from gpubp import checkpoint
 from gpubp import run as running
 from gpubp.errors import CheckpointError, ConfigError
 
-from .short_runs import COUNT, Crash, Slow, Stop, finishes_as, held_out, killed, run, same, stopped, training
+from .short_runs import COUNT, Crash, Slow, Stop, finishes_as, hears, held_out, killed, run, same, stopped, training
 
 pytestmark = pytest.mark.usefixtures("short_calls")
 
@@ -114,16 +114,6 @@ def test_other_data_are_refused(data: Any, validation: Any, which: str, folder: 
         gpubp.resume(folder, data, validation)
 
 
-class Notes(gpubp.Reporter):
-    """Keeps what a person should know."""
-
-    def __init__(self) -> None:
-        self.told: list[str] = []
-
-    def progress(self, progress: Any) -> None:
-        self.told += progress.notes
-
-
 def full(*given: Any) -> None:
     raise CheckpointError("the disk is full")
 
@@ -133,7 +123,8 @@ def test_a_checkpoint_that_cannot_be_written_ends_no_training(
     works: list[int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """works: at which evaluations, of six, a checkpoint can be written; the last one is written after the sixth too."""
-    proper, notes = checkpoint.save, Notes()
+    proper, told = checkpoint.save, list[str]()
+    notes = hears(progress=lambda progress: told.extend(progress.notes))
 
     def save(*given: Any) -> None:
         (proper if given[-1]["number"] in (0, *works) else full)(*given)
@@ -145,8 +136,8 @@ def test_a_checkpoint_that_cannot_be_written_ends_no_training(
     same(result, whole)
     again = "the disk is full; training continues, and it is retried every 0 minutes"
     worked = f"{tmp_path / 'run'}: a checkpoint could be written again"
-    assert notes.told == {2: [again, worked, again], 1: [again], 5: [again, worked], 0: [again]}[min(works, default=0)]
-    assert result.notes == notes.told
+    assert told == {2: [again, worked, again], 1: [again], 5: [again, worked], 0: [again]}[min(works, default=0)]
+    assert result.notes == told
     assert result.unsaved == (None if 6 in works else "the disk is full")
     finishes_as(whole, tmp_path / "run")
 

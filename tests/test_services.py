@@ -19,6 +19,7 @@ from gpubp.reporters import service
 from gpubp.reporters.service import Service
 
 from .helpers import same_bits
+from .short_runs import Crash
 
 DATA = gpubp.Dataset([[0.0], [1.0]], [[0.0], [1.0]])
 Point = tuple[Mapping[str, float], int]
@@ -54,12 +55,6 @@ class Fake(Service):
         self.runs[self.run]["good"] = good
 
 
-class Killed(gpubp.Reporter):
-    def evaluated(self, record: Any) -> None:
-        if record["round"] == 7:
-            raise RuntimeError("killed")
-
-
 def train(*reporters: gpubp.Reporter, steps: int = 10, **more: Any) -> gpubp.Result:
     population = gpubp.Population.create(gpubp.NetworkSpec((1, 3, 1)), 5)
     config = gpubp.TrainConfig(lr=torch.logspace(-3, -1, 5), steps=steps, evaluate_every=1)
@@ -71,8 +66,8 @@ def test_a_killed_and_resumed_run_is_one_run_of_the_service_with_every_point_onc
 ) -> None:
     monkeypatch.setattr(service, "CURVES", (16, 8))
     runs: dict[str, Any] = {}
-    with pytest.raises(RuntimeError, match="killed"):
-        train(Fake(runs), Killed(), run_dir=tmp_path / "run", checkpoint_minutes=1.0)
+    with pytest.raises(RuntimeError, match="crashed"):
+        train(Fake(runs), Crash(7), run_dir=tmp_path / "run", checkpoint_minutes=1.0)
     assert [step for step, _ in runs["run 0"]["points"]][-1] >= 6, "beyond the checkpoint, that before the first step"
     assert runs["run 0"]["good"] is False
     result = gpubp.resume(tmp_path / "run", DATA, DATA, steps=60, reporters=[Fake(runs)])

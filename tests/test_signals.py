@@ -16,7 +16,7 @@ from gpubp.cli import main
 from gpubp.commands import outcome, settings
 
 from .helpers import population, samples
-from .short_runs import APART, CPU, Stop
+from .short_runs import APART, CPU, Stop, hears
 
 SPEC = gpubp.NetworkSpec((3, 6, 2), "tanh")
 Capture = pytest.CaptureFixture[str]
@@ -136,11 +136,8 @@ def test_a_signal_near_the_end_is_delivered_when_all_is_done(
 def test_in_another_thread_signals_stay_the_main_threads() -> None:
     seen: list[Any] = []
 
-    class Look(gpubp.Reporter):
-        def progress(self, progress: Any) -> None:
-            seen.append(signal.getsignal(signal.SIGINT))
-
-    thread = threading.Thread(target=lambda: seen.append(train(Look()).interrupted))
+    look = hears(progress=lambda progress: seen.append(signal.getsignal(signal.SIGINT)))
+    thread = threading.Thread(target=lambda: seen.append(train(look).interrupted))
     thread.start()
     thread.join()
     assert seen[-1] is None
