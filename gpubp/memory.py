@@ -74,14 +74,9 @@ def fit(spec: NetworkSpec, recipe: Recipe, itemsize: int, device: torch.device, 
 
 
 def plan(
-    shapes: Sequence[tuple[NetworkSpec, Recipe, int, int]],
-    given: bool,
-    room: int | None,
-    data: Sequence[Dataset] = (),
-    waits: bool = False,
-    workspace: int | None = None,
-    files: bool = False,
-) -> str:
+    shapes: Sequence[tuple[NetworkSpec, Recipe, int, int]], given: bool, room: int | None, data: Sequence[Dataset] = (),
+    waits: bool = False, workspace: int | None = None, files: bool = False,
+) -> str:  # fmt: skip
     """A sentence on what the largest network of a run needs in host memory, all, and their data, and how many have
     room. given: whether somebody else has the networks, of which the run makes a copy; room: free bytes before the run
     made any, if known; waits: whether more networks wait for slots; workspace: bytes of activations and gradients, by
@@ -179,12 +174,7 @@ def explained(spec: NetworkSpec, recipe: Recipe, count: int, itemsize: int, devi
 
 
 def message(
-    spec: NetworkSpec,
-    recipe: Recipe,
-    count: int,
-    itemsize: int,
-    device: torch.device,
-    data: Sequence[Dataset] = (),
+    spec: NetworkSpec, recipe: Recipe, count: int, itemsize: int, device: torch.device, data: Sequence[Dataset] = ()
 ) -> str:
     """How much is needed, how much is free, and what to change."""
     room, gpu = free.available(device), device.type == "cuda"

@@ -26,7 +26,6 @@ from .playing import HEADER
 
 EXAMPLE = build.SOURCES / "example.h"
 EIGHT = Layout(vector=8, cols=4)
-SHARED = Samples(own=False, rows=False, inputs=False, weight=0, shuffle="none")
 ABOUT = """\
 // The program of the tutorial's network, lanes being 8 networks, as engines/program.py prints it, by which a person and
 // an editor read the sources of kernel/. A compiler is given such a text for each kernel; this one it never sees.
@@ -47,7 +46,7 @@ def example() -> str:
 
 def program(layout: Layout = EIGHT, order: str = "simultaneous") -> Program:
     recipe = tutorial.config(1, order).recipe(tutorial.SPEC)
-    return Program(Key(tutorial.SPEC, recipe, torch.float32, SHARED), layout)
+    return Program(Key(tutorial.SPEC, recipe, torch.float32, Samples()), layout)
 
 
 def checked(text: str, folder: Path) -> str:

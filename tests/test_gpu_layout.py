@@ -150,7 +150,7 @@ def test_a_wide_block_is_of_float32_and_a_batch_that_must_stay_whole_is() -> Non
     for own, expected in ((layered, {128}), (double, set())):
         plain = chip.in_shared_memory(own, H100)
         assert plain is not None
-        assert {each.layout.chunk for each in chip._wide_blocks(plain)} == expected
+        assert {each.layout.chunk for each in chip._wide_blocks(plain, H100)} == expected
 
 
 def test_wide_networks_do_not_fit_and_are_streamed_in_little_shared_memory() -> None:

@@ -92,8 +92,7 @@ def test_a_thread_is_begun_for_work_that_is_worth_it() -> None:
 
 def text(widths: tuple[int, ...], batch: int, layout: Layout) -> str:
     spec, config = gpubp.NetworkSpec(widths), gpubp.TrainConfig("adam", batch_size=batch, steps=1)
-    samples = Samples(own=False, rows=False, inputs=False, weight=0, shuffle="none")
-    return Program(Key(spec, config.recipe(spec), torch.float32, samples), layout).text
+    return Program(Key(spec, config.recipe(spec), torch.float32, Samples()), layout).text
 
 
 WIDE = Layout(Kind.CPU_OUTPUTS, 4)
