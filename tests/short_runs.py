@@ -186,6 +186,13 @@ def sealed(manifest: dict[str, Any]) -> str:
     return json.dumps(manifest | {"manifest_sha256": manifests.digest(manifest)})
 
 
+def forge(folder: Path, change: Callable[[dict[str, Any]], dict[str, Any]]) -> None:
+    """The manifest of the run in `folder` with other values, those that `change` makes of it, sealed."""
+    path = folder / "checkpoint" / "manifest.json"
+    content = json.loads(path.read_text())
+    path.write_text(sealed(content | change(content)))
+
+
 def with_entry(manifest: dict[str, Any], **changed: Any) -> dict[str, Any]:
     """A manifest with other values in the entry of its population."""
     (entry,) = manifest["populations"]

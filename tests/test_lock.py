@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import json
 import os
 import shutil
 import subprocess
@@ -20,7 +19,7 @@ from gpubp import gpus, lock, machine
 from gpubp.errors import CheckpointError, ConfigError
 from gpubp.reporters.console import ConsoleReporter
 
-from .short_runs import COUNT, Crash, fail, finishes_as, hears, held_out, run, same, sealed, training, with_notes
+from .short_runs import COUNT, Crash, fail, finishes_as, forge, hears, held_out, run, same, training, with_notes
 
 pytestmark = pytest.mark.usefixtures("short_calls")
 
@@ -169,9 +168,7 @@ def test_a_run_whose_checkpoint_is_a_link_to_anothers_is_refused(link: str, fold
 
 
 def test_a_reason_of_several_lines_is_one_line_of_a_comment(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    manifest = folder / "checkpoint" / "manifest.json"
-    content = json.loads(manifest.read_text())
-    manifest.write_text(sealed(with_notes(content, engine_reason="it says:\nseed: 99\x1b[2J\u2028[/red]")))
+    forge(folder, lambda manifest: with_notes(manifest, engine_reason="it says:\nseed: 99\x1b[2J\u2028[/red]"))
     result = gpubp.resume(folder, training(), held_out(), reporters=[ConsoleReporter()])
     assert result.engine_reason.splitlines() == [result.engine_reason]
     assert r"it says: seed: 99\x1b[2J [/red]" in capsys.readouterr().err

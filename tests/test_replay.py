@@ -24,7 +24,7 @@ from gpubp.initialise import initialise
 
 from .helpers import compiled, same_bits  # noqa: F401
 from .replays import COMMON, KINDS, RATES, Ran, exchanged_in_folds, resealed, same, streamed
-from .short_runs import COUNT, SPEC, Stop, calls_of_three_steps, config, held_out, networks, sealed, training
+from .short_runs import COUNT, SPEC, Stop, calls_of_three_steps, config, forge, held_out, networks, training
 
 SLOW = pytest.mark.slow
 
@@ -213,14 +213,12 @@ def test_a_note_of_a_search_that_is_none_is_refused_and_names_of_columns_are_pri
     table = result.table.append_column("a\x1b[2J\nb", pa.array([1])).replace_schema_metadata(None)
     parquet.write_table(table, folder / "results.parquet")
     assert r"results.parquet has a\x1b[2J b, which" in gpubp.replay(folder, 0, data=training()).text()
-    path = folder / "checkpoint" / "manifest.json"
-    path.with_name("manifest.previous.json").unlink()
-    manifest = json.loads(path.read_text())
+    (folder / "checkpoint" / "manifest.previous.json").unlink()
     for wrong in ("x", [{}]):
-        path.write_text(sealed(manifest | {"search": wrong}))
+        forge(folder, lambda _, note=wrong: {"search": note})
         with pytest.raises(CheckpointError, match=r"its search, .*, is none that a run has"):
             gpubp.replay(folder, 0, data=training())
-    path.write_text(sealed(manifest | {"search": {"method": []}}))
+    forge(folder, lambda _: {"search": {"method": []}})
     assert gpubp.replay(folder, 0, data=training()).same
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import json
 import pickle
 import shutil
 from collections.abc import Callable
@@ -28,7 +27,7 @@ from gpubp.stored import Source, rowless
 
 from .clusters import interrupted
 from .helpers import same_bits
-from .short_runs import held_out, in_shards, sealed, training
+from .short_runs import forge, held_out, in_shards, training
 
 SHARDS = 3
 ROWS = [{"lr": 10.0 ** -(row % 3), "optimizer": ("adam", "sgd")[row % 2], "seed": 9 - row} for row in range(10)]
@@ -129,13 +128,11 @@ def test_networks_are_copied_and_pickled_with_their_rows(apart: Path) -> None:
 def test_a_manifest_that_names_other_rows_is_refused(
     apart: Path, place: list[Any], change: Callable[[Any], Any], told: str
 ) -> None:
-    path = apart / "checkpoint" / "manifest.json"
-    manifest = json.loads(path.read_text())
-    held, *keys = manifest, "rows", *place
-    for key in keys[:-1]:
-        held = held[key]
-    held[keys[-1]] = change(held[keys[-1]])
-    path.write_text(sealed(manifest))
+    def changed(held: Any, key: Any, *keys: Any) -> Any:
+        held[key] = changed(held[key], *keys) if keys else change(held[key])
+        return held
+
+    forge(apart, lambda manifest: changed(manifest, "rows", *place))
     with pytest.raises(CheckpointError, match=told):
         gpubp.load(apart)
 
