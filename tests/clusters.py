@@ -18,7 +18,7 @@ from gpubp import cluster, gpus
 from gpubp.cluster.board import board
 from gpubp.cluster.shards import Job
 
-from .helpers import FAST, same_bits
+from .helpers import FAST, failing, same_bits
 
 ROOT = Path(__file__).resolve().parent.parent
 STORE = 80 << 20  # bytes, the least that Ray takes
@@ -130,8 +130,7 @@ def ancestor(process: int, generations: int) -> int:
     return process
 
 
-def interrupted(*given: Any) -> None:
-    raise KeyboardInterrupt
+interrupted = failing(KeyboardInterrupt)
 
 
 def interrupt() -> None:

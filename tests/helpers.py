@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import Any, TypeVar
 
 import pytest
 import torch
@@ -23,6 +23,7 @@ from gpubp.engines.layout import Kind, Layout
 from gpubp.errors import EngineError
 from gpubp.state import TrainState
 
+Given = TypeVar("Given")
 COUNTED = ("step", "status", "diverged_step")
 INTEGERS = {torch.float32: torch.int32, torch.float64: torch.int64}
 
@@ -46,6 +47,15 @@ def same_bits(one: Tensor, other: Tensor) -> bool:
         if kind is None
         else torch.equal(one.contiguous().view(kind), other.contiguous().view(kind))
     )
+
+
+def failing(error: BaseException | type[BaseException]) -> Callable[..., Any]:
+    """A function that raises `error` whatever it is given."""
+
+    def fail(*given: Any, **named: Any) -> Any:
+        raise error
+
+    return fail
 
 
 @contextmanager
@@ -174,12 +184,17 @@ def instructions(call: Callable[[], None]) -> int:
     return seen
 
 
-def needs_compiler() -> None:
-    """A named skip without a compiler."""
+def had(ask: Callable[[], Given]) -> Given:
+    """What `ask` returns; a named skip where this machine has not what it needs."""
     try:
-        build.vector_bytes()
+        return ask()
     except EngineError as error:
         pytest.skip(str(error))
+
+
+def needs_compiler() -> None:
+    """A named skip without a compiler."""
+    had(build.vector_bytes)
 
 
 @pytest.fixture(autouse=True, scope="module")

@@ -17,6 +17,7 @@ from gpubp import checkpoint, curves, gpus, loop
 from gpubp.cli import main
 
 from .commands import Capture, columns, here, run, trained  # noqa: F401
+from .helpers import failing
 from .short_runs import forge
 
 
@@ -210,8 +211,7 @@ def test_curves_are_not_drawn_into_a_linked_directory(capsys: Capture) -> None:
     assert not any(Path("mine").iterdir())
 
 
-def interrupted(*_: Any) -> None:
-    raise KeyboardInterrupt
+interrupted = failing(KeyboardInterrupt)
 
 
 def test_resume_moves_a_run_to_another_device_and_records_it(capsys: Capture, monkeypatch: pytest.MonkeyPatch) -> None:

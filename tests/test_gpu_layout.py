@@ -15,10 +15,10 @@ from gpubp.engines import build, chip, cuda, stream
 from gpubp.engines.key import Key, Samples
 from gpubp.engines.layout import Kind, Layout
 from gpubp.engines.program import Program
-from gpubp.errors import EngineError
 
 from .gpu_budgets import ON_CORES, WORKLOADS
 from .gpu_budgets import program as workload
+from .helpers import had
 from .playing import H100, HEADER
 
 PARTS = Layout(Kind.GPU_BLOCK, threads=8, teams=4)
@@ -220,10 +220,7 @@ BATCHES = range(1, 17)  # which leave every remainder of the 64 bytes to which w
      *(pytest.param(dtype, BATCHES, marks=pytest.mark.slow) for dtype in (torch.float32, torch.float64))],
 )  # fmt: skip
 def test_host_and_kernel_count_the_same_bytes(dtype: torch.dtype, batches: range, tmp_path: Path) -> None:
-    try:
-        command = build.compiler()
-    except EngineError as error:
-        pytest.skip(str(error))
+    command = had(build.compiler)
     source = tmp_path / "kernel.cpp"
     for batch in batches:
         optimizer = ("sgd", "adam")[batch % 3 == 0]

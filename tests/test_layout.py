@@ -15,6 +15,8 @@ from gpubp.engines.layout import REACH, SLICE, Kind, Layout, best, group_cost, l
 from gpubp.engines.program import Program
 from gpubp.errors import EngineError
 
+from .helpers import needs_compiler
+
 AVX512, AVX2, NEON = 64, 32, 16
 MEGABYTE = 1 << 20
 
@@ -108,10 +110,7 @@ LARGE = [
 @pytest.mark.parametrize(("widths", "batch", "layout"), LARGE)
 def test_a_kernel_whose_indices_overflow_does_not_compile(widths: tuple[int, ...], batch: int, layout: Layout) -> None:
     assert largest_index(widths, batch, 2, layout) > REACH
-    try:
-        build.vector_bytes()
-    except EngineError as error:
-        pytest.skip(str(error))
+    needs_compiler()
     with pytest.raises(EngineError, match="beyond the reach of an index"):
         build.library(text(widths, batch, layout) + '#include "cpu.h"\n')
 

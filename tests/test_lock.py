@@ -19,6 +19,7 @@ from gpubp import gpus, lock, machine
 from gpubp.errors import CheckpointError, ConfigError
 from gpubp.reporters.console import ConsoleReporter
 
+from .helpers import failing
 from .short_runs import COUNT, Crash, fail, finishes_as, forge, hears, held_out, run, same, training, with_notes
 
 pytestmark = pytest.mark.usefixtures("short_calls")
@@ -96,13 +97,10 @@ def test_without_file_locks_a_run_says_so(
 ) -> None:
     fcntl = pytest.importorskip("fcntl")
 
-    def unable(*_: Any) -> None:
-        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
-
     if lacking == "the system":
         monkeypatch.setitem(sys.modules, "fcntl", None)
     else:
-        monkeypatch.setattr(fcntl, "flock", unable)
+        monkeypatch.setattr(fcntl, "flock", failing(OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))))
     again = gpubp.resume(folder, training(), held_out())
     same(again, whole)
     (note,) = again.notes

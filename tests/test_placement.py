@@ -17,7 +17,7 @@ from gpubp.engines import ENGINES, Choice, eager
 from gpubp.errors import CheckpointError
 from gpubp.state import TrainState
 
-from .helpers import population, same_bits, samples
+from .helpers import failing, population, same_bits, samples
 from .recorder import recorded
 from .short_runs import hears
 
@@ -152,10 +152,7 @@ def test_the_first_checkpoint_is_written_during_the_first_calls_with_the_initial
 def test_a_first_checkpoint_that_cannot_be_written_ends_the_training_soon(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def full(*given: Any) -> None:
-        raise CheckpointError("no space left")
-
-    monkeypatch.setattr(checkpoint, "save", full)
+    monkeypatch.setattr(checkpoint, "save", failing(CheckpointError("no space left")))
     calls = []
     for device in (None, ["cpu"]):
         with monkeypatch.context() as patch:
@@ -199,11 +196,9 @@ def test_products_in_tf32_are_reported_if_torch_computes_them(monkeypatch: pytes
 
 
 def test_the_reason_for_launching_operation_by_operation_is_reported_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuses(*given: Any) -> Any:
-        raise RuntimeError("CUDA error: operation not permitted when stream is capturing\nmore")
-
+    refused = RuntimeError("CUDA error: operation not permitted when stream is capturing\nmore")
     with recorded(), monkeypatch.context() as patch:
-        patch.setattr(gpus, "capture", refuses)
+        patch.setattr(gpus, "capture", failing(refused))
         patch.setattr("gpubp.run.MOST", 3)
         result = train(["cpu"])
     assert same(result, train())

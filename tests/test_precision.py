@@ -28,7 +28,7 @@ from gpubp.recipe import PRECISIONS
 from gpubp.state import TrainState
 from gpubp.verify.subject import scaled_down
 
-from .helpers import compiled, differences, population, samples, train  # noqa: F401
+from .helpers import compiled, differences, failing, population, samples, train  # noqa: F401
 from .playing import H100, Player, WrongError, machine, playing
 from .test_gpu import Broken, wrote
 
@@ -132,10 +132,7 @@ def test_where_there_are_no_tensor_cores_one_sentence_says_so(
 
 
 def test_auto_takes_no_other_engine_for_products_that_only_cuda_has(monkeypatch: pytest.MonkeyPatch) -> None:
-    def fails(*_: object) -> str:
-        raise EngineError("no driver")
-
-    monkeypatch.setattr(cuda, "why", fails)
+    monkeypatch.setattr(cuda, "why", failing(EngineError("no driver")))
     config, gpu = gpubp.TrainConfig(steps=1, precision="tf32"), torch.device("cuda:0")
     with pytest.raises(EngineError, match="no driver"):
         choose("auto", SPEC, config, gpu)

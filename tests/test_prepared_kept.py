@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gc
 import weakref
-from typing import Any
 
 import pytest
 import torch
@@ -18,6 +17,7 @@ from .helpers import (
     compiled,
     copied,
     differences,
+    failing,
     instructions,
     population,
     samples,
@@ -54,11 +54,8 @@ def test_a_call_that_was_broken_off_leaves_nothing_for_the_next(name: str, monke
     cpu.run(state, data, 0)
     keep = copied(state)
 
-    def broken(*_: Any) -> None:
-        raise KeyboardInterrupt
-
     with monkeypatch.context() as patch:
-        patch.setattr(cpu, name, broken)
+        patch.setattr(cpu, name, failing(KeyboardInterrupt))
         with pytest.raises(KeyboardInterrupt):
             cpu.run(state, data, 12)
     for (_, mine), (_, theirs) in zip(state.tensors(), keep.tensors()):

@@ -15,6 +15,7 @@ from gpubp import checkpoint
 from gpubp import run as running
 from gpubp.errors import CheckpointError, ConfigError
 
+from .helpers import failing
 from .short_runs import COUNT, Crash, Slow, Stop, finishes_as, hears, held_out, killed, run, same, stopped, training
 
 pytestmark = pytest.mark.usefixtures("short_calls")
@@ -114,16 +115,12 @@ def test_other_data_are_refused(data: Any, validation: Any, which: str, folder: 
         gpubp.resume(folder, data, validation)
 
 
-def full(*given: Any) -> None:
-    raise CheckpointError("the disk is full")
-
-
 @pytest.mark.parametrize("works", [[2], pytest.param([1, 2], marks=pytest.mark.slow), [5, 6], []], ids=repr)
 def test_a_checkpoint_that_cannot_be_written_ends_no_training(
     works: list[int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """works: at which evaluations, of six, a checkpoint can be written; the last one is written after the sixth too."""
-    proper, told = checkpoint.save, list[str]()
+    proper, full, told = checkpoint.save, failing(CheckpointError("the disk is full")), list[str]()
     notes = hears(progress=lambda progress: told.extend(progress.notes))
 
     def save(*given: Any) -> None:
@@ -148,11 +145,8 @@ def test_a_checkpoint_that_cannot_be_written_ends_no_training(
 def test_results_that_cannot_be_written_lose_no_result(
     error: Exception, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def fail(*given: Any) -> None:
-        raise error
-
     with monkeypatch.context() as patch:
-        patch.setattr(pyarrow.parquet.ParquetWriter, "write_table", fail)
+        patch.setattr(pyarrow.parquet.ParquetWriter, "write_table", failing(error))
         result = run(tmp_path / "run", epochs=2)
     assert result.unsaved == f"{tmp_path / 'run'}: the results cannot be written: {error}"
     names = ["checkpoint", "config.yaml", "curves.bin", "history.jsonl"]

@@ -184,11 +184,8 @@ def test_rows_are_not_read_from_another_run_that_took_the_place_of_theirs(apart:
 def test_files_of_rows_go_also_if_a_process_died_before_it_deleted_them(
     apart: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def die(*given: object, **more: object) -> None:
-        raise KeyboardInterrupt
-
     with monkeypatch.context() as patch:
-        patch.setattr(shutil, "rmtree", die)
+        patch.setattr(shutil, "rmtree", interrupted)
         with pytest.raises(KeyboardInterrupt):
             gpubp.resume(apart, training(), held_out(), epochs=9)
     assert (apart / "shards").exists()

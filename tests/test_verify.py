@@ -30,9 +30,9 @@ from gpubp.verify.engines import rows as engine_rows
 from gpubp.verify.subject import Subject, scaled_down
 
 from .commands import here  # noqa: F401
-from .helpers import needs_compiler
+from .helpers import failing, needs_compiler
 from .short_runs import Crash
-from .verified import SETTINGS, fewer, quick, small  # noqa: F401
+from .verified import PROMISE, SETTINGS, fewer, quick, small  # noqa: F401
 
 Check = Callable[[Subject, bool], Found]
 
@@ -229,9 +229,6 @@ def test_zeros_of_another_sign_are_other_bits_and_the_same_number() -> None:
     assert compare([nan], [nan]).largest is None
 
 
-PROMISE = Row("a promise", "one and another", "a fault", 1e-8)
-
-
 def test_a_control_that_is_not_caught_is_a_fault() -> None:
     row = checked(PROMISE, lambda wrong: Found(1, 9, 1e-10))
     assert (row.verdict, row.control, row.good) == (HOLDS, MISSED, False)
@@ -239,10 +236,7 @@ def test_a_control_that_is_not_caught_is_a_fault() -> None:
     assert (good.control, good.good, good.largest) == (CAUGHT, True, 1e-10)
     assert PROMISE.without("no GPU").good
 
-    def broken(wrong: bool) -> Found:
-        raise ZeroDivisionError("by 0")
-
-    assert checked(PROMISE, broken).reason == "ZeroDivisionError: by 0"
+    assert checked(PROMISE, failing(ZeroDivisionError("by 0"))).reason == "ZeroDivisionError: by 0"
 
 
 @fewer

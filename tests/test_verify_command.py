@@ -12,7 +12,6 @@ import torch
 from rich.console import Console
 
 import gpubp
-from gpubp.cli import main
 from gpubp.commands import printing
 from gpubp.commands import verify as command
 from gpubp.engines import build
@@ -21,9 +20,10 @@ from gpubp.verify.comparing import CAUGHT, FAILS, HOLDS, MISSED, NONE, Row
 from gpubp.verify.subject import Subject
 
 from .commands import Capture, here, run, trained  # noqa: F401
+from .files import status as ended
 from .helpers import FAST, needs_compiler
 from .libraries import wrapper
-from .verified import some_rules
+from .verified import PROMISE, some_rules
 
 
 def test_what_is_promised_holds_and_every_planted_fault_is_found(
@@ -49,9 +49,6 @@ def test_what_is_promised_holds_and_every_planted_fault_is_found(
     gpu = [row for row in rows if "cuda" in row["compared"]]
     assert [(row["verdict"], row["good"], bool(row["reason"])) for row in gpu] == [(NONE, True, True)] * 3
     assert all(row["numbers"] >= 70 for row in rows if row["verdict"] == HOLDS)
-
-
-PROMISE = Row("a promise", "one and another", "a fault", 1e-8)
 
 
 @pytest.mark.parametrize(
@@ -140,12 +137,8 @@ def test_a_run_from_python_is_verified_by_what_its_checkpoint_knows() -> None:
 def test_wrong_arguments_are_refused_in_one_line(arguments: str, status: int, message: str, capsys: Capture) -> None:
     Path("c.yaml").write_text("netwroks: 5\n")
     Path("d.yaml").write_text("data: iriss\n")
-    try:
-        left: Any = main(arguments.split())
-    except SystemExit as ended:
-        left = ended.code
+    assert ended(arguments.split()) == status
     told = capsys.readouterr().err
-    assert left == status, told
     assert message in told
     assert told.startswith("error: ")
     assert told.count("\n") == 1
