@@ -58,6 +58,31 @@ def failing(error: BaseException | type[BaseException]) -> Callable[..., Any]:
     return fail
 
 
+def differing(one: TrainState, other: TrainState) -> list[str]:
+    """The tensors of two states that differ in a bit."""
+    pairs = zip(one.tensors(), other.tensors(), strict=True)
+    return [name for (name, mine), (again, theirs) in pairs if name != again or not same_bits(mine, theirs)]
+
+
+def alike(one: torch.nn.Module, other: torch.nn.Module) -> bool:
+    """Whether two networks have the same parameters in every bit."""
+    return all(same_bits(*each) for each in zip(one.parameters(), other.parameters(), strict=True))
+
+
+def noted(
+    patch: pytest.MonkeyPatch, owner: Any, name: str, note: Callable[..., Any] = lambda *given: given
+) -> list[Any]:
+    """What `note` makes of what each call of owner.name is given, from now on."""
+    told, proper = list[Any](), getattr(owner, name)
+
+    def noting(*given: Any, **named: Any) -> Any:
+        told.append(note(*given, **named))
+        return proper(*given, **named)
+
+    patch.setattr(owner, name, noting)
+    return told
+
+
 @contextmanager
 def threads(number: int) -> Iterator[None]:
     """torch with another number of threads for a while, which the compiled engine begins for whatever work."""

@@ -28,7 +28,7 @@ from gpubp.stored import Source
 
 from .clusters import LACKS, LONG, PLAIN, STORE, At, check_same, interrupt, interrupted, kill, slow, trained, watch
 from .commands import run
-from .helpers import same_bits
+from .helpers import noted, same_bits
 from .short_runs import hears
 
 pytest.importorskip("ray")
@@ -44,9 +44,9 @@ def test_any_number_of_shards_gives_the_bits_of_one_run(
     with pytest.raises(ConfigError, match="shards 16: the run has 15 networks"):
         trained(iris, 16, tmp_path / "3", **more)
     assert not (tmp_path / "3").exists()
-    whole, read, proper = trained(iris, None, tmp_path / "whole", **more), list[Any](), Source.read
+    whole = trained(iris, None, tmp_path / "whole", **more)
     with monkeypatch.context() as patch:
-        patch.setattr(Source, "read", lambda *given: read.append(given) or proper(*given))
+        read = noted(patch, Source, "read")
         two = trained(iris, 2, tmp_path / "2", **more)
         patch.setattr(checkpoint, "save", interrupted)  # while shards are joined
         with pytest.raises(KeyboardInterrupt):
@@ -115,13 +115,7 @@ def test_searches_decide_over_the_networks_of_all_shards_and_these_meet_nowhere_
     machines: Any, iris: Any, tmp_path: Path, search: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     whole = trained(iris, None, search=search, design=PLAIN, validation=search.name != "pbt")
-    met, phase = list[Any](), Driver.phase
-
-    def counted(driver: Driver, runs: Any, last: int | None) -> Any:
-        met.append(last)
-        return phase(driver, runs, last)
-
-    monkeypatch.setattr(Driver, "phase", counted)
+    met = noted(monkeypatch, Driver, "phase", lambda driver, runs, last: last)
     found = trained(iris, 3, tmp_path / "run", search=search, design=PLAIN, validation=search.name != "pbt")
     check_same(whole, found)
     counts = [0, *(each["statuses"].get("stopped") for each in whole.history)]

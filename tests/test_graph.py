@@ -17,7 +17,7 @@ from gpubp.engines import eager, graph
 from gpubp.optimizers import Optimizer
 from gpubp.state import Status, TrainState
 
-from .helpers import failing, population, same_bits, samples, start, train
+from .helpers import differing, failing, population, same_bits, samples, start, train
 from .recorder import recorded
 
 SPECS = {
@@ -44,10 +44,6 @@ def dataset(spec: gpubp.NetworkSpec, **more: Any) -> gpubp.Dataset:
 
 def networks(spec: gpubp.NetworkSpec, count: int = COUNT) -> gpubp.Population:
     return population(spec, count, torch.float32)
-
-
-def differing(one: TrainState, other: TrainState) -> list[str]:
-    return [name for (name, mine), (_, theirs) in zip(one.tensors(), other.tensors()) if not same_bits(mine, theirs)]
 
 
 @pytest.mark.parametrize(("name", "settings"), [*zip(2 * [*SPECS], SETTINGS)])

@@ -15,7 +15,7 @@ from gpubp.result import Result
 from gpubp.search import Hyperband, SuccessiveHalving
 from gpubp.search.method import Method
 
-from .helpers import needs_compiler, same_bits, samples
+from .helpers import alike, needs_compiler, same_bits, samples
 from .playing import machine
 from .searches import ascending, line, rated
 
@@ -185,8 +185,7 @@ def test_the_rungs_of_entities_with_fewer_samples_than_a_batch_are_those_where_t
 
 def same(one: Result, row: int, other: Result, its: int) -> None:
     assert same_bits(one.loss[row], other.loss[its])
-    for mine, theirs in zip(one.network(row).parameters(), other.network(its).parameters(), strict=True):
-        assert same_bits(mine.data, theirs.data)
+    assert alike(one.network(row), other.network(its))
 
 
 def folds() -> tuple[gpubp.Dataset, gpubp.Dataset]:

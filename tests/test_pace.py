@@ -13,7 +13,7 @@ from gpubp import pace, placement
 from gpubp.config import TrainConfig
 from gpubp.state import Status, TrainState
 
-from .helpers import population, same_bits, samples
+from .helpers import noted, population, same_bits, samples
 from .short_runs import hears
 
 SPEC = gpubp.NetworkSpec((3, 6, 2), "tanh")
@@ -95,18 +95,11 @@ def test_what_calls_will_have_done_is_counted_for_networks_that_end_apart() -> N
 
 def train(monkeypatch: pytest.MonkeyPatch, *reporters: Any, **settings: Any) -> tuple[gpubp.Result, list[int]]:
     """A run, and the steps of its calls."""
-    taken: list[int] = []
-    run = placement.Home.run
-
-    def counted(self: placement.Home, steps: int) -> list[str]:
-        taken.append(steps)
-        return run(self, steps)
-
     validation = settings.pop("validation", None)
     config = TrainConfig(**{"batch_size": 8, "steps": 400, "lr": 0.01, **settings})
     with monkeypatch.context() as patch:
         patch.setattr("gpubp.run.CALL", 100.0)
-        patch.setattr(placement.Home, "run", counted)
+        taken = noted(patch, placement.Home, "run", lambda self, steps: steps)
         data = gpubp.Dataset(*samples(SPEC, 40))
         return gpubp.train(population(SPEC, 3), data, config, validation, reporters=reporters), taken
 

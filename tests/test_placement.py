@@ -17,7 +17,7 @@ from gpubp.engines import ENGINES, Choice, eager
 from gpubp.errors import CheckpointError
 from gpubp.state import TrainState
 
-from .helpers import failing, population, same_bits, samples
+from .helpers import differing, failing, population, same_bits, samples
 from .recorder import recorded
 from .short_runs import hears
 
@@ -48,11 +48,10 @@ def train(device: Any = None, engine: str = "eager", **more: Any) -> gpubp.Resul
 
 
 def same(one: gpubp.Result, other: gpubp.Result) -> bool:
-    tensors = zip(one.state.tensors(), other.state.tensors())
     clocks = {"seconds": 0, "network_steps_per_second": 0}
     histories = [[{**record, **clocks} for record in each.history] for each in (one, other)]
     return (
-        all(name == again and same_bits(mine, theirs) for (name, mine), (again, theirs) in tensors)
+        not differing(one.state, other.state)
         and same_bits(one.loss, other.loss)
         and same_bits(one.validation_loss, other.validation_loss)  # type: ignore[arg-type]
         and histories[0] == histories[1]

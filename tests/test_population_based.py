@@ -15,10 +15,10 @@ from gpubp.errors import ConfigError
 from gpubp.result import Result
 from gpubp.search import PopulationBased
 
-from . import searches
+from . import searches, short_runs
 from .helpers import same_bits, threads
 from .searches import ascending, line, rated
-from .short_runs import Stop, same_state, stopped, told
+from .short_runs import Stop, stopped, told
 
 LINE = line()
 
@@ -33,9 +33,7 @@ def copies(result: Result) -> list[dict[str, Any]]:
 
 
 def same(one: Result, other: Result) -> None:
-    for mine, theirs in zip(one.states, other.states, strict=True):
-        same_state(mine, theirs)
-    assert repr(one.table.to_pydict()) == repr(other.table.to_pydict())
+    short_runs.same(one, other)
     assert copies(one) == copies(other)
 
 

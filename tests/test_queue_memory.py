@@ -23,7 +23,7 @@ from gpubp.errors import ConfigError, OutOfMemoryError
 from gpubp.making import Maker
 from gpubp.reporters.results_file import read_results
 
-from .helpers import covering
+from .helpers import covering, noted
 from .short_runs import hears
 from .test_design import data
 
@@ -74,13 +74,7 @@ def test_large_networks_that_come_later_train_fewer_at_a_time(
 
 
 def test_of_a_design_no_network_is_made_for_its_size_alone(monkeypatch: pytest.MonkeyPatch) -> None:
-    made, initialise = [], designs.initialise
-
-    def counted(spec: Any, rule: Any, seed: int, ids: Any, *more: Any) -> Any:
-        made.append(len(ids))
-        return initialise(spec, rule, seed, ids, *more)
-
-    monkeypatch.setattr(designs, "initialise", counted)
+    made = noted(monkeypatch, designs, "initialise", lambda *given: len(given[3]))
     train([SMALL] * 100)
     assert sum(made) == 100
 
@@ -88,13 +82,7 @@ def test_of_a_design_no_network_is_made_for_its_size_alone(monkeypatch: pytest.M
 @pytest.mark.parametrize(("slots", "times"), [(None, 1), (60, 3)])
 def test_a_design_that_fits_is_planned_once(slots: int | None, times: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Else once as a whole, and then what is made."""
-    planned, plan = [], designs.Design.planned
-
-    def counted(design: Any, *more: Any) -> Any:
-        planned.append(len(design))
-        return plan(design, *more)
-
-    monkeypatch.setattr(designs.Design, "planned", counted)
+    planned = noted(monkeypatch, designs.Design, "planned", lambda *given: len(given[0]))
     train([SMALL] * 100, slots=slots)
     assert planned[0] == 100
     assert len(planned) == times

@@ -19,6 +19,7 @@ from gpubp.queue import Queue
 from gpubp.reporters import due
 from gpubp.run import Run
 
+from .helpers import noted
 from .short_runs import Stop, hears, stopped
 from .test_design import data
 from .test_queue import same
@@ -47,14 +48,11 @@ def test_how_many_are_made_ahead_changes_no_network(
 @pytest.fixture
 def made(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, int]]:
     """How many networks are made at once, each time, and their bytes."""
-    found, runs = list[tuple[int, int]](), Maker.runs
 
-    def counted(maker: Maker, groups: Any, copy: bool = False) -> Any:
-        found.append((sum(len(each.rows) for each in groups), sum(each.population.params.nbytes for each in groups)))
-        return runs(maker, groups, copy)
+    def size(maker: Maker, groups: Any, **more: Any) -> tuple[int, int]:
+        return sum(len(each.rows) for each in groups), sum(each.population.params.nbytes for each in groups)
 
-    monkeypatch.setattr(Maker, "runs", counted)
-    return found
+    return noted(monkeypatch, Maker, "runs", size)
 
 
 def test_networks_of_a_design_are_made_many_at_once(made: list[Any], monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 import gpubp
+from gpubp import making
 from gpubp.ambient import HOME
 from gpubp.cli import main
 from gpubp.design import Design
@@ -25,7 +26,7 @@ from gpubp.networks import spread
 from gpubp.run import Run, Sets
 from gpubp.state import TrainState
 
-from .helpers import covering, same_bits
+from .helpers import covering, noted, same_bits
 from .short_runs import Crash, hears
 from .test_design import data
 from .test_queue import both
@@ -271,13 +272,7 @@ def test_few_rows_of_a_long_design_need_the_memory_of_few() -> None:
 def test_a_zero_that_means_off_is_a_number_like_others_in_the_engine_that_is_chosen(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    asked: list[tuple[str, ...]] = []
-
-    def choose(name: str, spec: gpubp.NetworkSpec, config: gpubp.TrainConfig, *more: Any) -> Any:
-        asked.append(config.recipe(spec).hyper)
-        return choose_for_all(name, spec, config, *more)
-
-    monkeypatch.setattr("gpubp.making.choose_for_all", choose)
+    asked = noted(monkeypatch, making, "choose_for_all", lambda name, spec, config, *more: config.recipe(spec).hyper)
     rows = [{**each, "dropout": 0.1 * (number > 5)} for number, each in enumerate(ALIKE)]
     result = train(rows, slots=4)
     assert result.table["dropout"].to_pylist() == [0.0] * 6 + [0.1] * 6

@@ -20,9 +20,8 @@ from safetensors.torch import load_file, save_file
 
 import gpubp
 from gpubp.errors import CheckpointError, ConfigError, ShapeError
-from gpubp.initialise import initialise
 
-from .helpers import compiled, same_bits  # noqa: F401
+from .helpers import compiled, noted, same_bits  # noqa: F401
 from .replays import COMMON, KINDS, RATES, Ran, exchanged_in_folds, resealed, same, streamed
 from .short_runs import COUNT, SPEC, Stop, calls_of_three_steps, config, forge, held_out, networks, training
 
@@ -260,13 +259,7 @@ def test_the_initial_weights_of_one_network_are_drawn(
     exchanged: tuple[Path, Ran], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder, ran = exchanged
-    counts: list[int] = []
-
-    def counted(*given: Any) -> torch.Tensor:
-        counts.append(len(given[3]))
-        return initialise(*given)
-
-    monkeypatch.setattr("gpubp.population.initialise", counted)
+    counts = noted(monkeypatch, gpubp.population, "initialise", lambda *given: len(given[3]))
     assert gpubp.replay(folder, 9, data=ran.data, validation=ran.validation).same
     assert counts == [1]
 

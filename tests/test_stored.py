@@ -26,8 +26,8 @@ from gpubp.run import Sets
 from gpubp.stored import Source, rowless
 
 from .clusters import interrupted
-from .helpers import same_bits
-from .short_runs import forge, held_out, in_shards, training
+from .helpers import differing, noted, same_bits
+from .short_runs import forge, held_out, in_shards, same, training
 
 SHARDS = 3
 ROWS = [{"lr": 10.0 ** -(row % 3), "optimizer": ("adam", "sgd")[row % 2], "seed": 9 - row} for row in range(10)]
@@ -67,10 +67,7 @@ def test_it_is_loaded_replayed_and_extended_to_the_bits_of_a_run_in_one_place(wh
     assert gpubp.replay(apart, 3, data=training(), validation=held_out()).proven
     moved = apart.rename(apart.with_name("moved"))
     results = [gpubp.resume(each, training(), held_out(), epochs=9) for each in (shutil.copytree(whole, apart), moved)]
-    for mine, theirs in zip(results[0].states, results[1].states, strict=True):
-        for (name, here), (_, there) in zip(mine.tensors(), theirs.tensors(), strict=True):
-            assert same_bits(here, there), name
-    assert results[0].table.equals(results[1].table)
+    same(*results)
     assert not (moved / "shards").exists(), "no checkpoint names them any more"
     assert manifests.read(moved / "checkpoint" / "manifest.json")["version"] == 6
 
@@ -95,8 +92,7 @@ def test_a_file_of_rows_is_opened_twice_however_many_populations_it_has(
     apart: Path, monkeypatch: pytest.MonkeyPatch, look: Callable[[Path], Any]
 ) -> None:
     """Opening takes as long as there are tensors in it."""
-    opened, proper = list[str](), Source._opened
-    monkeypatch.setattr(Source, "_opened", lambda source, name: opened.append(name) or proper(source, name))
+    opened = noted(monkeypatch, Source, "_opened", lambda source, name: name)
     look(apart)
     assert sorted(opened) == sorted(2 * FILES)
 
@@ -106,9 +102,7 @@ def test_networks_are_copied_and_pickled_with_their_rows(apart: Path) -> None:
     copies = pickle.loads(pickle.dumps(states)), copy.deepcopy(states), pickle.loads(pickle.dumps(gpubp.load(apart)))
     shutil.rmtree(apart)
     for one, other, mine in zip(*copies[:2], states, strict=True):
-        for (name, here), (_, there), (_, expected) in zip(one.tensors(), other.tensors(), mine.tensors(), strict=True):
-            assert same_bits(here, expected), name
-            assert same_bits(there, expected), name
+        assert differing(one, mine) == differing(other, mine) == []
     assert copies[2].predict(held_out().inputs).shape[0] == 40
 
 
