@@ -209,6 +209,13 @@ def instructions(call: Callable[[], None]) -> int:
     return seen
 
 
+def instructions_of_repeats(call: Callable[[], None]) -> int:
+    """Of each call after the first, which take the same number, and few of those of the first."""
+    first, second, third = (instructions(call) for _ in range(3))
+    assert second == third < first / 4
+    return second
+
+
 def had(ask: Callable[[], Given]) -> Given:
     """What `ask` returns; a named skip where this machine has not what it needs."""
     try:

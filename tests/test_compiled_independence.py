@@ -12,10 +12,11 @@ import torch
 import gpubp
 from gpubp.engines import build, cpu
 from gpubp.engines.program import Program
-from gpubp.state import Status, TrainState
+from gpubp.state import TrainState
 
 from .helpers import compiled, differences, laid_out, layouts, start, threads, train  # noqa: F401
 from .test_compiled import BATCH, CASES, COUNT, DTYPES, STEPS, Case, case
+from .test_independence import check_retired
 
 EVERYONE = list(range(COUNT))
 CHOSEN = {  # cases and layouts; all of both are slow
@@ -133,20 +134,7 @@ def test_networks_may_be_and_end_at_different_steps(dtype: torch.dtype, shuffle:
 @FLOAT32
 def test_retired_networks_do_not_move_and_affect_no_other(dtype: torch.dtype) -> None:
     own = small(dtype)
-    plain, state, data = trained(own), start(own.population(), own.data(), **own.settings), own.data()
-    cpu.run(state, data, 3)
-    gone = [1, 4, 8, 16]
-    state.status[gone] = torch.tensor([2, 3, 1, 2], dtype=torch.int8)
-    cpu.run(state, data, STEPS)
-    rest = [n for n in EVERYONE if n not in gone]
-    assert not differences(state, rest, plain, rest)
-    early = start(own.population(), own.data(), **own.settings)
-    cpu.run(early, data, 3)
-    assert not set(differences(state, gone, early, gone)) - {"status"}
-    state.status.fill_(Status.stopped)
-    before = state.population.params.clone()
-    cpu.run(state, data, STEPS)
-    assert torch.equal(before, state.population.params), "nobody trains"
+    check_retired(cpu, own.population(), own.data(), **own.settings)
 
 
 @pytest.mark.parametrize("name", ["chosen", pytest.param("outputs", marks=SLOW)])
