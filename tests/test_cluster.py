@@ -276,8 +276,7 @@ def test_there_is_a_shard_for_each_gpu_and_each_task_has_one_to_itself(
 
 
 @pytest.mark.parametrize(
-    ("first", "told"),
-    [("worker.fit", ""), pytest.param("driver._train", "shard [01]: ", marks=pytest.mark.slow)],
+    ("first", "told"), [("worker.fit", ""), pytest.param("driver._train", "shard [01]: ", marks=pytest.mark.slow)]
 )
 def test_a_worker_that_finds_no_gpu_is_told_of_in_a_sentence(
     node: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture, first: str, told: str

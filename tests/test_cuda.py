@@ -190,9 +190,7 @@ def test_an_older_torch_captures_nothing_after_a_failed_capture(
     assert told == []
 
 
-def test_an_older_torch_that_frees_nothing_after_a_failed_capture_is_tolerated(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_an_older_torch_that_frees_nothing_after_a_failed_capture_is_tolerated(monkeypatch: pytest.MonkeyPatch) -> None:
     def refuses() -> None:
         assert gpus.RECORDING.locked(), "nothing is given back while a thread records"
         raise RuntimeError("captures_underway.empty() INTERNAL ASSERT FAILED")
@@ -225,9 +223,7 @@ def test_a_gpu_is_selected_by_its_number_and_the_cpu_selects_none(
     assert told == ["into cuda:1", "wait for main", "give back", "out of cuda:1"]
 
 
-def test_what_is_missing_is_reported_and_free_memory_includes_torchs_cache(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_what_is_missing_is_reported_and_free_memory_includes_torchs_cache(monkeypatch: pytest.MonkeyPatch) -> None:
     cases = ((False, False, "has no CUDA"), (True, False, "no CUDA driver or no GPU"), (True, True, None))
     for built, available, said in cases:
         monkeypatch.setattr(torch.backends.cuda, "is_built", lambda built=built: built)

@@ -95,15 +95,8 @@ def test_a_damaged_config_ends_a_command_with_one_line(
 ) -> None:
     path = only_config_yaml(run)
     kept = path.read_text()
-    for text in (
-        kept[: len(kept) // 2],
-        kept.replace("seed:", "sead:"),
-        "[" * 5000,
-        "- 1",
-        "",
-        "\0",
-        "data: [a, {b: c}]",
-    ):
+    half, misspelt = kept[: len(kept) // 2], kept.replace("seed:", "sead:")
+    for text in (half, misspelt, "[" * 5000, "- 1", "", "\0", "data: [a, {b: c}]"):
         path.write_text(text)
         assert status([command, str(run)]) == 1
         told = capsys.readouterr()

@@ -105,10 +105,7 @@ def test_blocks_of_99_kb_have_room_for_every_workload() -> None:
         assert own.plan.shared <= limits.block
         if own.layout != large.layout:
             other[name] = (own.layout.threads, own.layout.chunk, own.layout.slots_apart)
-    assert other == {
-        "16-64-64-4, batch 128, sgd": (256, 43, False),
-        "16-64-64-4, batch 128, adam": (256, 43, True),
-    }
+    assert other == {"16-64-64-4, batch 128, sgd": (256, 43, False), "16-64-64-4, batch 128, adam": (256, 43, True)}
 
 
 def test_a_batch_that_must_stay_whole_is_not_cut() -> None:

@@ -284,14 +284,8 @@ def test_a_planted_fault_is_found_by_the_bits(fault: str, monkeypatch: pytest.Mo
 
 def test_a_design_on_two_gpus_is_the_cpus() -> None:
     design = [{"widths": widths, "lr": rate} for widths in ("3,6,2", "3,2") for rate in (0.01, 0.5, 2.0)]
-    common: dict[str, Any] = {
-        "hidden": "tanh",
-        "batch_size": 8,
-        "dropout": 0.1,
-        "steps": STEPS,
-        "evaluate_every": 4,
-        "patience": 1,
-    }
+    common: dict[str, Any] = {"hidden": "tanh", "batch_size": 8, "dropout": 0.1, "steps": STEPS}
+    common |= {"evaluate_every": 4, "patience": 1}
     expected = gpubp.train_many(design, data(), data("shared", 30, 9), engine="cpu", **common)
     with machine(2):
         found = gpubp.train_many(design, data(), data("shared", 30, 9), engine="cuda", device="cuda:all", **common)

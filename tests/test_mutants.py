@@ -137,10 +137,7 @@ MUTANTS = {
         f"{STEP}frozen_biases_do_not_change_with_any_optimizer[neuron-adamw]",
     ),
     "a frozen bias has a gradient": Mutant(
-        "backprop.py",
-        "    if not spec.train_bias:\n",
-        "    if False:\n",
-        f"{GRADIENT}[relu-huber-neuron-frozen]",
+        "backprop.py", "    if not spec.train_bias:\n", "    if False:\n", f"{GRADIENT}[relu-huber-neuron-frozen]"
     ),
     "padding's gradients leak into clipped norms": Mutant(
         "engines/block.py",

@@ -13,20 +13,10 @@ from gpubp.data import TENSORS
 from gpubp.engines import cpu
 from gpubp.state import Status, TrainState
 
-from .helpers import (
-    compiled,
-    copied,
-    differences,
-    failing,
-    instructions_of_repeats,
-    population,
-    samples,
-    start,
-)  # fmt: skip
+from .helpers import compiled, copied, differences, failing, instructions_of_repeats, population, samples, start  # noqa: F401
 from .test_compiled_divergence import rates
 from .test_prepared import COUNT, EVERYONE, SAMPLES, check, dataset, training
 
-__all__ = ["compiled"]
 pytestmark = pytest.mark.cpu("of the CPU's engine")
 INSTRUCTIONS = 500  # of Python, in a call
 

@@ -38,14 +38,8 @@ FILES = [f"shards/{shard}/checkpoint/tensors-00000004.safetensors" for shard in 
 def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run in one place."""
     folder = tmp_path_factory.mktemp("whole")
-    more = {
-        "widths": "3,5,4",
-        "loss": "cross_entropy",
-        "epochs": 6,
-        "batch_size": 8,
-        "restore_best": True,
-        "engine": "eager",
-    }
+    more = {"widths": "3,5,4", "loss": "cross_entropy", "epochs": 6, "batch_size": 8, "restore_best": True,
+            "engine": "eager"}  # fmt: skip
     gpubp.train_many(ROWS, training(), held_out(), run_dir=folder / "run", **more)
     return folder / "run"
 
