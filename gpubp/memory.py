@@ -161,14 +161,15 @@ def ran_out(error: BaseException | None) -> bool:
 
 
 @contextmanager
-def explained(spec: NetworkSpec, recipe: Recipe, count: int, itemsize: int, device: torch.device) -> Iterator[None]:
-    """Turn torch's out-of-memory errors into an OutOfMemoryError that says how much is needed."""
+def explained(shapes: Sequence[tuple[NetworkSpec, Recipe, int, int]], device: torch.device) -> Iterator[None]:
+    """Turn torch's out-of-memory errors into an OutOfMemoryError that says how much the largest population needs."""
     try:
         yield
     except (MemoryError, RuntimeError) as error:
         if not ran_out(error):
             raise
-        told = OutOfMemoryError(message(spec, recipe, count, itemsize, device))
+        largest = max(shapes, key=lambda shape: shape[0].size * shape[2] * shape[3])
+        told = OutOfMemoryError(message(*largest, device))
         vars(told).update(vars(error))  # its notes, and the result so far (result.py)
         raise told from error
 
