@@ -27,6 +27,7 @@ from gpubp.line import line
 
 from . import mutated_arrays, mutations
 from .files import status
+from .helpers import handled
 from .mutations import Chance
 from .no_ray import BEGUN
 from .short_runs import in_shards, sealed
@@ -264,13 +265,12 @@ def stopping(seconds: float) -> Iterator[None]:
         if frame is None or frame.f_code.co_name != "gc_callback":  # hypothesis's, in which it would be lost
             signal.raise_signal(signal.SIGINT)
 
-    before = signal.signal(signal.SIGVTALRM, interrupt)
-    signal.setitimer(signal.ITIMER_VIRTUAL, seconds, seconds)
-    try:
-        yield
-    finally:
-        signal.setitimer(signal.ITIMER_VIRTUAL, 0)
-        signal.signal(signal.SIGVTALRM, before)
+    with handled(signal.SIGVTALRM, interrupt):
+        signal.setitimer(signal.ITIMER_VIRTUAL, seconds, seconds)
+        try:
+            yield
+        finally:
+            signal.setitimer(signal.ITIMER_VIRTUAL, 0)
 
 
 def fault(arguments: list[str], root: Path) -> str | None:

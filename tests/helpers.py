@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import itertools
 import shutil
+import signal
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -81,6 +82,16 @@ def noted(
 
     patch.setattr(owner, name, noting)
     return told
+
+
+@contextmanager
+def handled(number: int, handler: Any) -> Iterator[None]:
+    """A signal with this handler for a while."""
+    before = signal.signal(number, handler)
+    try:
+        yield
+    finally:
+        signal.signal(number, before)
 
 
 @contextmanager

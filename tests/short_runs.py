@@ -23,7 +23,7 @@ from gpubp import checkpoint, files, manifests
 from gpubp.state import TrainState
 from gpubp.stored import is_row, rowless
 
-from .helpers import differing, population, samples
+from .helpers import differing, handled, population, samples
 
 SPEC = gpubp.NetworkSpec((3, 6, 4), "relu", loss="cross_entropy")
 COUNT = 5
@@ -110,13 +110,10 @@ def stopped(training: Callable[[], gpubp.Result]) -> gpubp.Result:
     def handler(number: int, frame: Any) -> None:
         raise SystemExit(f"handled {number}")
 
-    before = signal.signal(signal.SIGTERM, handler)
-    try:
+    with handled(signal.SIGTERM, handler):
         with pytest.raises((KeyboardInterrupt, SystemExit)) as caught:
             training()
         assert signal.getsignal(signal.SIGTERM) is handler, "the handlers of before are back"
-    finally:
-        signal.signal(signal.SIGTERM, before)
     result: gpubp.Result = caught.value.result  # type: ignore[attr-defined]
     assert isinstance(caught.value, KeyboardInterrupt if result.interrupted == signal.SIGINT else SystemExit)
     return result

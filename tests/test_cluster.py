@@ -27,14 +27,12 @@ from gpubp.search import Hyperband, PopulationBased, SuccessiveHalving
 from gpubp.stored import Source
 
 from .clusters import LACKS, LONG, PLAIN, STORE, At, check_same, interrupt, interrupted, kill, slow, trained, watch
-from .commands import run
+from .commands import Capture, run
 from .helpers import noted, same_bits
 from .short_runs import hears
 
 pytest.importorskip("ray")
 pytestmark = pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning")
-
-Capture = pytest.CaptureFixture[str]
 
 
 def test_any_number_of_shards_gives_the_bits_of_one_run(

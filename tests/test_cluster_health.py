@@ -31,10 +31,9 @@ from gpubp.run import Sets
 from gpubp.state import Status
 
 from . import no_ray
+from .commands import Capture
 from .helpers import failing
 from .no_ray import RayError, RayTaskError
-
-Capture = pytest.CaptureFixture[str]
 
 
 class TaskCancelledError(RayError):

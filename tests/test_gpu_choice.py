@@ -159,11 +159,8 @@ def test_a_large_batch_needs_no_more_shared_memory(driver: Driver) -> None:
 
 
 def test_networks_beyond_an_index_are_left_to_eager_with_the_reason(driver: Driver) -> None:
-    wide, config, gpu = (
-        gpubp.NetworkSpec((3, 30_000, 30_000), "relu"),
-        gpubp.TrainConfig("adam", steps=1),
-        torch.device("cuda:0"),
-    )
+    wide, config = gpubp.NetworkSpec((3, 30_000, 30_000), "relu"), gpubp.TrainConfig("adam", steps=1)
+    gpu = torch.device("cuda:0")
     choice = choose("auto", wide, config, gpu)
     assert choice.name == "eager"
     assert "networks 3-30000-30000 with batch_size" in choice.reason

@@ -23,15 +23,10 @@ from .helpers import compiled, differing, instructions, population, same_bits, s
 from .playing import H100, LOAD, Launch, Player, machine
 from .test_placement import same
 
+pytestmark = pytest.mark.usefixtures("short_calls")
 SPEC = gpubp.NetworkSpec((3, 6, 2), "tanh")
 COUNT, STEPS = 7, 12
 RATES = [0.01 * (n + 1) for n in range(COUNT)]
-
-
-@pytest.fixture(autouse=True)
-def _calls_of_three_steps(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("gpubp.run.CALL", 100.0)
-    monkeypatch.setattr("gpubp.run.MOST", 3)
 
 
 def data(kind: str = "shared", size: int = 40, seed: int = 1) -> gpubp.Dataset:

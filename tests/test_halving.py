@@ -17,17 +17,9 @@ from gpubp.search.method import Method
 
 from .helpers import alike, needs_compiler, same_bits, samples
 from .playing import machine
-from .searches import ascending, line, rated
+from .searches import LINE, ascending, rated, train
 
 SHAPE = gpubp.NetworkSpec((3, 4), loss="cross_entropy")
-
-
-LINE = line()
-
-
-def train(rows: Any, search: Any, given: Any = LINE, held_out: Any = LINE, **more: Any) -> Result:
-    settings = {"engine": "eager", "dtype": torch.float64, "search": search, **more}
-    return gpubp.train_many(rows, given, held_out, **settings)
 
 
 def running(result: Result) -> list[int]:

@@ -117,11 +117,8 @@ def test_a_kernel_whose_indices_overflow_does_not_compile(widths: tuple[int, ...
 
 @pytest.mark.parametrize(("widths", "batch"), [((20_000, 40_000), 1), ((8, 16, 1), 1 << 28)])
 def test_networks_whose_indices_overflow_are_left_to_eager(widths: tuple[int, ...], batch: int) -> None:
-    spec, config, here = (
-        gpubp.NetworkSpec(widths),
-        gpubp.TrainConfig("adam", batch_size=batch, steps=1),
-        torch.device("cpu"),
-    )
+    spec, config = gpubp.NetworkSpec(widths), gpubp.TrainConfig("adam", batch_size=batch, steps=1)
+    here = torch.device("cpu")
     choice = choose("auto", spec, config, here)
     assert choice.name == "eager"
     assert "that an index can address" in choice.reason

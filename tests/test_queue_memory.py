@@ -23,6 +23,7 @@ from gpubp.errors import ConfigError, OutOfMemoryError
 from gpubp.making import Maker
 from gpubp.reporters.results_file import read_results
 
+from .commands import Capture
 from .helpers import covering, noted
 from .short_runs import hears
 from .test_design import data
@@ -137,7 +138,7 @@ def test_a_stream_without_a_first_row_or_with_a_wrong_one_there_trains_nothing(
 
 
 def test_the_command_line_trains_more_than_fit_without_a_flag(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture
 ) -> None:
     common = ["train", "--data", "iris", "--networks", "200", "--widths", "4,16,3;4,8,3", "--lr", "1e-3..1e-1:log"]
     common += ["--folds", "2", "--epochs", "1", "--engine", "eager"]
@@ -151,9 +152,7 @@ def test_the_command_line_trains_more_than_fit_without_a_flag(
     assert main(["resume", str(tmp_path / "few")]) == 0
 
 
-def test_what_cannot_wait_for_slots_says_so(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_what_cannot_wait_for_slots_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture) -> None:
     monkeypatch.setattr("gpubp.free.available", lambda device: 168_200_000)
     common = ["train", "--data", "iris", "--networks", "400", "--epochs", "9", "--search", "halving", "--run-dir"]
     assert main([*common, str(tmp_path / "run"), "--widths", "4,16,3"]) == 1

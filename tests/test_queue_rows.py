@@ -26,6 +26,7 @@ from gpubp.networks import spread
 from gpubp.run import Run, Sets
 from gpubp.state import TrainState
 
+from .commands import Capture
 from .helpers import covering, noted, same_bits
 from .short_runs import Crash, hears
 from .test_design import data
@@ -201,9 +202,7 @@ def test_what_the_table_has_where_something_is_off_depends_on_no_slots(other: fl
     assert ("dropout" in whole.table.column_names) == (other == 0.2)
 
 
-def test_inspect_shows_the_networks_that_have_left_a_run_that_was_killed(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_inspect_shows_the_networks_that_have_left_a_run_that_was_killed(tmp_path: Path, capsys: Capture) -> None:
     folder = tmp_path / "run"
     rows = [{**row, "epochs": 1 + 2 * (n % 3), "init": "orthogonal" if n % 2 else None} for n, row in enumerate(ALIKE)]
 

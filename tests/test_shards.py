@@ -24,10 +24,9 @@ from gpubp.errors import CheckpointError, ConfigError
 from gpubp.making import Source
 from gpubp.run import Sets
 
+from .commands import Capture
 from .files import status
 from .helpers import failing
-
-Capture = pytest.CaptureFixture[str]
 
 
 @pytest.mark.parametrize(
