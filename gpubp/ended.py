@@ -29,7 +29,7 @@ from .packing import Saved
 from .state import numbers
 
 FOLDER = "ended"
-FIGURES = ("figures.loss", "figures.metric", "figures.validation_loss", "figures.validation_metric")
+FIGURES = ("loss", "metric", "validation_loss", "validation_metric")
 PIECE = 1 << 24  # bytes digested, and records checked, at once
 PENDING = 1 << 24  # bytes kept in memory before they are written
 
@@ -157,7 +157,7 @@ class Ended:
         entry["spec"] |= {"hidden": spec.hidden, "output": spec.output, "loss": spec.loss}
         entry["config"] |= {"optimizer": config.optimizer, "schedule": config.schedule}
         values = dict(zip(FIGURES, (each.double() for found in figures for each in found)))
-        content = {name: np.ascontiguousarray(each) for name, each in {**tensors, **values}.items()}
+        content = {name: np.ascontiguousarray(each) for name, each in {**tensors, **_named(values)}.items()}
         kind = Networks(saved.state, saved.config, saved.rows).kind
         fields = [(name, each.dtype.str, each.shape[1:]) for name, each in content.items()]
         log = self.logs.get(kind) or Log(entry, record(fields), f"{len(self.logs)}.rows", self.folder)
@@ -213,7 +213,7 @@ class Ended:
 def _split(records: np.ndarray) -> tuple[dict[str, Tensor], list[Tensor]]:
     """The tensors of a checkpoint, and FIGURES, as views."""
     tensors = {name: torch.from_numpy(records[name]) for name in records.dtype.names or ()}
-    return tensors, [tensors.pop(name) for name in FIGURES if name in tensors]
+    return tensors, [tensors.pop(f"figures.{name}") for name in FIGURES if f"figures.{name}" in tensors]
 
 
 def record(fields: Sequence[tuple[str, str, tuple[int, ...]]]) -> np.dtype[Any]:
@@ -222,3 +222,7 @@ def record(fields: Sequence[tuple[str, str, tuple[int, ...]]]) -> np.dtype[Any]:
     if any(kind.hasobject for kind, _ in formats):
         raise ConfigError("a record holds numbers")
     return np.dtype({"names": [name for name, _, _ in fields], "formats": formats}, align=True)
+
+
+def _named(values: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {f"figures.{name}": each for name, each in values.items()}
