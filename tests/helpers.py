@@ -190,10 +190,12 @@ def numbers(state: TrainState) -> dict[str, Tensor]:
     return found | {name: getattr(state, name) for name in ("loss", "total", *COUNTED)}
 
 
-def differences(one: TrainState, rows: list[int], other: TrainState, others: list[int]) -> list[str]:
-    """What differs in one bit between networks of two states."""
+def differences(one: TrainState, other: TrainState, rows: Any = slice(None), others: Any = None) -> list[str]:
+    """What differs in one bit between the networks of two states, or the `rows` of one and `others` of the other, by
+    default the same rows."""
     mine, theirs = numbers(one), numbers(other)
     assert mine.keys() == theirs.keys()
+    others = rows if others is None else others
     return [name for name in mine if not same_bits(mine[name][rows], theirs[name][others])]
 
 

@@ -41,17 +41,17 @@ def check_layouts(own: Case, names: tuple[str, ...]) -> None:
     """Every layout has the bits of the chosen one, among others, alone, on two threads, and cut."""
     expected = trained(own)
     assert torch.equal(expected.step, expected.end)
-    assert "params" in differences(expected, [0], expected, [1]), "networks differ from each other"
+    assert "params" in differences(expected, expected, [0], [1]), "networks differ from each other"
     for name, layout in layouts(own.dtype, BATCH).items():
         if name not in names or not possible(own, name):
             continue
         with laid_out(layout):
-            assert not differences(trained(own), EVERYONE, expected, EVERYONE), name
-            assert not differences(trained(own, [7]), [0], expected, [7]), f"{name}, alone"
+            assert not differences(trained(own), expected), name
+            assert not differences(trained(own, [7]), expected, others=[7]), f"{name}, alone"
             with threads(2):
-                assert not differences(trained(own), EVERYONE, expected, EVERYONE), f"{name}, two threads"
+                assert not differences(trained(own), expected), f"{name}, two threads"
             cut = trained(own, cuts=[1, 2, 3, 5, 9])
-            assert not differences(cut, EVERYONE, expected, EVERYONE), f"{name}, cut"
+            assert not differences(cut, expected), f"{name}, cut"
 
 
 @pytest.mark.parametrize("number", CHOSEN)
@@ -93,11 +93,11 @@ def test_a_network_is_the_same_among_any_number_in_any_order(dtype: torch.dtype)
     everyone = trained(own, list(range(max(SIZES))))
     for count in SIZES:
         some = trained(own, list(range(count)))
-        assert not differences(some, list(range(count)), everyone, list(range(count))), count
+        assert not differences(some, everyone, list(range(count))), count
         last = list(range(max(SIZES) - count, max(SIZES)))[::-1]
-        assert not differences(trained(own, last), list(range(count)), everyone, last), f"the last {count}, backwards"
+        assert not differences(trained(own, last), everyone, others=last), f"the last {count}, backwards"
     mixed = [*range(100, 130), 7, *range(130, 140), 3]
-    assert not differences(trained(own, mixed), [30, 41], everyone, [7, 3])
+    assert not differences(trained(own, mixed), everyone, [30, 41], [7, 3])
 
 
 SHUFFLED = [(torch.float32, "network", "networks"), (torch.float64, "shared", "outputs")]
@@ -113,7 +113,7 @@ def test_any_cut_of_the_steps_gives_the_same_bits(dtype: torch.dtype, shuffle: s
     with laid_out(layouts(dtype, BATCH)[name]):
         whole = trained(own)
         for cuts in ([1] * 7, [3, 4], [6, 1], [2, 100]):
-            assert not differences(trained(own, cuts=cuts), EVERYONE, whole, EVERYONE), cuts
+            assert not differences(trained(own, cuts=cuts), whole), cuts
 
 
 @SOME
@@ -124,11 +124,11 @@ def test_networks_may_be_and_end_at_different_steps(dtype: torch.dtype, shuffle:
         whole = trained(own)
         assert whole.step.tolist() == ends
         for number in (0, 4, 17):
-            assert not differences(trained(own, [number]), [0], whole, [number]), number
+            assert not differences(trained(own, [number]), whole, others=[number]), number
         mixed, data = start(own.population(), own.data(), **own.settings), own.data()
         for part, steps in ((slice(0, 7), 2), (slice(5, 18), 3), (slice(0, COUNT), 4), (slice(0, COUNT), STEPS)):
             cpu.run(mixed.rows(part), data, steps)
-        assert not differences(mixed, EVERYONE, whole, EVERYONE)
+        assert not differences(mixed, whole)
 
 
 @FLOAT32
@@ -149,7 +149,7 @@ def test_a_processor_without_avx_512_has_the_same_bits(
     monkeypatch.setattr(build, "ARCH", "x86-64-v3")
     assert build.vector_bytes() == 32
     with laid_out(layouts(dtype, BATCH)[name]):
-        assert not differences(trained(own), EVERYONE, expected, EVERYONE)
+        assert not differences(trained(own), expected)
 
 
 def compilers() -> dict[str, str]:
@@ -175,7 +175,7 @@ def check_compilers(own: Case, names: tuple[str, ...], monkeypatch: pytest.Monke
             monkeypatch.setattr(cpu, "KERNELS", {})
             with laid_out(layout):
                 states.append(trained(own))
-        assert not differences(states[0], EVERYONE, states[1], EVERYONE), name
+        assert not differences(states[0], states[1]), name
 
 
 @pytest.mark.parametrize(("number", "name"), [(2, "networks"), (5, "outputs"), (11, "one number"), (21, "team")])
@@ -207,7 +207,7 @@ def test_a_layout_that_computes_differently_is_found(name: str, monkeypatch: pyt
 
     monkeypatch.setattr(cpu, "KERNELS", {})
     with laid_out(layouts(own.dtype, BATCH)["outputs"]):
-        assert not differences(trained(own), EVERYONE, expected, EVERYONE)
+        assert not differences(trained(own), expected)
         cpu.KERNELS.clear()
         monkeypatch.setattr(Program, "text", property(planted))
-        assert "params" in differences(trained(own), EVERYONE, expected, EVERYONE)
+        assert "params" in differences(trained(own), expected)
