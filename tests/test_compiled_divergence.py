@@ -9,9 +9,8 @@ import gpubp
 from gpubp.engines import cpu, eager
 from gpubp.state import Status
 
-from .helpers import compiled, copied, differences, laid_out, layouts, numbers, same_bits, samples, start, train  # noqa: F401
+from .helpers import compiled, copied, differences, laid_out, layouts, numbers, samples, train  # noqa: F401
 from .test_compiled import DTYPES, Case
-from .test_compiled_independence import trained
 from .test_divergence import check_neighbours, trained_by_returning
 
 COUNT, STEPS, BATCH = 19, 12, 6
@@ -39,7 +38,7 @@ def case(dtype: torch.dtype, optimizer: str = "momentum", lr: list[float] | None
 def test_the_step_of_divergence_is_that_of_one_step_at_a_time(dtype: torch.dtype, name: str) -> None:
     own = case(dtype, lr=rates(dtype))
     with laid_out(layouts(dtype, BATCH)[name]):
-        slow, before, data = start(own.population(), own.data(), **own.settings), [], own.data()
+        slow, before, data = own.start(), [], own.data()
         for _ in range(STEPS):
             before.append(copied(slow))
             cpu.run(slow, data, 1)
@@ -47,7 +46,7 @@ def test_the_step_of_divergence_is_that_of_one_step_at_a_time(dtype: torch.dtype
         assert {0, -1} < set(found), "some diverge in the first step, some later, some never"
         assert len(set(found)) > 3
         for cuts in ([STEPS], [5, 7], [1, 11], [100]):
-            state = trained(own, cuts=cuts)
+            state = own.train(cuts=cuts)
             assert not differences(state, slow), cuts
     for number, step in enumerate(found):
         if step < 0:
@@ -63,7 +62,7 @@ def test_eager_finds_the_same_steps() -> None:
     """Where a number overflows by orders of magnitude, not by a rounding."""
     steep = [0.01 if n % 3 else 10.0 ** (6 * (1 + n // 3)) for n in EVERYONE]
     own = case(torch.float32, "sgd", steep)
-    mine, theirs = trained(own), train(own.population(), own.data(), **own.settings)
+    mine, theirs = own.train(), own.train(engine=eager)
     assert len(theirs.diverged_step.unique()) > 3
     for name in ("diverged_step", "step", "status"):
         assert torch.equal(getattr(mine, name), getattr(theirs, name)), name

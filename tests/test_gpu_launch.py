@@ -24,7 +24,6 @@ from .driver import (  # noqa: F401
     FAILURE,
     MEMORY_GONE,
     PROCESSORS,
-    SAMPLES,
     SPEC,
     STREAM,
     Driver,

@@ -17,7 +17,7 @@ from gpubp import memory
 from gpubp.engines import ENGINES, cpu
 from gpubp.serial import use
 
-from .helpers import alike, compiled, same_bits, start, threads  # noqa: F401
+from .helpers import alike, compiled, start, threads  # noqa: F401
 from .playing import machine
 from .short_runs import Stop, stopped
 from .test_design import FOLDS, data, rows, same, train

@@ -13,7 +13,7 @@ from gpubp.engines import cpu, eager
 from gpubp.errors import ConfigError, GpubpError, ShapeError
 from gpubp.state import TrainState
 
-from .helpers import compiled, copied, differing, put, same_bits, samples  # noqa: F401
+from .helpers import compiled, copied, differing, put, samples  # noqa: F401
 
 SPEC = gpubp.NetworkSpec((3, 5, 4), loss="cross_entropy")
 COUNT = 6
