@@ -217,14 +217,9 @@ class Design:
             for begin in range(0, self.count, PIECE):
                 writer.write_table(self.table(begin, begin + PIECE))
 
-    def groups(self, seed: int, dtype: torch.dtype, folds: int | None) -> Iterator[Group]:
-        """The rows that share a kernel, in the order of their first rows. folds: how many positions the data have, or
-        None if all networks have the same samples."""
-        for each in self.planned(seed, dtype, folds):
-            yield each.made()
-
     def planned(self, seed: int, dtype: torch.dtype, folds: int | None) -> Iterator[Planned]:
-        """groups() of which no network is made. Raises what that would, but for too little memory."""
+        """The rows that share a kernel, in the order of their first rows; no network is made. folds: how many positions
+        the data have, or None if all networks have the same samples."""
         position = self.positions(folds)
         for rows in self.alike():
             at = self.first + torch.from_numpy(rows)

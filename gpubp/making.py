@@ -88,7 +88,7 @@ class Maker:
             recipe = config.recipe(each.population.spec)
             shapes.append((each.population.spec, recipe, len(params), params.element_size()))
         memory.check(shapes, HOME)
-        with memory.explained(*max(shapes, key=lambda shape: shape[0].size * shape[2]), self.where[0]):
+        with memory.explained(shapes, self.where[0]):
             runs = [self.run(each, *of_it, copy) for each, of_it in zip(groups, fitted)]
         if self.every is None:  # no other networks join later
             self.notes += idle([config for config, _ in fitted]) + (confounded(runs) if self.folds else [])

@@ -74,14 +74,9 @@ def fit(spec: NetworkSpec, recipe: Recipe, itemsize: int, device: torch.device, 
 
 
 def plan(
-    shapes: Sequence[tuple[NetworkSpec, Recipe, int, int]],
-    given: bool,
-    room: int | None,
-    data: Sequence[Dataset] = (),
-    waits: bool = False,
-    workspace: int | None = None,
-    files: bool = False,
-) -> str:
+    shapes: Sequence[tuple[NetworkSpec, Recipe, int, int]], given: bool, room: int | None, data: Sequence[Dataset] = (),
+    waits: bool = False, workspace: int | None = None, files: bool = False,
+) -> str:  # fmt: skip
     """A sentence on what the largest network of a run needs in host memory, all, and their data, and how many have
     room. given: whether somebody else has the networks, of which the run makes a copy; room: free bytes before the run
     made any, if known; waits: whether more networks wait for slots; workspace: bytes of activations and gradients, by
@@ -162,25 +157,21 @@ def ran_out(error: BaseException | None) -> bool:
 
 
 @contextmanager
-def explained(spec: NetworkSpec, recipe: Recipe, count: int, itemsize: int, device: torch.device) -> Iterator[None]:
-    """Turn torch's out-of-memory errors into an OutOfMemoryError that says how much is needed."""
+def explained(shapes: Sequence[tuple[NetworkSpec, Recipe, int, int]], device: torch.device) -> Iterator[None]:
+    """Turn torch's out-of-memory errors into an OutOfMemoryError that says how much the largest population needs."""
     try:
         yield
     except (MemoryError, RuntimeError) as error:
         if not ran_out(error):
             raise
-        told = OutOfMemoryError(message(spec, recipe, count, itemsize, device))
+        largest = max(shapes, key=lambda shape: shape[0].size * shape[2] * shape[3])
+        told = OutOfMemoryError(message(*largest, device))
         vars(told).update(vars(error))  # its notes, and the result so far (result.py)
         raise told from error
 
 
 def message(
-    spec: NetworkSpec,
-    recipe: Recipe,
-    count: int,
-    itemsize: int,
-    device: torch.device,
-    data: Sequence[Dataset] = (),
+    spec: NetworkSpec, recipe: Recipe, count: int, itemsize: int, device: torch.device, data: Sequence[Dataset] = ()
 ) -> str:
     """How much is needed, how much is free, and what to change."""
     room, gpu = free.available(device), device.type == "cuda"

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from . import checkpoint, config_file, files, forks, lock, machine
+from . import checkpoint, config_file, files, forks, lock, machine, memory
 from .ambient import HOME, neutral
 from .config import TrainConfig
 from .data import Dataset
@@ -31,7 +31,7 @@ from .search import restored
 from .signals import delivered
 from .state import Status
 from .stored import is_row
-from .training import check_arguments, described, explained, ready, updated
+from .training import check_arguments, described, ready, updated
 
 
 @neutral()
@@ -85,7 +85,7 @@ def resume(
             runs, tuple(reporters), folder, checkpoint_minutes, settings, (*lines, *notes), saved.notes["history"],
             saved.notes["seconds"], notes, search=search, queue=queue,
         )  # fmt: skip
-        with explained(runs):
+        with memory.explained([run.shape for run in runs], where[0]):
             result = loop.train()
     return delivered(result)
 

@@ -86,10 +86,12 @@ class Source:
         times = [torch.zeros(count, dtype=torch.int32) for count in self.counts]
         for name, parts in self.parts.items():
             shapes: dict[str, dict[str, tuple[str, list[int]]]] = {}
-            for key, shape in self._shapes(name).items():
-                number, _, row = key.partition(".")
-                if is_row(row):
-                    shapes.setdefault(number, {})[row] = shape
+            with self._opened(name) as file:
+                for key in file.keys():  # noqa: SIM118 - no dict
+                    number, _, row = key.partition(".")
+                    if is_row(row):
+                        some = file.get_slice(key)
+                        shapes.setdefault(number, {})[row] = some.get_dtype(), some.get_shape()
             for at, group, first, step in parts:
                 mine = times[group][first::step]
                 mine += 1
@@ -104,12 +106,6 @@ class Source:
         if any(bool((each != 1).any()) for each in times):
             raise CheckpointError("the files of rows do not have every network once")
         return kinds
-
-    def _shapes(self, name: str) -> dict[str, tuple[str, list[int]]]:
-        """The tensors of a file: dtype and shape."""
-        with self._opened(name) as file:
-            each = {key: file.get_slice(key) for key in file.keys()}  # noqa: SIM118 - no dict
-            return {key: (some.get_dtype(), list(some.get_shape())) for key, some in each.items()}
 
     @contextmanager
     def _opened(self, name: str) -> Iterator[Any]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -185,9 +185,9 @@ def _trained(
     folder = None if run_dir is None else new(files.path("run_dir", run_dir))
     with ExitStack() as stack:
         runs = maker.runs(groups, copy=design is None)  # a design's networks are nobody else's
-        stack.enter_context(explained(runs))
-        workspace = max(run.choice.engine.workspace(run.state, sets.data) for run in runs)
         shapes, written = [run.shape for run in runs], folder is not None
+        stack.enter_context(memory.explained(shapes, where[0]))
+        workspace = max(run.choice.engine.workspace(run.state, sets.data) for run in runs)
         plan = memory.plan(shapes, design is None, room, sets.each, bool(waits), workspace, written)
         queue = design.queue(maker, runs, Ended(folder)) if design is not None and waits else None
         if search is not None:
@@ -224,12 +224,6 @@ def opened(
             why = reason(error, "its path is too deep")
             raise ConfigError(f"run directory {folder} cannot be made: {why}") from None
         yield news
-
-
-def explained(runs: Sequence[Run]) -> AbstractContextManager[None]:
-    """memory.explained(), of the largest run."""
-    largest = max(runs, key=lambda run: run.state.population.params.nbytes)
-    return memory.explained(*largest.shape, largest.where[0])
 
 
 def own(search: Any) -> Search:

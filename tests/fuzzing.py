@@ -27,6 +27,7 @@ from gpubp.line import line
 
 from . import mutated_arrays, mutations
 from .files import status
+from .helpers import handled
 from .mutations import Chance
 from .no_ray import BEGUN
 from .short_runs import in_shards, sealed
@@ -34,10 +35,8 @@ from .watch import watched
 
 HELD = 200 << 20  # bytes that are free, as far as gpubp knows
 SHORT = ["--networks", "2", "--steps", "2", "--engine", "eager", "--device", "cpu", "--tensorboard", "false"]
-READING = ([], [], ["--per", "b"], ["--folds", "2"], ["--text", "a"], ["--dates", "a"], ["--drop", "a"], ["--impute",
-           "mean"],
-           ["--target", "a"], ["--decimal", ","], ["--task", "regression"], ["--scale-targets",
-           "standard"])  # fmt: skip
+READING = ("", "", "--per b", "--folds 2", "--text a", "--dates a", "--drop a", "--impute mean", "--target a",
+           "--decimal ,", "--task regression", "--scale-targets standard")  # fmt: skip
 
 
 class Kind(NamedTuple):
@@ -54,7 +53,7 @@ def as_data(chance: Chance, name: str) -> list[str]:
     unnamed = name.endswith(".npz")
     if chance.random() < 0.4 and not unnamed:
         return ["predict", "run", "--data", name, *chance.choice([[], ["--proba"], ["--each"], ["--spread"]])]
-    named = [] if unnamed else ["--target", "y", *chance.choice(READING)]
+    named = [] if unnamed else ["--target", "y", *chance.choice(READING).split()]
     return ["train", "--data", name, "--run-dir", "out", *named, *SHORT]
 
 
@@ -72,10 +71,10 @@ def as_settings_of_a_cluster(chance: Chance, name: str) -> list[str]:
 
 
 def as_networks(chance: Chance, name: str) -> list[str]:
-    return chance.choice([["predict", name, "--data", "data.csv"], ["export", name, "--to", "numpy", "--output",
-                         "out.py"],
-                          ["predict", name, "--data", "data.csv", "--networks", "all", "--proba"],
-                          ["export", name, "--to", "onnx", "--output", "out.onnx"]])  # fmt: skip
+    commands = [f"predict {name} --data data.csv", f"export {name} --to numpy --output out.py",
+                f"predict {name} --data data.csv --networks all --proba",
+                f"export {name} --to onnx --output out.onnx"]  # fmt: skip
+    return chance.choice(commands).split()
 
 
 def as_import(_: Chance, name: str) -> list[str]:
@@ -198,46 +197,35 @@ def of_a_run(chance: Chance) -> tuple[list[str], str]:
     if kind in ("preparation", "manifest", "rows"):
         manifest.write_text(sealed(told))
     commands = ["inspect run", "inspect run --by lr", "report run", "explain run", "explain run --html out.html",
-                "resume run",
-                "replay run", "replay run --network 1 --step 1", "replay run --network 1 --html out.html", "verify run",
-                "verify --config run/config.yaml",
+                "resume run", "replay run", "replay run --network 1 --step 1", "replay run --network 1 --html out.html",
+                "verify run", "verify --config run/config.yaml",
                 "predict run --data data.csv", "export run --to numpy --output out.py", "resume run --steps 4",
                 "inspect run --json", "predict run --data data.csv --networks all --spread"]  # fmt: skip
     return chance.choice(commands).split(), kind
 
 
 WORDS = ("run", "data.csv", "x.csv", "config.yaml", "networks.safetensors", ".", "nothing", "pipe.csv", "/dev/null",
-         "/dev/zero",
-         "--", "-", "---", "-h", "=", "--=", "xor", "iris", "2,3,1", "2,-3,1", "1e-4..1e-1:log", "1..", "..", "a..b",
-         "3..1",
-         "0.1,0.01", "nan", "inf", "-1", "0", "1e400", "9" * 400, "2" * 18, "true", "False", "null", "[1,2]", "{a: 1}",
-         "cuda:9", "mps", "meta", "all", "best", "tutorial", "status", "lr,lr", "1:2:3", "0.5", "7", "é")  # fmt: skip
+         "/dev/zero", "--", "-", "---", "-h", "=", "--=", "xor", "iris", "2,3,1", "2,-3,1", "1e-4..1e-1:log", "1..",
+         "..", "a..b", "3..1", "0.1,0.01", "nan", "inf", "-1", "0", "1e400", "9" * 400, "2" * 18, "true", "False",
+         "null", "[1,2]", "{a: 1}", "cuda:9", "mps", "meta", "all", "best", "tutorial", "status", "lr,lr", "1:2:3",
+         "0.5", "7", "é")  # fmt: skip
 
 
 def of_flags(chance: Chance) -> tuple[list[str], str]:
     """A command line with words changed, left out, repeated or of elsewhere; without verify, which begins processes
     if nothing is wrong."""
-    options = [
-        option
-        for command in COMMANDS.values()
-        for action in command.parser()._actions
-        for option in action.option_strings
-    ]
-    usual = chance.choice([["train", "--data", "xor", *SHORT], ["train", "--data", "data.csv", "--target", "y", *SHORT],
-                           ["train", "--config", "config.yaml", *SHORT], ["inspect", "run", "--by", "lr"], ["resume",
-                           "run"],
-                           ["resume", "run", "--steps", "4"], ["report", "run", "--out", "out.html"], ["dashboard",
-                           "run"],
-                           ["predict", "run", "--data", "data.csv"], ["export", "run", "--to", "onnx"],
-                           ["explain", "run", "--json"], ["explain", "--html", "out.html"], ["inspect", "run",
-                           "--json"],
-                           *([name] for name in COMMANDS if name != "verify"), []])  # fmt: skip
+    actions = [action for command in COMMANDS.values() for action in command.parser()._actions]
+    options = [option for action in actions for option in action.option_strings]
+    trainings = (["train", *flags.split(), *SHORT]
+                 for flags in ("--data xor", "--data data.csv --target y", "--config config.yaml"))  # fmt: skip
+    others = ("inspect run --by lr", "resume run", "resume run --steps 4", "report run --out out.html", "dashboard run",
+              "predict run --data data.csv", "export run --to onnx", "explain run --json", "explain --html out.html",
+              "inspect run --json", *(name for name in COMMANDS if name != "verify"), "")  # fmt: skip
+    usual = chance.choice([*trainings, *map(str.split, others)])
     given = [*usual, "--run-dir", "out"] if usual[:1] == ["train"] else [*usual]
     for _ in range(chance.randint(1, 4)):
-        at, kind = (
-            chance.randrange(len(given) + 1),
-            chance.choice(["flag", "flag", "flag", "word", "name", "gone", "twice", "bytes"]),
-        )
+        at = chance.randrange(len(given) + 1)
+        kind = chance.choice(["flag", "flag", "flag", "word", "name", "gone", "twice", "bytes"])
         word = chance.choice([*WORDS, *mutations.NAMES])
         if kind == "flag":
             flag = chance.choice(options)
@@ -277,13 +265,12 @@ def stopping(seconds: float) -> Iterator[None]:
         if frame is None or frame.f_code.co_name != "gc_callback":  # hypothesis's, in which it would be lost
             signal.raise_signal(signal.SIGINT)
 
-    before = signal.signal(signal.SIGVTALRM, interrupt)
-    signal.setitimer(signal.ITIMER_VIRTUAL, seconds, seconds)
-    try:
-        yield
-    finally:
-        signal.setitimer(signal.ITIMER_VIRTUAL, 0)
-        signal.signal(signal.SIGVTALRM, before)
+    with handled(signal.SIGVTALRM, interrupt):
+        signal.setitimer(signal.ITIMER_VIRTUAL, seconds, seconds)
+        try:
+            yield
+        finally:
+            signal.setitimer(signal.ITIMER_VIRTUAL, 0)
 
 
 def fault(arguments: list[str], root: Path) -> str | None:

@@ -5,13 +5,14 @@ from __future__ import annotations
 import gc
 import itertools
 import shutil
+import signal
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import Any, TypeVar
 
 import pytest
 import torch
@@ -23,6 +24,7 @@ from gpubp.engines.layout import Kind, Layout
 from gpubp.errors import EngineError
 from gpubp.state import TrainState
 
+Given = TypeVar("Given")
 COUNTED = ("step", "status", "diverged_step")
 INTEGERS = {torch.float32: torch.int32, torch.float64: torch.int64}
 
@@ -46,6 +48,50 @@ def same_bits(one: Tensor, other: Tensor) -> bool:
         if kind is None
         else torch.equal(one.contiguous().view(kind), other.contiguous().view(kind))
     )
+
+
+def failing(error: BaseException | type[BaseException]) -> Callable[..., Any]:
+    """A function that raises `error` whatever it is given."""
+
+    def fail(*given: Any, **named: Any) -> Any:
+        raise error
+
+    return fail
+
+
+def differing(one: TrainState, other: TrainState) -> list[str]:
+    """The tensors of two states that differ in a bit."""
+    pairs = zip(one.tensors(), other.tensors(), strict=True)
+    return [name for (name, mine), (again, theirs) in pairs if name != again or not same_bits(mine, theirs)]
+
+
+def alike(one: torch.nn.Module, other: torch.nn.Module) -> bool:
+    """Whether two networks have the same parameters in every bit."""
+    return all(same_bits(*each) for each in zip(one.parameters(), other.parameters(), strict=True))
+
+
+def noted(
+    patch: pytest.MonkeyPatch, owner: Any, name: str, note: Callable[..., Any] = lambda *given: given
+) -> list[Any]:
+    """What `note` makes of what each call of owner.name is given, from now on."""
+    told, proper = list[Any](), getattr(owner, name)
+
+    def noting(*given: Any, **named: Any) -> Any:
+        told.append(note(*given, **named))
+        return proper(*given, **named)
+
+    patch.setattr(owner, name, noting)
+    return told
+
+
+@contextmanager
+def handled(number: int, handler: Any) -> Iterator[None]:
+    """A signal with this handler for a while."""
+    before = signal.signal(number, handler)
+    try:
+        yield
+    finally:
+        signal.signal(number, before)
 
 
 @contextmanager
@@ -144,10 +190,12 @@ def numbers(state: TrainState) -> dict[str, Tensor]:
     return found | {name: getattr(state, name) for name in ("loss", "total", *COUNTED)}
 
 
-def differences(one: TrainState, rows: list[int], other: TrainState, others: list[int]) -> list[str]:
-    """What differs in one bit between networks of two states."""
+def differences(one: TrainState, other: TrainState, rows: Any = slice(None), others: Any = None) -> list[str]:
+    """What differs in one bit between the networks of two states, or the `rows` of one and `others` of the other, by
+    default the same rows."""
     mine, theirs = numbers(one), numbers(other)
     assert mine.keys() == theirs.keys()
+    others = rows if others is None else others
     return [name for name in mine if not same_bits(mine[name][rows], theirs[name][others])]
 
 
@@ -174,12 +222,24 @@ def instructions(call: Callable[[], None]) -> int:
     return seen
 
 
-def needs_compiler() -> None:
-    """A named skip without a compiler."""
+def instructions_of_repeats(call: Callable[[], None]) -> int:
+    """Of each call after the first, which take the same number, and few of those of the first."""
+    first, second, third = (instructions(call) for _ in range(3))
+    assert second == third < first / 4
+    return second
+
+
+def had(ask: Callable[[], Given]) -> Given:
+    """What `ask` returns; a named skip where this machine has not what it needs."""
     try:
-        build.vector_bytes()
+        return ask()
     except EngineError as error:
         pytest.skip(str(error))
+
+
+def needs_compiler() -> None:
+    """A named skip without a compiler."""
+    had(build.vector_bytes)
 
 
 @pytest.fixture(autouse=True, scope="module")

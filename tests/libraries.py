@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from gpubp.engines import build, cache
-from gpubp.errors import EngineError
+
+from .helpers import had
 
 
 def text(answer: int) -> str:
@@ -28,10 +29,7 @@ def forget() -> None:
 @contextmanager
 def cached_in(folder: Path) -> Iterator[Path]:
     """An empty cache, which nobody remembers; a named skip without a compiler."""
-    try:
-        build.compiler()
-    except EngineError as error:
-        pytest.skip(str(error))
+    had(build.compiler)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("GPUBP_CACHE", str(folder))
         forget()

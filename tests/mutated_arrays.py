@@ -41,12 +41,10 @@ def npz(chance: Chance, _: bytes) -> bytes:
     twice and without a suffix, thousands of files, arrays that do not match."""
     stream = io.BytesIO()
     shapes = ["(8, 2)", "(8,)", "()", "(0, 2)", "(2**40, 2)", f"({2**40}, {2**40})", "(-1, 2)", "(8, 10**9)",
-              f"({2**28}, 2)",
-              "(8, 2, 1)", "(True, 2)", "(8.0, 2)", "('8', 2)", "(" * 90 + ")" * 90,
+              f"({2**28}, 2)", "(8, 2, 1)", "(True, 2)", "(8.0, 2)", "('8', 2)", "(" * 90 + ")" * 90,
               "__import__('os').mkdir('executed')"]  # fmt: skip
     types = ["'<f8'", "'<f4'", "'<f2'", "'|O'", "'<U8'", "'<U500000000'", "'<c16'", "'|b1'", "'<u8'", "'>i4'",
-             "'<M8[s]'", "'|V8'",
-             "[('a', '<f8')]", "'<f16'", "'S3'"]  # fmt: skip
+             "'<M8[s]'", "'|V8'", "[('a', '<f8')]", "'<f16'", "'S3'"]  # fmt: skip
     methods = [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA]
     names = chance.sample(["inputs", "targets", "X", "y", "x", "../inputs", "other"], chance.randint(1, 4))
     if chance.random() < 0.3:
@@ -76,9 +74,8 @@ def npz(chance: Chance, _: bytes) -> bytes:
                 body = chance.choice([b"", pickle.dumps(Trap()), b"\x93NUMPY", b"\x93NUMPY\x09\x00" + bytes(100)])
             else:
                 values = [np.arange(8), np.array(CELLS), np.full((8, 2), np.nan), np.full(8, 2**63, np.uint64),
-                          np.eye(8) > 0,
-                          np.array(["x\0", "\ud800"]), np.full(8, 1e308), np.full((8, 2),
-                                   np.float32(1e38))]  # fmt: skip
+                          np.eye(8) > 0, np.array(["x\0", "\ud800"]), np.full(8, 1e308),
+                          np.full((8, 2), np.float32(1e38))]  # fmt: skip
                 array, inside = chance.choice(values), io.BytesIO()
                 np.save(inside, array, allow_pickle=False)
                 body = inside.getvalue()
@@ -219,8 +216,7 @@ def safetensors_file(chance: Chance, whole: bytes) -> bytes:
     head, body = json.loads(whole[8 : 8 + size]), whole[8 + size :]
     name = chance.choice([each for each in head if each != "__metadata__"])
     kind = chance.choice(["shape", "offset", "type", "length", "deep", "about", "about", "about", "name", "gone",
-                         "tensor",
-                          "results"])  # fmt: skip
+                          "tensor", "results"])  # fmt: skip
     if kind == "shape":
         head[name]["shape"] = chance.choice([[2**62], [-1], [0], [2**40, 0], ["x"], [1e9], 3, [1] * 100])
     elif kind == "offset":

@@ -145,27 +145,13 @@ def yaml_file(chance: Chance, whole: bytes) -> bytes:
     settings, tricks = yaml.safe_load(whole), [
         "!!python/object/apply:os.mkdir [executed]", "!!python/name:os.system", "!!binary aGFsbG8=", "&a [*a]",
         "&a {b: *a}", "*nobody", "[" * 3000, "{a: " * 3000, "- " * 3000, "? " * 3000, "'" + "\\x00" * 10, '"\\0"',
-        "1e9999",
-        "9" * 5000, "0b" + "1" * 5000, "1:" * 50 + "1", "2024-99-99", "!!timestamp x", "!!set {a, b}", "!!omap [a: 1]",
-        "<<: {networks: 3}", "|\n" + " x\n" * 50, "!!float x", "!!int ''", "~", "config.yaml", "{config: config.yaml}",
-        "!!str 3", "${HOME}", "$(id)", '"\\ud800"', "\x85", "\u2028", "%TAG ! tag:x\n---\n3", "--- 3\n--- 4", "=",
-        "0o17",
+        "1e9999", "9" * 5000, "0b" + "1" * 5000, "1:" * 50 + "1", "2024-99-99", "!!timestamp x", "!!set {a, b}",
+        "!!omap [a: 1]", "<<: {networks: 3}", "|\n" + " x\n" * 50, "!!float x", "!!int ''", "~", "config.yaml",
+        "{config: config.yaml}", "!!str 3", "${HOME}", "$(id)", '"\\ud800"', "\x85", "\u2028",
+        "%TAG ! tag:x\n---\n3", "--- 3\n--- 4", "=", "0o17",
     ]  # fmt: skip
-    name = chance.choice(
-        [
-            *settings,
-            "config",
-            "print_config",
-            "subcommand",
-            "train",
-            "class_path",
-            "\u202e",
-            "networks",
-            "shards",
-            "cluster",
-            "slots",
-        ]
-    )
+    others = "config", "print_config", "subcommand", "train", "class_path", "\u202e"
+    name = chance.choice([*settings, *others, "networks", "shards", "cluster", "slots"])
     kind = chance.choice(["trick", "trick", "junk", "name", "top", "twice", "laughs", "damaged"])
     text = whole.decode()
     if kind == "trick":

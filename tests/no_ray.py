@@ -22,6 +22,7 @@ from gpubp.errors import ClusterError
 from gpubp.evaluate import Evaluation, Round
 
 from . import mutated_arrays, mutations
+from .helpers import failing
 from .mutations import Chance
 
 BEGUN = ["train", "--data", "data.csv", "--target", "y", "--run-dir", "begun", "--networks", "6", "--steps", "9",
@@ -86,11 +87,8 @@ class Driver:
 def pretend(patch: pytest.MonkeyPatch) -> None:
     """Let gpubp find this Ray, and no address that answers."""
 
-    def refuse(*_: Any) -> Any:
-        raise ConnectionRefusedError("nobody answers")
-
     patch.setitem(sys.modules, "ray", ray())
-    patch.setattr(socket, "create_connection", refuse)
+    patch.setattr(socket, "create_connection", failing(ConnectionRefusedError("nobody answers")))
     patch.setattr(training, "Driver", Driver)
 
 

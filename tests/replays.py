@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import random
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -15,7 +14,7 @@ from gpubp import files
 from gpubp.search import Hyperband, PopulationBased, SuccessiveHalving
 
 from .helpers import population, same_bits, samples
-from .short_runs import COUNT, SPEC, config, held_out, networks, sealed, training
+from .short_runs import COUNT, SPEC, config, forge, held_out, networks, training
 
 RATES = [0.001, 0.3, 0.01, 1e308, 0.05]  # one of which diverges
 COMMON: dict[str, Any] = {"widths": "3,6,4", "loss": "cross_entropy", "batch_size": 16, "engine": "eager"}
@@ -148,9 +147,10 @@ def same(folder: Path, ran: Ran, some: int | None = None, results: bool = True) 
 
 def resealed(folder: Path, **notes: Any) -> None:
     """The digests of a checkpoint that somebody has changed on purpose, and other notes."""
-    path = folder / "checkpoint" / "manifest.json"
-    manifest = json.loads(path.read_text())
-    for entry in manifest["populations"]:
-        entry["notes"] |= notes
-    manifest["sha256"] = files.digest(path.parent / manifest["tensors"])
-    path.write_text(sealed(manifest))
+
+    def change(manifest: dict[str, Any]) -> dict[str, Any]:
+        for entry in manifest["populations"]:
+            entry["notes"] |= notes
+        return {"sha256": files.digest(folder / "checkpoint" / manifest["tensors"])}
+
+    forge(folder, change)

@@ -26,6 +26,14 @@ def line() -> gpubp.Dataset:
     return gpubp.Dataset(inputs, 3 * inputs)
 
 
+LINE = line()
+
+
+def train(rows: Any, search: Any, given: Any = LINE, held_out: Any = LINE, **more: Any) -> gpubp.Result:
+    settings = {"engine": "eager", "dtype": torch.float64, "search": search, **more}
+    return gpubp.train_many(rows, given, held_out, **settings)
+
+
 def rated(rates: list[float], **settings: Any) -> list[dict[str, Any]]:
     """A design with these learning rates."""
     return [{**COMMON, "lr": rate, **settings} for rate in rates]

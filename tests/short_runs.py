@@ -23,7 +23,7 @@ from gpubp import checkpoint, files, manifests
 from gpubp.state import TrainState
 from gpubp.stored import is_row, rowless
 
-from .helpers import population, same_bits, samples
+from .helpers import differing, handled, population, samples
 
 SPEC = gpubp.NetworkSpec((3, 6, 4), "relu", loss="cross_entropy")
 COUNT = 5
@@ -76,13 +76,12 @@ def run(folder: Path | None = None, reporters: Any = (), **settings: Any) -> gpu
 
 
 def same_state(one: TrainState, other: TrainState) -> None:
-    for (name, mine), (again, theirs) in zip(one.tensors(), other.tensors(), strict=True):
-        assert name == again
-        assert same_bits(mine, theirs), name
+    assert differing(one, other) == []
 
 
 def same(one: gpubp.Result, other: gpubp.Result) -> None:
-    same_state(one.state, other.state)
+    for mine, theirs in zip(one.states, other.states, strict=True):
+        same_state(mine, theirs)
     assert repr(one.table.to_pydict()) == repr(other.table.to_pydict())  # a NaN is itself
     assert one.status_names == other.status_names
 
@@ -111,13 +110,10 @@ def stopped(training: Callable[[], gpubp.Result]) -> gpubp.Result:
     def handler(number: int, frame: Any) -> None:
         raise SystemExit(f"handled {number}")
 
-    before = signal.signal(signal.SIGTERM, handler)
-    try:
+    with handled(signal.SIGTERM, handler):
         with pytest.raises((KeyboardInterrupt, SystemExit)) as caught:
             training()
         assert signal.getsignal(signal.SIGTERM) is handler, "the handlers of before are back"
-    finally:
-        signal.signal(signal.SIGTERM, before)
     result: gpubp.Result = caught.value.result  # type: ignore[attr-defined]
     assert isinstance(caught.value, KeyboardInterrupt if result.interrupted == signal.SIGINT else SystemExit)
     return result
@@ -133,6 +129,11 @@ class Stop(gpubp.Reporter):
         self.calls -= 1
         if not self.calls:
             os.kill(os.getpid(), self.number)
+
+
+def hears(**what: Callable[[Any], object]) -> gpubp.Reporter:
+    """A reporter that is these functions, by the names of what it is told."""
+    return type("Hears", (gpubp.Reporter,), {name: staticmethod(each) for name, each in what.items()})()
 
 
 class Slow(gpubp.Reporter):
@@ -179,6 +180,13 @@ class Crash(gpubp.Reporter):
 def sealed(manifest: dict[str, Any]) -> str:
     """A manifest that somebody wrote on purpose: its digest is its own."""
     return json.dumps(manifest | {"manifest_sha256": manifests.digest(manifest)})
+
+
+def forge(folder: Path, change: Callable[[dict[str, Any]], dict[str, Any]]) -> None:
+    """The manifest of the run in `folder` with other values, those that `change` makes of it, sealed."""
+    path = folder / "checkpoint" / "manifest.json"
+    content = json.loads(path.read_text())
+    path.write_text(sealed(content | change(content)))
 
 
 def with_entry(manifest: dict[str, Any], **changed: Any) -> dict[str, Any]:

@@ -21,7 +21,8 @@ import pytest
 import torch
 
 from gpubp.engines import build as engine_build
-from gpubp.errors import EngineError
+
+from .helpers import had
 
 ROOT = Path(__file__).parent.parent
 HEADER = ROOT / "gpubp" / "kernel" / "arithmetic.h"
@@ -126,13 +127,6 @@ def same(a: Array, b: Array) -> bool:
     return bool(((a.view(word) == b.view(word)) | (np.isnan(a) & np.isnan(b))).all())
 
 
-def compiler() -> list[str]:
-    try:
-        return engine_build.compiler()
-    except EngineError as error:
-        pytest.skip(str(error))
-
-
 def build(
     folder: Path, lanes: int, machine: str, *flags: str, changes: Mapping[str, str] = MappingProxyType({})
 ) -> ctypes.CDLL:
@@ -144,7 +138,7 @@ def build(
         (folder / name).write_text(text)
     library = folder / "driver.so"
     names = [f"-march={machine}", f"-DVECTOR={lanes}", f"-I{folder}", f"-I{HEADER.parent}", "-Wall", "-Werror"]
-    command = [*compiler(), *FLAGS, *names, *flags, str(folder / "driver.cc"), "-o", str(library)]
+    command = [*had(engine_build.compiler), *FLAGS, *names, *flags, str(folder / "driver.cc"), "-o", str(library)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
     return ctypes.CDLL(str(library))

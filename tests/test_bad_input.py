@@ -146,10 +146,7 @@ def test_valid_variants_of_the_refused_input_are_accepted() -> None:
     train(CLASSES, targets=torch.arange(10) % 2, lr=[0.1, 0.2, 0.3, 0.4], optimizer="adam", beta1=0.9)
 
 
-FILES = {
-    "good.csv": "a,b,y\n1,2,u\n2,3,v\n3,4,u\n4,5,v\n5,6,u\n",
-    "ragged.csv": "a,b,y\n1,2,u\n2,v\n",
-}
+FILES = {"good.csv": "a,b,y\n1,2,u\n2,3,v\n3,4,u\n4,5,v\n5,6,u\n", "ragged.csv": "a,b,y\n1,2,u\n2,v\n"}
 
 COMMANDS = {
     "wrong width": ("--data xor --widths 3,4,1", "the data have 2 inputs and need 1 outputs: 2,...,1"),

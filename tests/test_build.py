@@ -19,7 +19,7 @@ import torch
 import gpubp
 from gpubp.engines import build, cache, cpu
 
-from .helpers import FAST
+from .helpers import FAST, failing
 from .libraries import an_empty_cache, answer, forget, kept, wrapper  # noqa: F401
 from .short_runs import APART
 
@@ -100,11 +100,8 @@ def test_a_whole_file_that_is_not_a_library_is_recompiled(folder: Path) -> None:
 def test_training_works_without_a_writable_cache(
     call: str, number: int, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def fail(*_: object, **__: object) -> None:
-        raise OSError(number, os.strerror(number))
-
     with monkeypatch.context() as patch:
-        patch.setattr(call, fail)
+        patch.setattr(call, failing(OSError(number, os.strerror(number))))
         assert answer(6) == 6
     assert kept(folder) == []
     forget()
@@ -113,13 +110,10 @@ def test_training_works_without_a_writable_cache(
 
 
 def test_a_run_reports_once_that_its_kernels_cannot_be_cached(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def fail(*_: object, **__: object) -> None:
-        raise OSError(errno.EROFS, os.strerror(errno.EROFS))
-
     spec, config = gpubp.NetworkSpec((2, 1)), gpubp.TrainConfig(steps=2, evaluate_every=1, batch_size=5)
     networks, data = gpubp.Population.create(spec, 3), gpubp.Dataset(torch.rand(5, 2), torch.rand(5, 1))
     monkeypatch.setattr(cpu, "KERNELS", {})
-    monkeypatch.setattr("os.replace", fail)
+    monkeypatch.setattr("os.replace", failing(OSError(errno.EROFS, os.strerror(errno.EROFS))))
     (note,) = gpubp.train(networks, data, config, engine="cpu").notes
     assert note == (
         f"every process compiles its kernels again: they cannot be cached in {folder}: Read-only file system; "
@@ -144,15 +138,12 @@ def test_files_of_killed_processes_are_removed_when_a_kernel_is_cached(folder: P
 
 
 def test_a_part_that_cannot_be_removed_stays(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def fail(*_: object) -> None:
-        raise PermissionError
-
     folder.mkdir()
     part = folder / "other.part"
     part.write_text("")
     os.utime(part, (0, 0))
     with monkeypatch.context() as patch:
-        patch.setattr(Path, "unlink", fail)
+        patch.setattr(Path, "unlink", failing(PermissionError))
         assert answer(24) == 24
     part.unlink()
     assert len(kept(folder)) == 1
@@ -170,10 +161,7 @@ def test_a_full_disk_leaves_no_part_of_a_file(folder: Path, monkeypatch: pytest.
 
 
 def test_an_interrupt_leaves_no_part_of_a_file(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def interrupt(*_: object) -> None:
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(os, "replace", interrupt)
+    monkeypatch.setattr(os, "replace", failing(KeyboardInterrupt))
     with pytest.raises(KeyboardInterrupt):
         answer(8)
     assert kept(folder) == []
@@ -205,10 +193,7 @@ def test_the_cache_is_where_the_environment_says(tmp_path: Path, monkeypatch: py
 
 
 def test_a_user_without_a_home_has_no_cache(monkeypatch: pytest.MonkeyPatch) -> None:
-    def homeless() -> Path:
-        raise RuntimeError("Could not determine home directory.")
-
-    monkeypatch.setattr(Path, "home", homeless)
+    monkeypatch.setattr(Path, "home", failing(RuntimeError("Could not determine home directory.")))
     for name in ("GPUBP_CACHE", "XDG_CACHE_HOME", "HOME"):
         monkeypatch.delenv(name, raising=False)
     assert cache.place() is None

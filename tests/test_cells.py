@@ -175,7 +175,7 @@ def test_a_cell_is_read_once_however_many_rows_have_it(monkeypatch: pytest.Monke
     value = cells._value
     monkeypatch.setattr(cells, "_value", lambda name, cell: read.append(cell) or value(name, cell))
     design = {"widths": ["3,4", "3,5,4"] * count, "lr": [0.1, None] * count, "seed": np.arange(2 * count)}
-    groups = [*Design.of(design, epochs=3).groups(0, torch.float32, None)]
+    groups = [each.made() for each in Design.of(design, epochs=3).planned(0, torch.float32, None)]
     assert read == ["3,4", "3,5,4"]
     assert [group.rows[:3].tolist() for group in groups] == [[0, 2, 4], [1, 3, 5]]
 

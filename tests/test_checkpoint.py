@@ -23,6 +23,7 @@ from .short_runs import (
     CPU,
     NAMES,
     config,
+    forge,
     held_out,
     networks,
     same,
@@ -148,9 +149,8 @@ def test_untrained_networks_do_not_predict_instead_of_damaged_ones(tmp_path: Pat
      ("engine_reason", 5), ("data", 5), ("validation", {})],
 )  # fmt: skip
 def test_invalid_notes_are_refused_even_with_a_right_digest(name: str, value: Any, folder: Path) -> None:
-    manifest = folder / "checkpoint" / "manifest.json"
-    content = json.loads(manifest.read_text())
-    manifest.write_text(sealed(content | {name: value} if name == "seconds" else with_notes(content, **{name: value})))
+    given = {name: value}
+    forge(folder, lambda manifest: given if name == "seconds" else with_notes(manifest, **given))
     with pytest.raises(CheckpointError, match=r"does not hold a complete state: "):
         checkpoint._read(folder / "checkpoint" / "manifest.json", CPU)
     assert checkpoint.load(folder, CPU).older
@@ -158,9 +158,7 @@ def test_invalid_notes_are_refused_even_with_a_right_digest(name: str, value: An
 
 @pytest.mark.parametrize("number", [0, 1])
 def test_networks_that_are_beyond_their_round_are_refused(number: int, folder: Path) -> None:
-    manifest = folder / "checkpoint" / "manifest.json"
-    content = json.loads(manifest.read_text())
-    manifest.write_text(sealed(with_notes(content, number=number)))
+    forge(folder, lambda manifest: with_notes(manifest, number=number))
     with pytest.raises(CheckpointError, match=f"steps do not match round {number}"):
         gpubp.resume(folder, training(), held_out())
 

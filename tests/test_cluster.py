@@ -27,13 +27,12 @@ from gpubp.search import Hyperband, PopulationBased, SuccessiveHalving
 from gpubp.stored import Source
 
 from .clusters import LACKS, LONG, PLAIN, STORE, At, check_same, interrupt, interrupted, kill, slow, trained, watch
-from .commands import run
-from .helpers import same_bits
+from .commands import Capture, run
+from .helpers import noted, same_bits
+from .short_runs import hears
 
 pytest.importorskip("ray")
 pytestmark = pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning")
-
-Capture = pytest.CaptureFixture[str]
 
 
 def test_any_number_of_shards_gives_the_bits_of_one_run(
@@ -43,9 +42,9 @@ def test_any_number_of_shards_gives_the_bits_of_one_run(
     with pytest.raises(ConfigError, match="shards 16: the run has 15 networks"):
         trained(iris, 16, tmp_path / "3", **more)
     assert not (tmp_path / "3").exists()
-    whole, read, proper = trained(iris, None, tmp_path / "whole", **more), list[Any](), Source.read
+    whole = trained(iris, None, tmp_path / "whole", **more)
     with monkeypatch.context() as patch:
-        patch.setattr(Source, "read", lambda *given: read.append(given) or proper(*given))
+        read = noted(patch, Source, "read")
         two = trained(iris, 2, tmp_path / "2", **more)
         patch.setattr(checkpoint, "save", interrupted)  # while shards are joined
         with pytest.raises(KeyboardInterrupt):
@@ -83,19 +82,16 @@ def test_a_population_trains_in_shards_too(
             raise CheckpointError("the storage is away")
         return push(storage, folder, *more)
 
-    class Listening(gpubp.Reporter):
-        def progress(self, progress: Any) -> None:
-            told.append(progress.steps)
-            notes.extend(progress.notes)
+    def progress(progress: Any) -> None:
+        told.append(progress.steps)
+        notes.extend(progress.notes)
 
-        def looked(self, snapshot: Any) -> None:
-            norms.append(len(snapshot.gradient_norms(3)))
-
+    listening = hears(progress=progress, looked=lambda snapshot: norms.append(len(snapshot.gradient_norms(3))))
     (tmp_path / "file").touch()
     with pytest.raises(CheckpointError, match=r"^file://.*/file/run/shards/driver cannot be written"):
         cluster.train(*given, run_dir=f"file://{tmp_path}/file/run", shards=2, checkpoint_minutes=0)
     monkeypatch.setattr(Storage, "push", failing)  # of the driver
-    more: dict[str, Any] = {"shards": 2, "checkpoint_minutes": 0, "reporters": [Listening()]}
+    more: dict[str, Any] = {"shards": 2, "checkpoint_minutes": 0, "reporters": [listening]}
     found = cluster.train(*given, run_dir=f"file://{tmp_path}/run", **more)
     assert notes[0] == "the storage is away; it is retried as long as training continues"
     check_same(gpubp.train(*given), found)
@@ -117,13 +113,7 @@ def test_searches_decide_over_the_networks_of_all_shards_and_these_meet_nowhere_
     machines: Any, iris: Any, tmp_path: Path, search: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     whole = trained(iris, None, search=search, design=PLAIN, validation=search.name != "pbt")
-    met, phase = list[Any](), Driver.phase
-
-    def counted(driver: Driver, runs: Any, last: int | None) -> Any:
-        met.append(last)
-        return phase(driver, runs, last)
-
-    monkeypatch.setattr(Driver, "phase", counted)
+    met = noted(monkeypatch, Driver, "phase", lambda driver, runs, last: last)
     found = trained(iris, 3, tmp_path / "run", search=search, design=PLAIN, validation=search.name != "pbt")
     check_same(whole, found)
     counts = [0, *(each["statuses"].get("stopped") for each in whole.history)]
@@ -284,8 +274,7 @@ def test_there_is_a_shard_for_each_gpu_and_each_task_has_one_to_itself(
 
 
 @pytest.mark.parametrize(
-    ("first", "told"),
-    [("worker.fit", ""), pytest.param("driver._train", "shard [01]: ", marks=pytest.mark.slow)],
+    ("first", "told"), [("worker.fit", ""), pytest.param("driver._train", "shard [01]: ", marks=pytest.mark.slow)]
 )
 def test_a_worker_that_finds_no_gpu_is_told_of_in_a_sentence(
     node: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture, first: str, told: str

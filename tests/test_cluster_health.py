@@ -31,16 +31,9 @@ from gpubp.run import Sets
 from gpubp.state import Status
 
 from . import no_ray
-
-Capture = pytest.CaptureFixture[str]
-
-
-class RayError(Exception):
-    pass
-
-
-class RayTaskError(RayError):
-    pass
+from .commands import Capture
+from .helpers import failing
+from .no_ray import RayError, RayTaskError
 
 
 class TaskCancelledError(RayError):
@@ -213,9 +206,7 @@ def test_a_run_whose_cluster_is_lost_ends_with_one_sentence_and_how_it_goes_on(
     (tmp_path / "run" / "checkpoint").mkdir(parents=True)
     run: Any = "s3://bucket/run" if url else tmp_path / "run"
 
-    def lost(*given: Any) -> gpubp.Result:
-        raise ClusterError("the Ray of this machine has ended")
-
+    lost = failing(ClusterError("the Ray of this machine has ended"))
     monkeypatch.setattr(train, "run", lambda settings: outcome.ended(run, lost, "10.0.0.1:6379"))
     assert cli.main(["train", "--data", "iris"]) == 1
     first = "has all that is saved; continue with the same command"

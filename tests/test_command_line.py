@@ -17,7 +17,8 @@ from gpubp import checkpoint, curves, gpus, loop
 from gpubp.cli import main
 
 from .commands import Capture, columns, error, here, run, trained  # noqa: F401
-from .short_runs import sealed
+from .helpers import failing
+from .short_runs import forge
 
 
 def test_inspect_shows_the_best_the_worst_and_the_diverged(capsys: Capture) -> None:
@@ -191,8 +192,7 @@ def test_curves_are_not_drawn_into_a_linked_directory(capsys: Capture) -> None:
     assert not any(Path("mine").iterdir())
 
 
-def interrupted(*_: Any) -> None:
-    raise KeyboardInterrupt
+interrupted = failing(KeyboardInterrupt)
 
 
 def test_resume_moves_a_run_to_another_device_and_records_it(capsys: Capture, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -200,10 +200,9 @@ def test_resume_moves_a_run_to_another_device_and_records_it(capsys: Capture, mo
     settings = "--data iris --networks 4 --dropout 0.2 --evaluate-every 2 --device cpu"
     trained(f"{settings} --epochs 4 --run-dir short", capsys)
     trained(f"{settings} --epochs 8 --run-dir long", capsys)
-    path, manifest = Path("short/config.yaml"), Path("short/checkpoint/manifest.json")
+    path = Path("short/config.yaml")
     path.write_text(path.read_text().replace("device: cpu", "device: cuda:1"))
-    content = json.loads(manifest.read_text())
-    manifest.write_text(sealed(content | {"settings": content["settings"] | {"device": "cuda:1"}}))
+    forge(Path("short"), lambda manifest: {"settings": manifest["settings"] | {"device": "cuda:1"}})
     before = path.read_text()
     assert main(["resume", "short", "--epochs", "8"]) == 1, "its own device is the default"
     told = capsys.readouterr()

@@ -90,14 +90,24 @@ class Case(NamedTuple):
             None if not self.weight else weight[0 if self.weight == "one weight" else which],
         )
 
-    def of(self, rows: list[int]) -> dict[str, Any]:
+    def of(self, rows: range | list[int]) -> dict[str, Any]:
         """The settings of the networks `rows`."""
         columns = (*SIZES, *SWITCHES[-1], "steps", "class_weight")
         return {
             name: [value[n] for n in rows] if name in columns and isinstance(value, list) else
-            value[rows] if isinstance(value, Tensor) else value
+            value[[*rows]] if isinstance(value, Tensor) else value
             for name, value in self.settings.items()
         }  # fmt: skip
+
+    def start(self, rows: range | list[int] = range(COUNT)) -> TrainState:
+        """The networks `rows` before their first step."""
+        return start(self.population(rows), self.data(rows), **self.of(rows))
+
+    def train(
+        self, rows: range | list[int] = range(COUNT), cuts: list[int] | None = None, engine: Any = cpu
+    ) -> TrainState:
+        """The same at their ends, after calls of `cuts` steps each."""
+        return train(self.population(rows), self.data(rows), cuts, engine, **self.of(rows))
 
 
 def each(size: float) -> list[float]:
@@ -207,8 +217,8 @@ def test_the_cases_hold_every_row_of_every_table() -> None:
     "number", [pytest.param(number, marks=[SLOW] * (number not in CHOSEN)) for number in range(8 * CASES)]
 )
 def test_each_step_is_eagers_from_the_same_numbers(number: int) -> None:
-    own, everyone = case(number), list(range(COUNT))
-    data, theirs = own.data(), start(own.population(), own.data(), **own.settings)
+    own = case(number)
+    data, theirs = own.data(), own.start()
     terms = max(*own.spec.widths, BATCH, 0 if "clip_norm" not in own.settings else theirs.population.params.shape[1])
     tolerance = compiled_step(torch.finfo(own.dtype).eps, terms, len(own.spec.widths) - 1)
     with laid_out(layouts(own.dtype, BATCH)[own.layout]):
@@ -223,20 +233,20 @@ def test_each_step_is_eagers_from_the_same_numbers(number: int) -> None:
                 close(mine.rows(running), now, tolerance, decided(before, now, tolerance))
             else:
                 close(mine, theirs, tolerance)
-        whole, cut = (train(own.population(), data, cuts, engine=cpu, **own.settings) for cuts in (None, [1] * STEPS))
-        assert not differences(whole, everyone, cut, everyone), "a call of all steps, and a call for each"
+        whole, cut = (own.train(cuts=cuts) for cuts in (None, [1] * STEPS))
+        assert not differences(whole, cut), "a call of all steps, and a call for each"
     assert not theirs.population.params.equal(own.population().params)
     assert torch.equal(theirs.step, theirs.end)
 
 
 @pytest.mark.parametrize("number", [pytest.param(number, marks=[SLOW] * (number != 14)) for number in range(CASES)])
 def test_a_kernel_that_is_compiled_as_for_users_has_the_bits_of_one_that_is_compiled_fast(number: int) -> None:
-    own, everyone = case(number), list(range(COUNT))
+    own = case(number)
     with laid_out(layouts(own.dtype, BATCH)[own.layout]):
-        fast = train(own.population(), own.data(), engine=cpu, **own.settings)
+        fast = own.train()
         with optimised():
-            usual = train(own.population(), own.data(), engine=cpu, **own.settings)
-    assert not differences(usual, everyone, fast, everyone)
+            usual = own.train()
+    assert not differences(usual, fast)
 
 
 def test_networks_on_a_plateau_learn_as_by_eager() -> None:

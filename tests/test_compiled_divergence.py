@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import pytest
 import torch
 
 import gpubp
 from gpubp.engines import cpu, eager
-from gpubp.state import Status, TrainState
+from gpubp.state import Status
 
-from .helpers import compiled, copied, differences, laid_out, layouts, numbers, same_bits, samples, start, train  # noqa: F401
+from .helpers import compiled, copied, differences, laid_out, layouts, numbers, samples, train  # noqa: F401
 from .test_compiled import DTYPES, Case
-from .test_divergence import trained_by_returning
+from .test_divergence import check_neighbours, trained_by_returning
 
 COUNT, STEPS, BATCH = 19, 12, 6
 EVERYONE = list(range(COUNT))
@@ -28,13 +26,9 @@ def rates(dtype: torch.dtype) -> list[float]:
     return [wide[n % len(wide)] if n % 3 else 0.01 for n in EVERYONE]
 
 
-def trained(
-    dtype: torch.dtype, rows: list[int] = EVERYONE, cuts: list[int] | None = None, **settings: Any
-) -> TrainState:
-    own = Case(SPEC, dtype, "shared", "", "chosen", {})
-    data = gpubp.Dataset(*samples(SPEC, 23, dtype=dtype))
-    given = {"optimizer": "momentum", "batch_size": BATCH, "steps": STEPS, "lr": [rates(dtype)[n] for n in rows]}
-    return train(own.population(rows), data, cuts, engine=cpu, **given | settings)
+def case(dtype: torch.dtype, optimizer: str = "momentum", lr: list[float] | None = None) -> Case:
+    settings = {"optimizer": optimizer, "batch_size": BATCH, "steps": STEPS, "lr": lr}
+    return Case(SPEC, dtype, "shared", "", "chosen", settings)
 
 
 @pytest.mark.parametrize(("dtype", "name"), [
@@ -42,9 +36,9 @@ def trained(
     for dtype in DTYPES for name in layouts(dtype, BATCH)
 ])  # fmt: skip
 def test_the_step_of_divergence_is_that_of_one_step_at_a_time(dtype: torch.dtype, name: str) -> None:
+    own = case(dtype, lr=rates(dtype))
     with laid_out(layouts(dtype, BATCH)[name]):
-        slow, before = start_of(dtype), []
-        data = gpubp.Dataset(*samples(SPEC, 23, dtype=dtype))
+        slow, before, data = own.start(), [], own.data()
         for _ in range(STEPS):
             before.append(copied(slow))
             cpu.run(slow, data, 1)
@@ -52,32 +46,23 @@ def test_the_step_of_divergence_is_that_of_one_step_at_a_time(dtype: torch.dtype
         assert {0, -1} < set(found), "some diverge in the first step, some later, some never"
         assert len(set(found)) > 3
         for cuts in ([STEPS], [5, 7], [1, 11], [100]):
-            state = trained(dtype, cuts=cuts)
-            assert not differences(state, EVERYONE, slow, EVERYONE), cuts
+            state = own.train(cuts=cuts)
+            assert not differences(state, slow), cuts
     for number, step in enumerate(found):
         if step < 0:
             assert (state.status[number], state.step[number]) == (Status.running, STEPS)
             continue
         assert (state.status[number], state.step[number]) == (Status.diverged, step)
-        kept = set(differences(state, [number], before[step], [number]))
+        kept = set(differences(state, before[step], [number]))
         assert kept == {"status", "diverged_step"}, "everything is as before that step"
         assert all(each[number].isfinite().all() for key, each in numbers(state).items() if key != "loss")
 
 
-def start_of(dtype: torch.dtype) -> TrainState:
-    """All networks before their first step."""
-    own = Case(SPEC, dtype, "shared", "", "chosen", {})
-    data = gpubp.Dataset(*samples(SPEC, 23, dtype=dtype))
-    return start(own.population(EVERYONE), data, optimizer="momentum", batch_size=BATCH, steps=STEPS, lr=rates(dtype))
-
-
 def test_eager_finds_the_same_steps() -> None:
     """Where a number overflows by orders of magnitude, not by a rounding."""
-    data = gpubp.Dataset(*samples(SPEC, 23, dtype=torch.float32))
-    own = Case(SPEC, torch.float32, "shared", "", "chosen", {}).population(EVERYONE)
     steep = [0.01 if n % 3 else 10.0 ** (6 * (1 + n // 3)) for n in EVERYONE]
-    theirs = train(own, data, optimizer="sgd", batch_size=BATCH, steps=STEPS, lr=steep)
-    mine = train(own, data, optimizer="sgd", batch_size=BATCH, steps=STEPS, lr=steep, engine=cpu)
+    own = case(torch.float32, "sgd", steep)
+    mine, theirs = own.train(), own.train(engine=eager)
     assert len(theirs.diverged_step.unique()) > 3
     for name in ("diverged_step", "step", "status"):
         assert torch.equal(getattr(mine, name), getattr(theirs, name)), name
@@ -85,18 +70,8 @@ def test_eager_finds_the_same_steps() -> None:
 
 @pytest.mark.parametrize("value", [float("inf"), float("nan")])
 def test_a_network_that_is_not_finite_from_the_start_stays_as_it_is(value: float) -> None:
-    data = gpubp.Dataset(*samples(SPEC, 23, dtype=torch.float32))
-    settings = {"optimizer": "adam", "batch_size": BATCH, "steps": STEPS}
-    own = Case(SPEC, torch.float32, "shared", "", "chosen", {})
-    good, broken = own.population(EVERYONE), own.population(EVERYONE)
-    broken.params[3, 1] = value
-    state, rest = train(broken, data, engine=cpu, **settings), [n for n in EVERYONE if n != 3]
-    assert not differences(state, rest, train(good, data, engine=cpu, **settings), rest)
-    assert (state.status[3], state.step[3], state.diverged_step[3]) == (Status.diverged, 0, 0)
-    assert same_bits(state.population.params[3], broken.params[3])
-    assert not any(slot[3].any() for slot in state.slots)
-    assert all(column[3] == 1 for column in state.columns.values())
-    assert state.loss[3].isnan()
+    own = case(torch.float32, "adam")
+    check_neighbours(own.population(), own.data(), value, engine=cpu, **own.settings)
 
 
 def test_a_divergence_compiles_nothing(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -21,6 +21,7 @@ from gpubp.evaluate import Evaluation
 
 from .helpers import (  # noqa: F401
     compiled,
+    failing,
     generator,
     laid_out,
     layouts,
@@ -233,11 +234,8 @@ def test_a_sample_of_weight_0_or_beyond_a_networks_samples_does_not_count(engine
 
 
 def test_no_figure_of_a_compiled_training_goes_through_torch(monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuse(*_: object) -> None:
-        raise AssertionError("torch computes")
-
     for name in ("outs", "errors"):
-        monkeypatch.setattr(definition, name, refuse)
+        monkeypatch.setattr(definition, name, failing(AssertionError("torch computes")))
     spec = gpubp.NetworkSpec((3, 5, 2), loss="huber")
     inputs, targets = samples(spec, 30, dtype=torch.float32)
     data = Dataset(inputs, targets)

@@ -12,10 +12,10 @@ import torch
 import gpubp
 from gpubp.engines import build, cpu
 from gpubp.engines.program import Program
-from gpubp.state import Status, TrainState
 
-from .helpers import compiled, differences, laid_out, layouts, start, threads, train  # noqa: F401
+from .helpers import compiled, differences, laid_out, layouts, threads  # noqa: F401
 from .test_compiled import BATCH, CASES, COUNT, DTYPES, STEPS, Case, case
+from .test_independence import check_retired
 
 EVERYONE = list(range(COUNT))
 CHOSEN = {  # cases and layouts; all of both are slow
@@ -27,10 +27,6 @@ SIZES = (1, 2, 15, 16, 17, 33)
 SLOW = pytest.mark.slow
 
 
-def trained(own: Case, rows: list[int] = EVERYONE, cuts: list[int] | None = None) -> TrainState:
-    return train(own.population(rows), own.data(rows), cuts, engine=cpu, **own.of(rows))
-
-
 def possible(own: Case, name: str) -> bool:
     """A layer that is updated before the delta below it needs the whole batch at once."""
     return "chunks" not in name or own.settings["update_order"] == "simultaneous"
@@ -38,19 +34,19 @@ def possible(own: Case, name: str) -> bool:
 
 def check_layouts(own: Case, names: tuple[str, ...]) -> None:
     """Every layout has the bits of the chosen one, among others, alone, on two threads, and cut."""
-    expected = trained(own)
+    expected = own.train()
     assert torch.equal(expected.step, expected.end)
-    assert "params" in differences(expected, [0], expected, [1]), "networks differ from each other"
+    assert "params" in differences(expected, expected, [0], [1]), "networks differ from each other"
     for name, layout in layouts(own.dtype, BATCH).items():
         if name not in names or not possible(own, name):
             continue
         with laid_out(layout):
-            assert not differences(trained(own), EVERYONE, expected, EVERYONE), name
-            assert not differences(trained(own, [7]), [0], expected, [7]), f"{name}, alone"
+            assert not differences(own.train(), expected), name
+            assert not differences(own.train([7]), expected, others=[7]), f"{name}, alone"
             with threads(2):
-                assert not differences(trained(own), EVERYONE, expected, EVERYONE), f"{name}, two threads"
-            cut = trained(own, cuts=[1, 2, 3, 5, 9])
-            assert not differences(cut, EVERYONE, expected, EVERYONE), f"{name}, cut"
+                assert not differences(own.train(), expected), f"{name}, two threads"
+            cut = own.train(cuts=[1, 2, 3, 5, 9])
+            assert not differences(cut, expected), f"{name}, cut"
 
 
 @pytest.mark.parametrize("number", CHOSEN)
@@ -89,14 +85,14 @@ FLOAT32 = pytest.mark.parametrize(
 @FLOAT32
 def test_a_network_is_the_same_among_any_number_in_any_order(dtype: torch.dtype) -> None:
     own = small(dtype)
-    everyone = trained(own, list(range(max(SIZES))))
+    everyone = own.train(list(range(max(SIZES))))
     for count in SIZES:
-        some = trained(own, list(range(count)))
-        assert not differences(some, list(range(count)), everyone, list(range(count))), count
+        some = own.train(list(range(count)))
+        assert not differences(some, everyone, list(range(count))), count
         last = list(range(max(SIZES) - count, max(SIZES)))[::-1]
-        assert not differences(trained(own, last), list(range(count)), everyone, last), f"the last {count}, backwards"
+        assert not differences(own.train(last), everyone, others=last), f"the last {count}, backwards"
     mixed = [*range(100, 130), 7, *range(130, 140), 3]
-    assert not differences(trained(own, mixed), [30, 41], everyone, [7, 3])
+    assert not differences(own.train(mixed), everyone, [30, 41], [7, 3])
 
 
 SHUFFLED = [(torch.float32, "network", "networks"), (torch.float64, "shared", "outputs")]
@@ -110,9 +106,9 @@ SOME = pytest.mark.parametrize(("dtype", "shuffle", "name"), [
 def test_any_cut_of_the_steps_gives_the_same_bits(dtype: torch.dtype, shuffle: str, name: str) -> None:
     own = small(dtype, steps=7, shuffle=shuffle)
     with laid_out(layouts(dtype, BATCH)[name]):
-        whole = trained(own)
+        whole = own.train()
         for cuts in ([1] * 7, [3, 4], [6, 1], [2, 100]):
-            assert not differences(trained(own, cuts=cuts), EVERYONE, whole, EVERYONE), cuts
+            assert not differences(own.train(cuts=cuts), whole), cuts
 
 
 @SOME
@@ -120,33 +116,20 @@ def test_networks_may_be_and_end_at_different_steps(dtype: torch.dtype, shuffle:
     ends = [1 + (5 * n) % STEPS for n in EVERYONE]
     own = small(dtype, steps=ends, shuffle=shuffle)
     with laid_out(layouts(dtype, BATCH)[name]):
-        whole = trained(own)
+        whole = own.train()
         assert whole.step.tolist() == ends
         for number in (0, 4, 17):
-            assert not differences(trained(own, [number]), [0], whole, [number]), number
-        mixed, data = start(own.population(), own.data(), **own.settings), own.data()
+            assert not differences(own.train([number]), whole, others=[number]), number
+        mixed, data = own.start(), own.data()
         for part, steps in ((slice(0, 7), 2), (slice(5, 18), 3), (slice(0, COUNT), 4), (slice(0, COUNT), STEPS)):
             cpu.run(mixed.rows(part), data, steps)
-        assert not differences(mixed, EVERYONE, whole, EVERYONE)
+        assert not differences(mixed, whole)
 
 
 @FLOAT32
 def test_retired_networks_do_not_move_and_affect_no_other(dtype: torch.dtype) -> None:
     own = small(dtype)
-    plain, state, data = trained(own), start(own.population(), own.data(), **own.settings), own.data()
-    cpu.run(state, data, 3)
-    gone = [1, 4, 8, 16]
-    state.status[gone] = torch.tensor([2, 3, 1, 2], dtype=torch.int8)
-    cpu.run(state, data, STEPS)
-    rest = [n for n in EVERYONE if n not in gone]
-    assert not differences(state, rest, plain, rest)
-    early = start(own.population(), own.data(), **own.settings)
-    cpu.run(early, data, 3)
-    assert not set(differences(state, gone, early, gone)) - {"status"}
-    state.status.fill_(Status.stopped)
-    before = state.population.params.clone()
-    cpu.run(state, data, STEPS)
-    assert torch.equal(before, state.population.params), "nobody trains"
+    check_retired(cpu, own.population(), own.data(), **own.settings)
 
 
 @pytest.mark.parametrize("name", ["chosen", pytest.param("outputs", marks=SLOW)])
@@ -157,11 +140,11 @@ def test_a_processor_without_avx_512_has_the_same_bits(
     if build.vector_bytes() != 64:
         pytest.skip("this processor has no AVX-512 to compare with")
     own = small(dtype)
-    expected = trained(own)
+    expected = own.train()
     monkeypatch.setattr(build, "ARCH", "x86-64-v3")
     assert build.vector_bytes() == 32
     with laid_out(layouts(dtype, BATCH)[name]):
-        assert not differences(trained(own), EVERYONE, expected, EVERYONE)
+        assert not differences(own.train(), expected)
 
 
 def compilers() -> dict[str, str]:
@@ -186,8 +169,8 @@ def check_compilers(own: Case, names: tuple[str, ...], monkeypatch: pytest.Monke
             monkeypatch.setenv("CXX", command)
             monkeypatch.setattr(cpu, "KERNELS", {})
             with laid_out(layout):
-                states.append(trained(own))
-        assert not differences(states[0], EVERYONE, states[1], EVERYONE), name
+                states.append(own.train())
+        assert not differences(states[0], states[1]), name
 
 
 @pytest.mark.parametrize(("number", "name"), [(2, "networks"), (5, "outputs"), (11, "one number"), (21, "team")])
@@ -210,7 +193,7 @@ VIOLATIONS = {  # what is planted in the text of one layout: one rounding more o
 def test_a_layout_that_computes_differently_is_found(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """A violation of this file's promise, planted in the layout of outputs alone."""
     own, (old, new), proper = small(torch.float32), VIOLATIONS[name], Program.text.func
-    expected = trained(own)
+    expected = own.train()
 
     def planted(self: Program) -> str:
         text: str = proper(self)
@@ -219,7 +202,7 @@ def test_a_layout_that_computes_differently_is_found(name: str, monkeypatch: pyt
 
     monkeypatch.setattr(cpu, "KERNELS", {})
     with laid_out(layouts(own.dtype, BATCH)["outputs"]):
-        assert not differences(trained(own), EVERYONE, expected, EVERYONE)
+        assert not differences(own.train(), expected)
         cpu.KERNELS.clear()
         monkeypatch.setattr(Program, "text", property(planted))
-        assert "params" in differences(trained(own), EVERYONE, expected, EVERYONE)
+        assert "params" in differences(own.train(), expected)

@@ -21,7 +21,7 @@ from torch.torch_version import TorchVersion
 import gpubp
 from gpubp import gpus, turns
 
-from .helpers import population, same_bits, samples, start
+from .helpers import failing, population, same_bits, samples, start
 from .recorder import like
 
 CPU, GPU = torch.device("cpu"), torch.device("cuda:1")
@@ -168,11 +168,8 @@ def test_threads_of_a_gpu_record_one_after_the_other(told: list[str]) -> None:
 
 
 def test_a_failed_warm_up_is_waited_for(told: list[str]) -> None:
-    def fails() -> None:
-        raise RuntimeError("CUDA out of memory")
-
     with pytest.raises(RuntimeError, match="out of memory"):
-        gpus.capture(fails)
+        gpus.capture(failing(RuntimeError("CUDA out of memory")))
     assert told[-2:] == ["out of side", "main waits for side"]
     assert not gpus.RECORDING.locked()
 
@@ -193,9 +190,7 @@ def test_an_older_torch_captures_nothing_after_a_failed_capture(
     assert told == []
 
 
-def test_an_older_torch_that_frees_nothing_after_a_failed_capture_is_tolerated(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_an_older_torch_that_frees_nothing_after_a_failed_capture_is_tolerated(monkeypatch: pytest.MonkeyPatch) -> None:
     def refuses() -> None:
         assert gpus.RECORDING.locked(), "nothing is given back while a thread records"
         raise RuntimeError("captures_underway.empty() INTERNAL ASSERT FAILED")
@@ -206,11 +201,8 @@ def test_an_older_torch_that_frees_nothing_after_a_failed_capture_is_tolerated(
 
 
 def test_without_pinned_memory_the_tensor_itself_is_used(monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuses(tensor: torch.Tensor) -> torch.Tensor:
-        raise RuntimeError("CUDA error: out of memory")
-
     tensor = torch.ones(3)
-    monkeypatch.setattr(torch.Tensor, "pin_memory", refuses)
+    monkeypatch.setattr(torch.Tensor, "pin_memory", failing(RuntimeError("CUDA error: out of memory")))
     assert gpus.pinned(tensor) is tensor
 
 
@@ -231,9 +223,7 @@ def test_a_gpu_is_selected_by_its_number_and_the_cpu_selects_none(
     assert told == ["into cuda:1", "wait for main", "give back", "out of cuda:1"]
 
 
-def test_what_is_missing_is_reported_and_free_memory_includes_torchs_cache(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_what_is_missing_is_reported_and_free_memory_includes_torchs_cache(monkeypatch: pytest.MonkeyPatch) -> None:
     cases = ((False, False, "has no CUDA"), (True, False, "no CUDA driver or no GPU"), (True, True, None))
     for built, available, said in cases:
         monkeypatch.setattr(torch.backends.cuda, "is_built", lambda built=built: built)

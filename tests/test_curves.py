@@ -12,6 +12,7 @@ import torch
 import gpubp
 from gpubp import curves
 
+from .helpers import failing
 from .short_runs import COUNT, config, finishes_as, held_out, networks, run, training
 
 pytestmark = pytest.mark.usefixtures("short_calls")
@@ -49,10 +50,7 @@ def test_a_run_that_was_killed_and_resumed_has_the_same_curves(
 
 
 def test_curves_that_cannot_be_written_end_no_training(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def full(*_: Any) -> None:
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(curves, "add", full)
+    monkeypatch.setattr(curves, "add", failing(OSError(28, "No space left on device")))
     result = run(tmp_path / "run")
     assert [note for note in result.notes if "curves" in note] == [
         f"{tmp_path / 'run'}: the curves of networks end, as they cannot be written: [Errno 28] No space left on device"

@@ -21,6 +21,7 @@ from gpubp.errors import CheckpointError, DataError
 from gpubp.preparation import Preparation
 from gpubp.reporters.results_file import read_results
 
+from .commands import Capture
 from .files import status
 from .short_runs import sealed
 
@@ -90,20 +91,11 @@ def test_a_setting_that_is_missing_mistyped_or_of_another_kind_is_named(run: Pat
 
 
 @pytest.mark.parametrize("command", ["resume", "explain"])
-def test_a_damaged_config_ends_a_command_with_one_line(
-    command: str, run: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_damaged_config_ends_a_command_with_one_line(command: str, run: Path, capsys: Capture) -> None:
     path = only_config_yaml(run)
     kept = path.read_text()
-    for text in (
-        kept[: len(kept) // 2],
-        kept.replace("seed:", "sead:"),
-        "[" * 5000,
-        "- 1",
-        "",
-        "\0",
-        "data: [a, {b: c}]",
-    ):
+    half, misspelt = kept[: len(kept) // 2], kept.replace("seed:", "sead:")
+    for text in (half, misspelt, "[" * 5000, "- 1", "", "\0", "data: [a, {b: c}]"):
         path.write_text(text)
         assert status([command, str(run)]) == 1
         told = capsys.readouterr()

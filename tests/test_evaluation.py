@@ -12,7 +12,7 @@ from gpubp import evaluate as evaluation
 from gpubp.errors import ConfigError
 from gpubp.evaluate import evaluate
 
-from .helpers import same_bits
+from .helpers import noted, same_bits
 
 SPEC = gpubp.NetworkSpec((3, 5, 2), hidden="tanh", loss="huber")
 SIZES = (3, 700, 17, 256, 1)
@@ -81,15 +81,10 @@ def test_the_denominator_of_r2_is_whole_for_populations_that_are_evaluated_at_th
 def test_the_denominator_of_r2_takes_the_work_of_its_samples_even_if_one_network_has_most(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    sizes, read, one = [3, 900, *[4] * 400, 1, *[7] * 100], [], evaluation._spread
+    sizes = [3, 900, *[4] * 400, 1, *[7] * 100]
     rows = [range(number % 50, number % 50 + size) for number, size in enumerate(sizes)]
-
-    def counted(data: gpubp.Dataset, position: torch.Tensor, longest: int) -> torch.Tensor:
-        read.append(len(position) * longest)
-        return one(data, position, longest)
-
     monkeypatch.setattr(evaluation, "AT_ONCE", 2000)
-    monkeypatch.setattr(evaluation, "_spread", counted)
+    read = noted(monkeypatch, evaluation, "_spread", lambda data, position, longest: len(position) * longest)
     found = evaluation.spread(gpubp.Dataset(*samples(), rows=rows))
     assert sum(read) < 3 * sum(sizes)
     for number in (0, 1, 2, 402, 403):

@@ -20,13 +20,12 @@ from gpubp.engines.job import END, declared
 from gpubp.engines.key import Key, Samples
 from gpubp.engines.layout import Kind, Layout
 from gpubp.engines.program import Program
-from gpubp.errors import EngineError
 
+from .helpers import had
 from .playing import HEADER
 
 EXAMPLE = build.SOURCES / "example.h"
 EIGHT = Layout(vector=8, cols=4)
-SHARED = Samples(own=False, rows=False, inputs=False, weight=0, shuffle="none")
 ABOUT = """\
 // The program of the tutorial's network, lanes being 8 networks, as engines/program.py prints it, by which a person and
 // an editor read the sources of kernel/. A compiler is given such a text for each kernel; this one it never sees.
@@ -47,15 +46,12 @@ def example() -> str:
 
 def program(layout: Layout = EIGHT, order: str = "simultaneous") -> Program:
     recipe = tutorial.config(1, order).recipe(tutorial.SPEC)
-    return Program(Key(tutorial.SPEC, recipe, torch.float32, SHARED), layout)
+    return Program(Key(tutorial.SPEC, recipe, torch.float32, Samples()), layout)
 
 
 def checked(text: str, folder: Path) -> str:
     """What the compiler says."""
-    try:
-        command = build.compiler()
-    except EngineError as error:
-        pytest.skip(str(error))
+    command = had(build.compiler)
     (folder / "kernel.cpp").write_text(text, encoding="utf-8")
     flags = [*(flag for flag in build.FLAGS if flag != "-shared"), f"-march={build.ARCH}", f"-I{build.SOURCES}"]
     done = subprocess.run(

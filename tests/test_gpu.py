@@ -16,7 +16,7 @@ from gpubp.engines.chip import Limits
 from gpubp.engines.layout import Kind, Layout
 from gpubp.state import Status, TrainState
 
-from .helpers import compiled, copied, differences, population, samples, start, train  # noqa: F401
+from .helpers import compiled, copied, differences  # noqa: F401
 from .playing import H100, Launch, Player, WrongError, flat, playing
 from .test_compiled import BATCH, CASES, COUNT, STEPS, Case, case
 
@@ -50,10 +50,10 @@ CHOSEN = {  # cases and layouts; the others of both are slow
 }  # fmt: skip
 
 
-def trained(own: Case, layout: Layout | None, player: Player | None = None, **more: Any) -> TrainState:
+def trained(own: Case, layout: Layout | None) -> TrainState:
     """By the GPU engine."""
-    with playing(player or Player(), layout):
-        return train(own.population(), own.data(), engine=cuda, **own.settings, **more)
+    with playing(Player(), layout):
+        return own.train(engine=cuda)
 
 
 @pytest.mark.parametrize(
@@ -65,9 +65,9 @@ def test_a_gpu_has_the_cpus_bits(number: int, name: str) -> None:
     own = case(number)
     if "pieces" in name and own.settings["update_order"] == "layerwise":
         pytest.skip("a layer that is updated before the delta below it needs the whole batch at once")
-    expected = train(own.population(), own.data(), engine=cpu, **own.settings)
+    expected = own.train()
     assert torch.equal(expected.step, expected.end)
-    assert not differences(trained(own, LAYOUTS[name]), EVERYONE, expected, EVERYONE)
+    assert not differences(trained(own, LAYOUTS[name]), expected)
 
 
 def small(**settings: Any) -> Case:
@@ -83,27 +83,27 @@ LAID_OUT = [THREAD, BLOCK, PARTS, QUADS, STREAMED, CLUSTER]
 @pytest.mark.parametrize("layout", LAID_OUT)
 def test_any_cut_and_any_end_gives_the_same_bits(layout: Layout) -> None:
     own = small(steps=[1 + (5 * n) % STEPS for n in EVERYONE])
-    expected = train(own.population(), own.data(), engine=cpu, **own.settings)
+    expected = own.train()
     with playing(Player(), layout):
         for cuts in ([1, 2, 3, 5, 9], [7, 100]):
-            cut = train(own.population(), own.data(), cuts, engine=cuda, **own.settings)
-            assert not differences(cut, EVERYONE, expected, EVERYONE), cuts
-        state = start(own.population(), own.data(), **own.settings)
+            cut = own.train(cuts=cuts, engine=cuda)
+            assert not differences(cut, expected), cuts
+        state = own.start()
         state.status[[1, 4, 18]] = Status.stopped
         before = copied(state)
         cuda.run(state, own.data(), STEPS)
-    assert not differences(state, [1, 4, 18], before, [1, 4, 18]), "who stands still is not touched"
+    assert not differences(state, before, [1, 4, 18]), "who stands still is not touched"
     rest = [n for n in EVERYONE if n not in (1, 4, 18)]
-    assert not differences(state, rest, expected, rest)
+    assert not differences(state, expected, rest)
 
 
 @pytest.mark.parametrize("layout", LAID_OUT)
 def test_a_network_that_diverges_is_left_as_by_the_cpu(layout: Layout) -> None:
     own = small(lr=[1e30 if n % 4 == 1 else 3e38 if n % 4 == 2 else 0.01 for n in EVERYONE])
-    expected = train(own.population(), own.data(), engine=cpu, **own.settings)
+    expected = own.train()
     got = trained(own, layout)
     assert 0 < int((got.status == Status.diverged).sum()) < COUNT
-    assert not differences(got, EVERYONE, expected, EVERYONE)
+    assert not differences(got, expected)
     assert torch.equal(got.diverged_step, expected.diverged_step)
     assert torch.equal(got.status, expected.status)
 
@@ -116,23 +116,22 @@ def test_matrices_of_one_column_have_the_cpus_bits(layout: Layout, pitch: int) -
     """Whose entries are neighbours; a sum over all parameters, a slope of the net and dropout read them too."""
     own = small(dropout=0.3, clip_norm=0.5, l1=0.01, l2=0.05)
     own = own._replace(spec=gpubp.NetworkSpec((1, 5, 1, 6, 1), "gelu"), weight="own weights")
-    expected = train(own.population(), own.data(), engine=cpu, **own.settings)
+    expected = own.train()
     with playing(Player(), layout) as player:
-        found = train(own.population(), own.data(), engine=cuda, **own.settings)
+        found = own.train(engine=cuda)
     assert f"int PITCH[] = {{1, {pitch}, 1, {pitch}, 1}};" in player.launches[-1].text
-    assert not differences(found, EVERYONE, expected, EVERYONE)
+    assert not differences(found, expected)
 
 
 def test_tiny_networks_are_threads_by_the_rules() -> None:
     many = list(range(300))  # two blocks of 128 and a part of one
     own = small(batch_size=1)._replace(spec=gpubp.NetworkSpec((2, 2, 2), "tanh"))
-    networks, data = own.population(many), own.data()
-    expected = train(networks, data, engine=cpu, **own.settings)
+    expected = own.train(many)
     with playing(Player(resident=3)) as player:
-        got = train(networks, data, engine=cuda, **own.settings)
+        got = own.train(many, engine=cuda)
     launch = player.launches[-1]
     assert (launch.blocks, launch.threads, "LAYOUT GPU_THREAD " in launch.text) == (3, 128, True)
-    assert not differences(got, many, expected, many)
+    assert not differences(got, expected)
 
 
 @pytest.mark.parametrize(
@@ -141,32 +140,29 @@ def test_tiny_networks_are_threads_by_the_rules() -> None:
 def test_networks_beyond_the_chip_are_trained_and_evaluated_by_the_rules(processors: int, blocks: int) -> None:
     """Few of them by clusters of as many blocks as leave no multiprocessor idle, whose bits are those of one block."""
     own = small(optimizer="sgd", steps=2)._replace(spec=gpubp.NetworkSpec((301, 200, 3), "tanh"))
-    few = [0, 1, 2]
-    networks, data = own.population(few), own.data()
-    expected = train(networks, data, engine=cpu, **own.settings)
+    few, data = [0, 1, 2], own.data()
+    expected = own.train(few)
     with playing(Player(H100._replace(processors=processors), 2 * processors)) as player:
-        got = train(networks, data, engine=cuda, **own.settings)
+        got = own.train(few, engine=cuda)
         found = cuda.evaluate(got.population, data, {}, got.position)
     assert all("LAYOUT GPU_STREAMED " in launch.text for launch in player.launches)
     *trained, evaluated = player.launches
     assert all(f"BLOCKS_PER_TEAM {blocks} " in launch.text for launch in trained)
     assert {launch.blocks for launch in trained} == {min(3, 2 * processors // blocks) * blocks}, "that run at once"
     assert (evaluated.blocks, evaluated.threads) == (min(3, 2 * processors), 128)
-    assert not differences(got, few, expected, few)
+    assert not differences(got, expected)
     shown = cpu.evaluate(expected.population, data, {}, expected.position)
     assert all(torch.equal(one, other) for one, other in zip(found, shown))
 
 
 def test_rows_that_do_not_lie_side_by_side_are_put_back() -> None:
     own = small()
-    expected = train(own.population(), own.data(), engine=cpu, **own.settings)
-    state = start(own.population(), own.data(), **own.settings)
-    networks = own.population()
+    expected, state, networks = own.train(), own.start(), own.population()
     state.population = gpubp.Population(own.spec, networks.params.t().contiguous().t(), 5, networks.ids)
     assert not state.population.params.is_contiguous()
     with playing(Player(), THREAD):
         cuda.run(state, own.data(), STEPS)
-    assert not differences(state, EVERYONE, expected, EVERYONE)
+    assert not differences(state, expected)
 
 
 def test_networks_that_fit_no_other_way_have_their_slots_in_global_memory(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -175,13 +171,13 @@ def test_networks_that_fit_no_other_way_have_their_slots_in_global_memory(monkey
     monkeypatch.setattr(chip, "FAR_WORTH", 0)  # or streams where another one fits
     few, own = EVERYONE[:5], small(batch_size=64, steps=4)
     own = own._replace(spec=gpubp.NetworkSpec((3, 20, 2), "tanh"))
-    expected = train(own.population(few), own.data(), engine=cpu, **own.settings)
+    expected = own.train(few)
     seen = []
     for room in (21_000, 10_000, 7_000):
         player = Player(Limits(90, room))
         with playing(player):
-            found = train(own.population(few), own.data(), engine=cuda, **own.settings)
-        assert not differences(found, few, expected, few)
+            found = own.train(few, engine=cuda)
+        assert not differences(found, expected)
         launch = player.launches[-1]
         near, chunk = "#define SLOTS_APART 0" in launch.text, launch.text.split("int CHUNK = ")[1].split(";")[0]
         seen.append((near, int(chunk) < 64))
@@ -274,13 +270,13 @@ def faulty(layout: Layout, change: Callable[[Launch], Launch | None]) -> bool:
         own = own._replace(spec=gpubp.NetworkSpec((3, 70, 18, 2), "tanh"))
     elif layout.kind == Kind.GPU_WIDE:  # with matrices of one column
         own = own._replace(spec=gpubp.NetworkSpec((3, 5, 1, 2), "tanh"))
-    expected = train(own.population(), own.data(), cuts, engine=cpu, **own.settings)
+    expected = own.train(cuts=cuts)
     try:
         with playing(Broken(change), layout):
-            state = train(own.population(), own.data(), cuts, engine=cuda, **own.settings)
+            state = own.train(cuts=cuts, engine=cuda)
     except WrongError:
         return True
-    return bool(differences(state, EVERYONE, expected, EVERYONE))
+    return bool(differences(state, expected))
 
 
 QUICK = {  # of every kind of layout, and of a launch

@@ -20,7 +20,7 @@ from gpubp.errors import EngineError
 from gpubp.state import TrainState
 
 from .driver import COUNT, SAMPLES, SPEC, Driver, recording_driver, training  # noqa: F401
-from .helpers import covering, generator, population, samples
+from .helpers import covering, failing, generator, population, samples
 
 
 def test_on_a_gpu_auto_is_cuda_and_says_how(driver: Driver) -> None:
@@ -159,11 +159,8 @@ def test_a_large_batch_needs_no_more_shared_memory(driver: Driver) -> None:
 
 
 def test_networks_beyond_an_index_are_left_to_eager_with_the_reason(driver: Driver) -> None:
-    wide, config, gpu = (
-        gpubp.NetworkSpec((3, 30_000, 30_000), "relu"),
-        gpubp.TrainConfig("adam", steps=1),
-        torch.device("cuda:0"),
-    )
+    wide, config = gpubp.NetworkSpec((3, 30_000, 30_000), "relu"), gpubp.TrainConfig("adam", steps=1)
+    gpu = torch.device("cuda:0")
     choice = choose("auto", wide, config, gpu)
     assert choice.name == "eager"
     assert "networks 3-30000-30000 with batch_size" in choice.reason
@@ -204,10 +201,7 @@ def test_a_driver_of_cuda_12_is_refused_before_anything_is_compiled(driver: Driv
 
 def test_without_nvidias_driver_eager_trains(driver: Driver, monkeypatch: pytest.MonkeyPatch) -> None:
     """A GPU of another maker is a "cuda" of torch too."""
-
-    def fails() -> None:
-        raise RuntimeError('"cuda" is an NVIDIA driver library\nMore.')
-
+    fails = failing(RuntimeError('"cuda" is an NVIDIA driver library\nMore.'))
     monkeypatch.setattr(driver, "cuDriverGetVersion", fails)
     choice = choose("auto", SPEC, gpubp.TrainConfig(steps=1), torch.device("cuda:0"))
     told = 'finds no NVIDIA driver for GPU ("cuda" is an NVIDIA driver library); engine "eager" needs none'
@@ -234,10 +228,7 @@ def test_without_a_gpu_the_engine_says_what_is_missing() -> None:
 
 
 def test_a_compiler_that_fails_without_a_word_is_named_all_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
-    def fails() -> None:
-        raise RuntimeError
-
-    bindings = SimpleNamespace(nvrtc=SimpleNamespace(nvrtcVersion=fails))
+    bindings = SimpleNamespace(nvrtc=SimpleNamespace(nvrtcVersion=failing(RuntimeError)))
     monkeypatch.setitem(sys.modules, "cuda.bindings", bindings)
     with pytest.raises(EngineError, match=r"needs NVIDIA's compiler: .*RuntimeError"):
         nvrtc.compiler()

@@ -26,7 +26,7 @@ from gpubp.engines.program import Program
 from gpubp.errors import EngineError
 
 from . import gpu_budgets
-from .helpers import samples
+from .helpers import had, samples
 from .playing import H100
 
 DEVICES = {80: 163, 89: 99, 90: 227, 100: 227, 120: 99}  # architectures, and KB of shared memory that a block may have
@@ -50,10 +50,7 @@ SWITCHES = (
 
 @pytest.fixture(autouse=True, scope="module")
 def compiler() -> Any:
-    try:
-        return nvrtc.compiler()
-    except EngineError as error:
-        pytest.skip(str(error))
+    return had(nvrtc.compiler)
 
 
 def program(number: int) -> Program:

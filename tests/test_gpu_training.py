@@ -19,19 +19,14 @@ from gpubp.engines.chip import Limits
 from gpubp.errors import EngineError, OutOfMemoryError
 from gpubp.state import TrainState
 
-from .helpers import compiled, instructions, population, same_bits, samples  # noqa: F401
+from .helpers import compiled, differing, instructions, population, same_bits, samples  # noqa: F401
 from .playing import H100, LOAD, Launch, Player, machine
 from .test_placement import same
 
+pytestmark = pytest.mark.usefixtures("short_calls")
 SPEC = gpubp.NetworkSpec((3, 6, 2), "tanh")
 COUNT, STEPS = 7, 12
 RATES = [0.01 * (n + 1) for n in range(COUNT)]
-
-
-@pytest.fixture(autouse=True)
-def _calls_of_three_steps(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("gpubp.run.CALL", 100.0)
-    monkeypatch.setattr("gpubp.run.MOST", 3)
 
 
 def data(kind: str = "shared", size: int = 40, seed: int = 1) -> gpubp.Dataset:
@@ -284,19 +279,12 @@ def test_a_planted_fault_is_found_by_the_bits(fault: str, monkeypatch: pytest.Mo
 
 def test_a_design_on_two_gpus_is_the_cpus() -> None:
     design = [{"widths": widths, "lr": rate} for widths in ("3,6,2", "3,2") for rate in (0.01, 0.5, 2.0)]
-    common: dict[str, Any] = {
-        "hidden": "tanh",
-        "batch_size": 8,
-        "dropout": 0.1,
-        "steps": STEPS,
-        "evaluate_every": 4,
-        "patience": 1,
-    }
+    common: dict[str, Any] = {"hidden": "tanh", "batch_size": 8, "dropout": 0.1, "steps": STEPS}
+    common |= {"evaluate_every": 4, "patience": 1}
     expected = gpubp.train_many(design, data(), data("shared", 30, 9), engine="cpu", **common)
     with machine(2):
         found = gpubp.train_many(design, data(), data("shared", 30, 9), engine="cuda", device="cuda:all", **common)
     assert (found.engine, len(found.states)) == ("cuda", 2)
     assert found.table.equals(expected.table)
-    for one, other in zip(found.states, expected.states):
-        assert all(same_bits(mine, theirs) for (_, mine), (_, theirs) in zip(one.tensors(), other.tensors()))
+    assert not any(map(differing, found.states, expected.states))
     assert expected.statuses["stopped"] > 0

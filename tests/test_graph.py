@@ -17,7 +17,7 @@ from gpubp.engines import eager, graph
 from gpubp.optimizers import Optimizer
 from gpubp.state import Status, TrainState
 
-from .helpers import population, same_bits, samples, start, train
+from .helpers import differing, failing, population, same_bits, samples, start, train
 from .recorder import recorded
 
 SPECS = {
@@ -44,10 +44,6 @@ def dataset(spec: gpubp.NetworkSpec, **more: Any) -> gpubp.Dataset:
 
 def networks(spec: gpubp.NetworkSpec, count: int = COUNT) -> gpubp.Population:
     return population(spec, count, torch.float32)
-
-
-def differing(one: TrainState, other: TrainState) -> list[str]:
-    return [name for (name, mine), (_, theirs) in zip(one.tensors(), other.tensors()) if not same_bits(mine, theirs)]
 
 
 @pytest.mark.parametrize(("name", "settings"), [*zip(2 * [*SPECS], SETTINGS)])
@@ -239,11 +235,8 @@ def test_what_cannot_be_recorded_is_launched_step_by_step_and_the_reason_is_kept
 def test_memory_that_runs_out_while_recording_is_no_reason_to_go_on(
     error: RuntimeError, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def full(*given: Any) -> Any:
-        raise error
-
     with recorded(), monkeypatch.context() as patch:
-        patch.setattr(gpus, "capture", full)
+        patch.setattr(gpus, "capture", failing(error))
         with pytest.raises(type(error), match=re.escape(str(error))):
             train(networks(SPECS["2-2-2"]), dataset(SPECS["2-2-2"]), batch_size=BATCH, steps=2)
 

@@ -15,19 +15,11 @@ from gpubp.result import Result
 from gpubp.search import Hyperband, SuccessiveHalving
 from gpubp.search.method import Method
 
-from .helpers import needs_compiler, same_bits, samples
+from .helpers import alike, needs_compiler, same_bits, samples
 from .playing import machine
-from .searches import ascending, line, rated
+from .searches import LINE, ascending, rated, train
 
 SHAPE = gpubp.NetworkSpec((3, 4), loss="cross_entropy")
-
-
-LINE = line()
-
-
-def train(rows: Any, search: Any, given: Any = LINE, held_out: Any = LINE, **more: Any) -> Result:
-    settings = {"engine": "eager", "dtype": torch.float64, "search": search, **more}
-    return gpubp.train_many(rows, given, held_out, **settings)
 
 
 def running(result: Result) -> list[int]:
@@ -185,8 +177,7 @@ def test_the_rungs_of_entities_with_fewer_samples_than_a_batch_are_those_where_t
 
 def same(one: Result, row: int, other: Result, its: int) -> None:
     assert same_bits(one.loss[row], other.loss[its])
-    for mine, theirs in zip(one.network(row).parameters(), other.network(its).parameters(), strict=True):
-        assert same_bits(mine.data, theirs.data)
+    assert alike(one.network(row), other.network(its))
 
 
 def folds() -> tuple[gpubp.Dataset, gpubp.Dataset]:

@@ -14,6 +14,7 @@ from gpubp import checkpoint, files
 from gpubp.errors import CheckpointError
 from gpubp.history import FILE, History
 
+from .helpers import failing
 from .short_runs import CPU, finishes_as, held_out, run, same, training
 
 pytestmark = pytest.mark.usefixtures("short_calls")
@@ -110,14 +111,11 @@ def test_a_history_that_is_another_file_is_not_written_to(kind: str, tmp_path: P
 def test_records_that_could_not_be_added_are_added_by_the_next_try(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def full(*_: Any) -> None:
-        raise OSError(28, "No space left on device")
-
     history = History([record(1)])
     history.save(tmp_path)
     history.append(record(2))
     with monkeypatch.context() as patch:
-        patch.setattr(os, "fsync", full)
+        patch.setattr(os, "fsync", failing(OSError(28, "No space left on device")))
         with pytest.raises(OSError, match="No space left"):
             history.save(tmp_path)
     assert len(History.load(tmp_path, history.save(tmp_path))) == 2

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import json
 import os
 import shutil
 import subprocess
@@ -20,7 +19,8 @@ from gpubp import gpus, lock, machine
 from gpubp.errors import CheckpointError, ConfigError
 from gpubp.reporters.console import ConsoleReporter
 
-from .short_runs import COUNT, Crash, fail, finishes_as, held_out, run, same, sealed, training, with_notes
+from .helpers import failing
+from .short_runs import COUNT, Crash, fail, finishes_as, forge, hears, held_out, run, same, training, with_notes
 
 pytestmark = pytest.mark.usefixtures("short_calls")
 
@@ -83,12 +83,11 @@ def test_force_takes_the_lock_of_a_dead_process(folder: Path, whole: gpubp.Resul
 
 
 def test_a_run_that_is_being_trained_cannot_be_resumed_from_within(tmp_path: Path) -> None:
-    class Second(gpubp.Reporter):
-        def evaluated(self, record: Any) -> None:
-            with pytest.raises(CheckpointError, match=f"is in use by process {os.getpid()} on"):
-                gpubp.resume(tmp_path / "run", training(), held_out())
+    def second(record: Any) -> None:
+        with pytest.raises(CheckpointError, match=f"is in use by process {os.getpid()} on"):
+            gpubp.resume(tmp_path / "run", training(), held_out())
 
-    run(tmp_path / "run", [Second()], epochs=2)
+    run(tmp_path / "run", [hears(evaluated=second)], epochs=2)
     assert gpubp.resume(tmp_path / "run", training(), held_out(), epochs=2).interrupted is None
 
 
@@ -98,13 +97,10 @@ def test_without_file_locks_a_run_says_so(
 ) -> None:
     fcntl = pytest.importorskip("fcntl")
 
-    def unable(*_: Any) -> None:
-        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
-
     if lacking == "the system":
         monkeypatch.setitem(sys.modules, "fcntl", None)
     else:
-        monkeypatch.setattr(fcntl, "flock", unable)
+        monkeypatch.setattr(fcntl, "flock", failing(OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))))
     again = gpubp.resume(folder, training(), held_out())
     same(again, whole)
     (note,) = again.notes
@@ -170,9 +166,7 @@ def test_a_run_whose_checkpoint_is_a_link_to_anothers_is_refused(link: str, fold
 
 
 def test_a_reason_of_several_lines_is_one_line_of_a_comment(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    manifest = folder / "checkpoint" / "manifest.json"
-    content = json.loads(manifest.read_text())
-    manifest.write_text(sealed(with_notes(content, engine_reason="it says:\nseed: 99\x1b[2J\u2028[/red]")))
+    forge(folder, lambda manifest: with_notes(manifest, engine_reason="it says:\nseed: 99\x1b[2J\u2028[/red]"))
     result = gpubp.resume(folder, training(), held_out(), reporters=[ConsoleReporter()])
     assert result.engine_reason.splitlines() == [result.engine_reason]
     assert r"it says: seed: 99\x1b[2J [/red]" in capsys.readouterr().err
@@ -180,15 +174,14 @@ def test_a_reason_of_several_lines_is_one_line_of_a_comment(folder: Path, capsys
 
 @pytest.mark.parametrize("another", [True, False], ids=["another took its place", "removed"])
 def test_a_run_that_is_removed_while_it_trains_writes_no_more(another: bool, tmp_path: Path) -> None:
-    class Remove(gpubp.Reporter):
-        def evaluated(self, record: Any) -> None:
-            if record["round"] == 2:
-                shutil.rmtree(tmp_path / "run")
-                if another:
-                    with pytest.raises(RuntimeError, match="crashed"):
-                        run(tmp_path / "run", [Crash(2)])
+    def remove(record: Any) -> None:
+        if record["round"] == 2:
+            shutil.rmtree(tmp_path / "run")
+            if another:
+                with pytest.raises(RuntimeError, match="crashed"):
+                    run(tmp_path / "run", [Crash(2)])
 
-    result = run(tmp_path / "run", [Remove()], epochs=8)
+    result = run(tmp_path / "run", [hears(evaluated=remove)], epochs=8)
     assert result.unsaved
     assert "no longer belongs to this process: the run was removed, or another process took it" in result.unsaved
     same(result, run(epochs=8))

@@ -16,7 +16,7 @@ from gpubp import making as maker
 from gpubp.engines import build
 from gpubp.errors import OutOfMemoryError
 
-from .helpers import FAST, population
+from .helpers import FAST, failing, population
 from .short_runs import APART
 from .test_train import SPEC, config, data
 
@@ -135,10 +135,7 @@ def test_a_process_takes_what_its_first_run_announces(
 
 
 def test_memory_that_runs_out_in_training_is_explained_too(monkeypatch: pytest.MonkeyPatch) -> None:
-    def fail(*arguments: Any) -> None:
-        raise torch.OutOfMemoryError("CUDA out of memory")
-
-    monkeypatch.setattr(loop.Loop, "calls", fail)
+    monkeypatch.setattr(loop.Loop, "calls", failing(torch.OutOfMemoryError("CUDA out of memory")))
     with pytest.raises(OutOfMemoryError, match=r"4 networks of 3-6-2 with adam need .* per network"):
         gpubp.train(population(SPEC, 4), data(), config(), engine="eager")
 

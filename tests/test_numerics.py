@@ -13,10 +13,7 @@ from torch import Tensor
 import gpubp
 from gpubp import numerics
 from gpubp.losses import cross_entropy, cross_entropy_shares
-from gpubp.numerics import (
-    finite_rows,
-    row_sums,
-)
+from gpubp.numerics import finite_rows, row_sums
 
 from .helpers import generator, same_bits, threads
 
@@ -144,10 +141,7 @@ def test_softmax_has_the_same_bits_at_every_position(outputs: int, dtype: torch.
     source = generator(outputs)
     out = torch.randn(40, 9, outputs, generator=source).to(dtype) * 5
     target = torch.randint(outputs, (40, 9), generator=source)
-    smoothing, weight = (
-        torch.rand(40, 1, 1, generator=source).to(dtype),
-        torch.rand(40, outputs, generator=source).to(dtype),
-    )
+    smoothing, weight = (torch.rand(40, *shape, generator=source).to(dtype) for shape in ((1, 1), (outputs,)))
 
     def both(rows: Any) -> list[Tensor]:
         shares = cross_entropy_shares(out[rows], target[rows], smoothing[rows], weight[rows])

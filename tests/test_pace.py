@@ -13,7 +13,8 @@ from gpubp import pace, placement
 from gpubp.config import TrainConfig
 from gpubp.state import Status, TrainState
 
-from .helpers import population, same_bits, samples
+from .helpers import noted, population, same_bits, samples
+from .short_runs import hears
 
 SPEC = gpubp.NetworkSpec((3, 6, 2), "tanh")
 STEP, LEAST = 0.002, 1  # seconds of a step of the machine below
@@ -94,37 +95,25 @@ def test_what_calls_will_have_done_is_counted_for_networks_that_end_apart() -> N
 
 def train(monkeypatch: pytest.MonkeyPatch, *reporters: Any, **settings: Any) -> tuple[gpubp.Result, list[int]]:
     """A run, and the steps of its calls."""
-    taken: list[int] = []
-    run = placement.Home.run
-
-    def counted(self: placement.Home, steps: int) -> list[str]:
-        taken.append(steps)
-        return run(self, steps)
-
     validation = settings.pop("validation", None)
     config = TrainConfig(**{"batch_size": 8, "steps": 400, "lr": 0.01, **settings})
     with monkeypatch.context() as patch:
         patch.setattr("gpubp.run.CALL", 100.0)
-        patch.setattr(placement.Home, "run", counted)
+        taken = noted(patch, placement.Home, "run", lambda self, steps: steps)
         data = gpubp.Dataset(*samples(SPEC, 40))
         return gpubp.train(population(SPEC, 3), data, config, validation, reporters=reporters), taken
 
 
-class Hears(gpubp.Reporter):
-    def evaluated(self, record: Any) -> None: ...
-
-
-class Counts(gpubp.Reporter):
-    def progress(self, progress: Any) -> None: ...
+HEARS = hears(evaluated=lambda record: None)
 
 
 def test_rounds_without_an_audience_cut_no_call_and_change_no_bit(monkeypatch: pytest.MonkeyPatch) -> None:
     alone, few = train(monkeypatch)
     assert few == [1, 1, 1, 4, 16, 64, 256, 57]
     assert [(record["step"], record["round"]) for record in alone.history] == [(400, 1)]
-    assert len(train(monkeypatch, Counts())[0].history) == 1
+    assert len(train(monkeypatch, hears(progress=lambda progress: None))[0].history) == 1
     held_out = gpubp.Dataset(*samples(SPEC, 10, seed=4))
-    looks: Sequence[tuple[Any, ...]] = ((Hears(),), {"validation": held_out}, {"evaluate_every": 4})
+    looks: Sequence[tuple[Any, ...]] = ((HEARS,), {"validation": held_out}, {"evaluate_every": 4})
     for each in looks:
         looked, many = train(monkeypatch, *each) if isinstance(each, tuple) else train(monkeypatch, **each)
         assert len(looked.history) == 100
@@ -154,10 +143,10 @@ def test_between_two_evaluations_no_clock_of_a_network_is_read(monkeypatch: pyte
             away.clear()
         look(self)
 
-    expected, _ = train(monkeypatch, Hears(), lr=[0.01, 1e308, 0.02])
+    expected, _ = train(monkeypatch, HEARS, lr=[0.01, 1e308, 0.02])
     monkeypatch.setattr(placement.Home, "run", stale)
     monkeypatch.setattr(placement.Home, "look", home)
-    found, _ = train(monkeypatch, Hears(), lr=[0.01, 1e308, 0.02])
+    found, _ = train(monkeypatch, HEARS, lr=[0.01, 1e308, 0.02])
     assert same_bits(found.population.params, expected.population.params)
     assert found.status_names == expected.status_names == ["finished", "diverged", "finished"]
     assert found.network_steps == expected.network_steps

@@ -6,12 +6,12 @@ from __future__ import annotations
 import pytest
 import torch
 
-from gpubp.engines import cpu, cuda
+from gpubp.engines import cuda
 from gpubp.engines.layout import Layout
 from gpubp.engines.pieces import Parts, parts
 from gpubp.state import Status, TrainState
 
-from .helpers import compiled, covering, differences, train  # noqa: F401
+from .helpers import compiled, covering, differences  # noqa: F401
 from .playing import ORDERS, Player, WrongError, flat, playing
 from .test_compiled import COUNT, STEPS
 from .test_gpu import BLOCK, EVERYONE, LAID_OUT, PARTS, QUADS, SLOW, THREAD, small
@@ -34,10 +34,10 @@ def trained(layout: Layout, order: str, cuts: list[int]) -> tuple[TrainState, Tr
     """By the CPU, and by the GPU in shares; some networks diverge, some end early."""
     rates = [3e38 if n % 5 == 2 else 0.02 for n in EVERYONE]
     own = small(lr=rates, steps=[1 + (5 * n) % STEPS for n in EVERYONE])
-    expected = train(own.population(), own.data(), engine=cpu, **own.settings)
+    expected = own.train()
     assert 0 < int((expected.status == Status.diverged).sum()) < COUNT
     with playing(Player(resident=2 if layout in (PARTS, THREAD) else RESIDENT, order=order), layout) as player:
-        found = train(own.population(), own.data(), cuts, engine=cuda, **own.settings)
+        found = own.train(cuts=cuts, engine=cuda)
     assert all(launch.end.share for launch in player.launches)
     return expected, found
 
@@ -48,7 +48,7 @@ ALONE = [layout for layout in LAID_OUT if layout.blocks == 1]
 @pytest.mark.parametrize(("layout", "order"), covering(ALONE, ORDERS, meet=1))
 def test_calls_in_shares_have_the_bits_of_whole_calls_in_any_order_of_blocks(layout: Layout, order: str) -> None:
     expected, found = trained(layout, order, [3, STEPS])
-    assert not differences(found, EVERYONE, expected, EVERYONE)
+    assert not differences(found, expected)
     assert torch.equal(found.diverged_step, expected.diverged_step)
 
 
@@ -79,7 +79,7 @@ def test_a_planted_fault_is_found(
             trained(layout, order, [3, STEPS])
         return
     expected, found = trained(layout, order, [3, STEPS])
-    assert differences(found, EVERYONE, expected, EVERYONE)
+    assert differences(found, expected)
 
 
 def spent(blocks: int, at_once: int, steps: int, overhead: float, many: bool) -> float:

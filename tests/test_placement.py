@@ -15,11 +15,11 @@ from gpubp import checkpoint, gpus, placement
 from gpubp import shard as shards
 from gpubp.engines import ENGINES, Choice, eager
 from gpubp.errors import CheckpointError
-from gpubp.reporters.snapshot import Snapshot
 from gpubp.state import TrainState
 
-from .helpers import population, same_bits, samples
+from .helpers import differing, failing, population, same_bits, samples
 from .recorder import recorded
+from .short_runs import hears
 
 SPEC = gpubp.NetworkSpec((3, 6, 2), "tanh")
 COUNT, STEPS = 7, 12
@@ -48,11 +48,10 @@ def train(device: Any = None, engine: str = "eager", **more: Any) -> gpubp.Resul
 
 
 def same(one: gpubp.Result, other: gpubp.Result) -> bool:
-    tensors = zip(one.state.tensors(), other.state.tensors())
     clocks = {"seconds": 0, "network_steps_per_second": 0}
     histories = [[{**record, **clocks} for record in each.history] for each in (one, other)]
     return (
-        all(name == again and same_bits(mine, theirs) for (name, mine), (again, theirs) in tensors)
+        not differing(one.state, other.state)
         and same_bits(one.loss, other.loss)
         and same_bits(one.validation_loss, other.validation_loss)  # type: ignore[arg-type]
         and histories[0] == histories[1]
@@ -85,18 +84,15 @@ def test_memory_without_room_to_gather_networks_changes_no_bit(monkeypatch: pyte
 
 @pytest.mark.parametrize("shares", [1, 2, 3])
 def test_gradients_of_networks_shared_over_devices_are_those_of_the_same_networks(shares: int) -> None:
-    class Norms(gpubp.Reporter):
-        def __init__(self) -> None:
-            self.found: list[torch.Tensor] = []
+    def norms(device: Any = None) -> list[list[torch.Tensor]]:
+        found: list[list[torch.Tensor]] = []
+        looks = hears(looked=lambda snapshot: found.append([snapshot.gradient_norms(most) for most in (COUNT, 2)]))
+        train(device, reporters=[looks])
+        return found
 
-        def looked(self, snapshot: Snapshot) -> None:
-            self.found += [snapshot.gradient_norms(COUNT), snapshot.gradient_norms(2)]
-
-    alone, shared = Norms(), Norms()
-    train(reporters=[alone])
-    train(["cpu"] * shares, reporters=[shared])
-    assert [len(each) for each in shared.found[:2]] == [COUNT, 2]
-    assert all(map(same_bits, alone.found[::2], shared.found[::2]))
+    shared = norms(["cpu"] * shares)
+    assert [len(each) for each in shared[0]] == [COUNT, 2]
+    assert all(same_bits(mine, theirs) for (mine, _), (theirs, _) in zip(norms(), shared, strict=True))
 
 
 def test_every_share_trains_on_a_separate_thread(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -155,10 +151,7 @@ def test_the_first_checkpoint_is_written_during_the_first_calls_with_the_initial
 def test_a_first_checkpoint_that_cannot_be_written_ends_the_training_soon(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def full(*given: Any) -> None:
-        raise CheckpointError("no space left")
-
-    monkeypatch.setattr(checkpoint, "save", full)
+    monkeypatch.setattr(checkpoint, "save", failing(CheckpointError("no space left")))
     calls = []
     for device in (None, ["cpu"]):
         with monkeypatch.context() as patch:
@@ -202,11 +195,9 @@ def test_products_in_tf32_are_reported_if_torch_computes_them(monkeypatch: pytes
 
 
 def test_the_reason_for_launching_operation_by_operation_is_reported_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuses(*given: Any) -> Any:
-        raise RuntimeError("CUDA error: operation not permitted when stream is capturing\nmore")
-
+    refused = RuntimeError("CUDA error: operation not permitted when stream is capturing\nmore")
     with recorded(), monkeypatch.context() as patch:
-        patch.setattr(gpus, "capture", refuses)
+        patch.setattr(gpus, "capture", failing(refused))
         patch.setattr("gpubp.run.MOST", 3)
         result = train(["cpu"])
     assert same(result, train())

@@ -15,17 +15,10 @@ from gpubp.errors import ConfigError
 from gpubp.result import Result
 from gpubp.search import PopulationBased
 
-from . import searches
+from . import searches, short_runs
 from .helpers import same_bits, threads
-from .searches import ascending, line, rated
-from .short_runs import Stop, same_state, stopped, told
-
-LINE = line()
-
-
-def train(rows: Any, search: Any, held_out: Any = LINE, **more: Any) -> Result:
-    settings = {"engine": "eager", "dtype": torch.float64, "search": search, **more}
-    return gpubp.train_many(rows, LINE, held_out, **settings)
+from .searches import LINE, ascending, rated, train
+from .short_runs import Stop, stopped, told
 
 
 def copies(result: Result) -> list[dict[str, Any]]:
@@ -33,9 +26,7 @@ def copies(result: Result) -> list[dict[str, Any]]:
 
 
 def same(one: Result, other: Result) -> None:
-    for mine, theirs in zip(one.states, other.states, strict=True):
-        same_state(mine, theirs)
-    assert repr(one.table.to_pydict()) == repr(other.table.to_pydict())
+    short_runs.same(one, other)
     assert copies(one) == copies(other)
 
 
@@ -64,14 +55,14 @@ def test_a_copy_goes_on_exactly_as_its_source(engine: str, held_out: gpubp.Datas
     plateau has counted too."""
     rows = rated(ascending(8), epochs=6, optimizer="adam", restore_best=True, batch_size=4, schedule="plateau")
     search = PopulationBased(4, perturb=[1.0], resample=0.0)
-    result = train(rows, search, held_out, engine=engine)
+    result = train(rows, search, held_out=held_out, engine=engine)
     found, state = copies(result), result.state
     assert len(found) == 2
     for name, tensor in state.tensors():
         for each in found:
             assert name == "position" or same_bits(tensor[each["network"]], tensor[each["source"]]), name
     assert {*result.table["best_step"].to_pylist()} == {4 if held_out is AWAY else 24}
-    alone = train([rows[each["source"]] for each in found], None, held_out, engine=engine, evaluate_every=1)
+    alone = train([rows[each["source"]] for each in found], None, held_out=held_out, engine=engine, evaluate_every=1)
     for number, each in enumerate(found):
         assert same_bits(result.loss[each["network"]], alone.loss[number])
 
@@ -107,10 +98,10 @@ def test_what_the_caller_gave_stays_as_it_was() -> None:
 def test_which_diverged_networks_copy_does_not_depend_on_an_interruption(tmp_path: Path, short_calls: None) -> None:
     """Of three that diverge in a round, two become copies, whatever their losses were before they did."""
     rows, search = rated([1e120, 1e200, 1e100, *ascending(5)], epochs=9), PopulationBased(5, space={"lr": "1e-3..0.1"})
-    whole = train(rows, search, None)
+    whole = train(rows, search, held_out=None)
     assert len(copies(whole)) >= 2
     more = {"run_dir": tmp_path / "run", "checkpoint_minutes": 0.0, "reporters": [Stop(2, signal.SIGINT)]}
-    assert stopped(lambda: train(rows, search, None, **more)).state.step.max() < 5
+    assert stopped(lambda: train(rows, search, held_out=None, **more)).state.step.max() < 5
     same(gpubp.resume(tmp_path / "run", LINE), whole)
 
 
@@ -209,7 +200,7 @@ def test_a_search_serves_many_runs() -> None:
 )  # fmt: skip
 def test_populations_in_which_nothing_could_happen_are_refused(rows: Any, search: Any, told: str) -> None:
     with pytest.raises(ConfigError, match=told):
-        train(rows, search, None)
+        train(rows, search, held_out=None)
 
 
 @pytest.mark.parametrize(

@@ -28,7 +28,7 @@ from gpubp.state import TrainState
 from gpubp.verify.subject import scaled_down
 
 from .commands import Capture, error
-from .helpers import compiled, differences, population, samples, train  # noqa: F401
+from .helpers import compiled, differences, failing, population, samples, train  # noqa: F401
 from .playing import H100, Player, WrongError, machine, playing
 from .test_gpu import Broken, wrote
 
@@ -66,9 +66,9 @@ def test_a_played_gpu_has_the_bits_of_the_cpus_kernel_with_rounded_operands(prec
     with rounded(precision):
         expected = by(cpu, precision)
     with playing(Player(), laid_out(precision, name)):
-        assert not differences(by(cuda, precision), FEW, expected, FEW)
+        assert not differences(by(cuda, precision), expected)
         for ids, cuts in (([1], None), (FEW[::-1], [1, 1])):
-            assert not differences(by(cuda, precision, ids, cuts), [ids.index(1)], expected, [1]), (ids, cuts)
+            assert not differences(by(cuda, precision, ids, cuts), expected, [ids.index(1)], [1]), (ids, cuts)
     exact = by(cpu, "exact").population.params
     far = (expected.population.params - exact).abs().max()
     assert 1e-4 < far < 1e-2 if precision == "tf32" else 0 < far < 1e-4
@@ -107,7 +107,7 @@ def test_a_planted_fault_is_found(name: str) -> None:
     except WrongError:
         assert name == "a part of a warp multiplies"
     else:
-        assert differences(found, FEW, expected, FEW)
+        assert differences(found, expected)
 
 
 def test_other_precisions_are_refused_by_name() -> None:
@@ -132,10 +132,7 @@ def test_where_there_are_no_tensor_cores_one_sentence_says_so(
 
 
 def test_auto_takes_no_other_engine_for_products_that_only_cuda_has(monkeypatch: pytest.MonkeyPatch) -> None:
-    def fails(*_: object) -> str:
-        raise EngineError("no driver")
-
-    monkeypatch.setattr(cuda, "why", fails)
+    monkeypatch.setattr(cuda, "why", failing(EngineError("no driver")))
     config, gpu = gpubp.TrainConfig(steps=1, precision="tf32"), torch.device("cuda:0")
     with pytest.raises(EngineError, match="no driver"):
         choose("auto", SPEC, config, gpu)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gc
 import weakref
-from typing import Any
 
 import pytest
 import torch
@@ -14,19 +13,10 @@ from gpubp.data import TENSORS
 from gpubp.engines import cpu
 from gpubp.state import Status, TrainState
 
-from .helpers import (
-    compiled,
-    copied,
-    differences,
-    instructions,
-    population,
-    samples,
-    start,
-)  # fmt: skip
+from .helpers import compiled, copied, differences, failing, instructions_of_repeats, population, samples, start  # noqa: F401
 from .test_compiled_divergence import rates
-from .test_prepared import COUNT, EVERYONE, SAMPLES, check, dataset, training
+from .test_prepared import COUNT, SAMPLES, check, dataset, training
 
-__all__ = ["compiled"]
 pytestmark = pytest.mark.cpu("of the CPU's engine")
 INSTRUCTIONS = 500  # of Python, in a call
 
@@ -43,7 +33,7 @@ def test_networks_diverge_in_calls_that_were_prepared() -> None:
     cpu.run(whole, data, 12)
     for _ in range(12):
         check(state, data, 1)
-    assert not differences(state, EVERYONE, whole, EVERYONE)
+    assert not differences(state, whole)
     assert len(set(whole.diverged_step.tolist())) > 3
 
 
@@ -54,11 +44,8 @@ def test_a_call_that_was_broken_off_leaves_nothing_for_the_next(name: str, monke
     cpu.run(state, data, 0)
     keep = copied(state)
 
-    def broken(*_: Any) -> None:
-        raise KeyboardInterrupt
-
     with monkeypatch.context() as patch:
-        patch.setattr(cpu, name, broken)
+        patch.setattr(cpu, name, failing(KeyboardInterrupt))
         with pytest.raises(KeyboardInterrupt):
             cpu.run(state, data, 12)
     for (_, mine), (_, theirs) in zip(state.tensors(), keep.tensors()):
@@ -93,9 +80,6 @@ def test_a_prepared_call_takes_few_python_instructions_for_any_number_of_network
         spec = gpubp.NetworkSpec((2, 2, 2), "sigmoid", "sigmoid")
         data = gpubp.Dataset(*samples(spec, 4, dtype=torch.float32))
         state = start(population(spec, count, torch.float32), data, optimizer="sgd", batch_size=1, steps=1000)
-        first = instructions(lambda: cpu.run(state, data, steps))
-        second, third = (instructions(lambda: cpu.run(state, data, steps)) for _ in range(2))
-        assert second == third < first / 4
-        return second
+        return instructions_of_repeats(lambda: cpu.run(state, data, steps))
 
     assert taken(1, 1) == taken(1000, 1) == taken(10, 7) <= INSTRUCTIONS

@@ -20,8 +20,8 @@ from gpubp.cli import main
 from gpubp.errors import CheckpointError, ConfigError
 from gpubp.reporters.results_file import read_results
 
-from .helpers import same_bits
-from .short_runs import APART, Stop, calls_of_three_steps, stopped
+from .helpers import alike, same_bits
+from .short_runs import APART, Stop, calls_of_three_steps, hears, stopped
 from .test_design import FOLDS, data, rows, train
 
 USED = (0, 1, 4, 7, 8)  # of two kinds: one has patience, one diverges, one starts otherwise
@@ -38,8 +38,7 @@ def same(one: gpubp.Result, other: gpubp.Result) -> None:
     """The same networks with the same figures."""
     assert repr(one.table.to_pydict()) == repr(other.table.to_pydict())
     for row in range(one.populations.count):
-        mine, theirs = (list(each.network(row).parameters()) for each in (one, other))
-        assert all(map(same_bits, mine, theirs)), row
+        assert alike(one.network(row), other.network(row)), row
 
 
 @pytest.mark.parametrize("slots", [1, len(MANY) - 1])
@@ -57,8 +56,7 @@ def test_a_design_that_streams_through_slots_gives_what_it_gives_at_once(
     model = gpubp.load(folder)
     assert model.ranking().tolist() == whole.ranking().tolist()
     for row in range(len(MANY)):
-        loaded, before = (list(each.network(row).parameters()) for each in (model, whole))
-        assert all(map(same_bits, loaded, before)), row
+        assert alike(model.network(row), whole.network(row)), row
     rows = read_results(folder / "results.parquet")
     assert repr(rows.to_pydict()) == repr(whole.table.to_pydict())
     assert len((folder / "results.csv").read_text().splitlines()) == len(MANY) + 1
@@ -87,15 +85,9 @@ def test_rows_may_come_from_a_generator_one_by_one(slots: int, whole: gpubp.Resu
             asked.append(number)
             yield row
 
-    class Watch(gpubp.Reporter):
-        def start(self, start: Any) -> None:
-            begun.append(start)
-
-        def progress(self, progress: Any) -> None:
-            seen.append((len(asked), progress))
-
     begun, seen = list[Any](), list[tuple[int, Any]]()
-    result = train(stream(), slots=slots, reporters=[Watch()])
+    watch = hears(start=begun.append, progress=lambda progress: seen.append((len(asked), progress)))
+    result = train(stream(), slots=slots, reporters=[watch])
     same(result, whole)
     if slots == 3:
         assert [(each.steps, each.networks) for each in begun] == [(0, 3)]

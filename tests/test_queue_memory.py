@@ -23,7 +23,9 @@ from gpubp.errors import ConfigError, OutOfMemoryError
 from gpubp.making import Maker
 from gpubp.reporters.results_file import read_results
 
-from .helpers import covering
+from .commands import Capture
+from .helpers import covering, noted
+from .short_runs import hears
 from .test_design import data
 
 COMMON = {"loss": "cross_entropy", "steps": 1, "engine": "eager", "optimizer": "sgd", "lr": 0.1, "batch_size": 8}
@@ -73,13 +75,7 @@ def test_large_networks_that_come_later_train_fewer_at_a_time(
 
 
 def test_of_a_design_no_network_is_made_for_its_size_alone(monkeypatch: pytest.MonkeyPatch) -> None:
-    made, initialise = [], designs.initialise
-
-    def counted(spec: Any, rule: Any, seed: int, ids: Any, *more: Any) -> Any:
-        made.append(len(ids))
-        return initialise(spec, rule, seed, ids, *more)
-
-    monkeypatch.setattr(designs, "initialise", counted)
+    made = noted(monkeypatch, designs, "initialise", lambda *given: len(given[3]))
     train([SMALL] * 100)
     assert sum(made) == 100
 
@@ -87,13 +83,7 @@ def test_of_a_design_no_network_is_made_for_its_size_alone(monkeypatch: pytest.M
 @pytest.mark.parametrize(("slots", "times"), [(None, 1), (60, 3)])
 def test_a_design_that_fits_is_planned_once(slots: int | None, times: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Else once as a whole, and then what is made."""
-    planned, plan = [], designs.Design.planned
-
-    def counted(design: Any, *more: Any) -> Any:
-        planned.append(len(design))
-        return plan(design, *more)
-
-    monkeypatch.setattr(designs.Design, "planned", counted)
+    planned = noted(monkeypatch, designs.Design, "planned", lambda *given: len(given[0]))
     train([SMALL] * 100, slots=slots)
     assert planned[0] == 100
     assert len(planned) == times
@@ -107,12 +97,11 @@ def test_a_run_that_ended_for_lack_of_memory_resumes_with_fewer_networks_at_once
     folder, free = tmp_path / "run", [FREE]
     monkeypatch.setattr("gpubp.free.available", lambda device: free[0])
 
-    class Scarce(gpubp.Reporter):
-        def progress(self, progress: Any) -> None:
-            free[0] = 1 << 20
+    def scarce(progress: Any) -> None:
+        free[0] = 1 << 20
 
     with pytest.raises(OutOfMemoryError) as caught:
-        train(LATER, slots=slots, run_dir=folder, reporters=[Scarce()])
+        train(LATER, slots=slots, run_dir=folder, reporters=[hears(progress=scarce)])
     assert 0 < caught.value.result.waiting < len(LATER)  # type: ignore[attr-defined]
     free[0] = FREE
     same(gpubp.resume(folder, data()), whole)
@@ -149,7 +138,7 @@ def test_a_stream_without_a_first_row_or_with_a_wrong_one_there_trains_nothing(
 
 
 def test_the_command_line_trains_more_than_fit_without_a_flag(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture
 ) -> None:
     common = ["train", "--data", "iris", "--networks", "200", "--widths", "4,16,3;4,8,3", "--lr", "1e-3..1e-1:log"]
     common += ["--folds", "2", "--epochs", "1", "--engine", "eager"]
@@ -163,9 +152,7 @@ def test_the_command_line_trains_more_than_fit_without_a_flag(
     assert main(["resume", str(tmp_path / "few")]) == 0
 
 
-def test_what_cannot_wait_for_slots_says_so(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_what_cannot_wait_for_slots_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture) -> None:
     monkeypatch.setattr("gpubp.free.available", lambda device: 168_200_000)
     common = ["train", "--data", "iris", "--networks", "400", "--epochs", "9", "--search", "halving", "--run-dir"]
     assert main([*common, str(tmp_path / "run"), "--widths", "4,16,3"]) == 1

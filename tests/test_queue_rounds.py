@@ -19,7 +19,8 @@ from gpubp.queue import Queue
 from gpubp.reporters import due
 from gpubp.run import Run
 
-from .short_runs import Stop, stopped
+from .helpers import noted
+from .short_runs import Stop, hears, stopped
 from .test_design import data
 from .test_queue import same
 
@@ -47,14 +48,11 @@ def test_how_many_are_made_ahead_changes_no_network(
 @pytest.fixture
 def made(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, int]]:
     """How many networks are made at once, each time, and their bytes."""
-    found, runs = list[tuple[int, int]](), Maker.runs
 
-    def counted(maker: Maker, groups: Any, copy: bool = False) -> Any:
-        found.append((sum(len(each.rows) for each in groups), sum(each.population.params.nbytes for each in groups)))
-        return runs(maker, groups, copy)
+    def size(maker: Maker, groups: Any, **more: Any) -> tuple[int, int]:
+        return sum(len(each.rows) for each in groups), sum(each.population.params.nbytes for each in groups)
 
-    monkeypatch.setattr(Maker, "runs", counted)
-    return found
+    return noted(monkeypatch, Maker, "runs", size)
 
 
 def test_networks_of_a_design_are_made_many_at_once(made: list[Any], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -127,27 +125,18 @@ def test_a_stream_that_ends_when_all_slots_are_free_has_a_record_of_its_end(
     assert result.history[-1]["statuses"] == expected["statuses"]
 
 
-class Watch(gpubp.Reporter):
-    """The rounds that it is told of."""
-
-    def __init__(self) -> None:
-        self.rounds: list[int] = []
-
-    def evaluated(self, record: Any) -> None:
-        self.rounds.append(record["round"])
-
-
 def test_the_history_of_a_long_queue_has_few_of_its_rounds_and_the_last(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, short_calls: None
 ) -> None:
     monkeypatch.setattr("gpubp.loop.RECORDS", (4, 2))
-    watch, folder = Watch(), tmp_path / "run"
+    rounds, folder = list[int](), tmp_path / "run"
+    watch = hears(evaluated=lambda record: rounds.append(record["round"]))
     given = {"slots": 4, "evaluate_every": 1, "run_dir": folder, "checkpoint_minutes": 0.0}
     stopped(lambda: train(SPREAD, **given, reporters=[watch, Stop(12, signal.SIGINT)]))
     result = gpubp.resume(folder, data(), reporters=[watch])
-    last = watch.rounds[-1]
-    assert watch.rounds == [*range(1, last + 1)]
-    kept = [number for number in watch.rounds if due(number, 4, 2) or number == last]
+    last = rounds[-1]
+    assert rounds == [*range(1, last + 1)]
+    kept = [number for number in rounds if due(number, 4, 2) or number == last]
     assert [each["round"] for each in result.history] == kept
     assert len(kept) < last / 2
     assert len((folder / "history.jsonl").read_text().splitlines()) == len(kept)
@@ -158,16 +147,15 @@ def test_the_last_round_is_in_the_history_of_a_queue_that_is_stopped_after_it(
 ) -> None:
     monkeypatch.setattr("gpubp.loop.RECORDS", (4, 2))
     given = {"slots": 4, "evaluate_every": 4}
-    whole = train(SPREAD, **given, reporters=[Watch()])
+    whole = train(SPREAD, **given, reporters=[hears(evaluated=lambda record: None)])
     last = whole.history[-1]["round"]
     assert not due(last, 4, 2)
 
-    class Last(Watch):
-        def evaluated(self, record: Any) -> None:
-            if record["round"] == last:
-                signal.raise_signal(signal.SIGINT)
+    def stop(record: Any) -> None:
+        if record["round"] == last:
+            signal.raise_signal(signal.SIGINT)
 
-    stopped(lambda: train(SPREAD, **given, run_dir=tmp_path / "run", reporters=[Last()]))
+    stopped(lambda: train(SPREAD, **given, run_dir=tmp_path / "run", reporters=[hears(evaluated=stop)]))
     resumed = gpubp.resume(tmp_path / "run", data())
     assert [each["round"] for each in resumed.history] == [each["round"] for each in whole.history]
 

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 import gpubp
+from gpubp import making
 from gpubp.ambient import HOME
 from gpubp.cli import main
 from gpubp.design import Design
@@ -25,7 +26,9 @@ from gpubp.networks import spread
 from gpubp.run import Run, Sets
 from gpubp.state import TrainState
 
-from .helpers import covering, same_bits
+from .commands import Capture
+from .helpers import covering, noted, same_bits
+from .short_runs import Crash, hears
 from .test_design import data
 from .test_queue import both
 
@@ -178,12 +181,11 @@ def test_a_stream_of_other_rows_or_fewer_is_refused_and_one_that_has_ended_is_no
 def test_a_run_that_is_moved_keeps_its_networks(whole: gpubp.Result, tmp_path: Path) -> None:
     folder, elsewhere, moved = tmp_path / "run", tmp_path / "elsewhere", []
 
-    class Move(gpubp.Reporter):
-        def evaluated(self, record: dict[str, Any]) -> None:
-            if not moved and (folder / "ended" / "0.rows").exists():
-                moved.append(folder.rename(elsewhere))
+    def move(record: Any) -> None:
+        if not moved and (folder / "ended" / "0.rows").exists():
+            moved.append(folder.rename(elsewhere))
 
-    result = train(ALIKE, slots=4, run_dir=folder, checkpoint_minutes=0.0, reporters=[Move()])
+    result = train(ALIKE, slots=4, run_dir=folder, checkpoint_minutes=0.0, reporters=[hears(evaluated=move)])
     assert moved
     assert result.unsaved is not None
     assert repr(result.table.to_pydict()) == repr(whole.table.to_pydict())
@@ -200,19 +202,12 @@ def test_what_the_table_has_where_something_is_off_depends_on_no_slots(other: fl
     assert ("dropout" in whole.table.column_names) == (other == 0.2)
 
 
-def test_inspect_shows_the_networks_that_have_left_a_run_that_was_killed(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_inspect_shows_the_networks_that_have_left_a_run_that_was_killed(tmp_path: Path, capsys: Capture) -> None:
     folder = tmp_path / "run"
     rows = [{**row, "epochs": 1 + 2 * (n % 3), "init": "orthogonal" if n % 2 else None} for n, row in enumerate(ALIKE)]
 
-    class Crash(gpubp.Reporter):
-        def evaluated(self, record: dict[str, Any]) -> None:
-            if record["round"] == 6:
-                raise RuntimeError("crashed")
-
     with pytest.raises(RuntimeError, match="crashed"):
-        train(rows, slots=4, run_dir=folder, checkpoint_minutes=0.0, reporters=[Crash()])
+        train(rows, slots=4, run_dir=folder, checkpoint_minutes=0.0, reporters=[Crash(6)])
     assert main(["inspect", str(folder), "--json", "--top", "12"]) == 0
     out, err = capsys.readouterr()
     assert f"{folder} has not ended: these are the networks that have left their slots" in err
@@ -231,13 +226,12 @@ def test_inspect_shows_the_networks_that_have_left_a_run_that_was_killed(
 def test_records_that_are_gone_are_named(tmp_path: Path) -> None:
     folder = tmp_path / "run"
 
-    class Remove(gpubp.Reporter):
-        def evaluated(self, record: dict[str, Any]) -> None:
-            if (folder / "ended" / "0.rows").exists():
-                shutil.rmtree(folder)
+    def remove(record: Any) -> None:
+        if (folder / "ended" / "0.rows").exists():
+            shutil.rmtree(folder)
 
     with pytest.raises(CheckpointError, match=r"0\.rows, of networks that have ended, cannot be read: No such file"):
-        train(ALIKE, slots=4, run_dir=folder, checkpoint_minutes=0.0, reporters=[Remove()])
+        train(ALIKE, slots=4, run_dir=folder, checkpoint_minutes=0.0, reporters=[hears(evaluated=remove)])
 
 
 def anonymous() -> int:
@@ -277,13 +271,7 @@ def test_few_rows_of_a_long_design_need_the_memory_of_few() -> None:
 def test_a_zero_that_means_off_is_a_number_like_others_in_the_engine_that_is_chosen(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    asked: list[tuple[str, ...]] = []
-
-    def choose(name: str, spec: gpubp.NetworkSpec, config: gpubp.TrainConfig, *more: Any) -> Any:
-        asked.append(config.recipe(spec).hyper)
-        return choose_for_all(name, spec, config, *more)
-
-    monkeypatch.setattr("gpubp.making.choose_for_all", choose)
+    asked = noted(monkeypatch, making, "choose_for_all", lambda name, spec, config, *more: config.recipe(spec).hyper)
     rows = [{**each, "dropout": 0.1 * (number > 5)} for number, each in enumerate(ALIKE)]
     result = train(rows, slots=4)
     assert result.table["dropout"].to_pylist() == [0.0] * 6 + [0.1] * 6

@@ -20,11 +20,10 @@ from safetensors.torch import load_file, save_file
 
 import gpubp
 from gpubp.errors import CheckpointError, ConfigError, ShapeError
-from gpubp.initialise import initialise
 
-from .helpers import compiled, same_bits  # noqa: F401
+from .helpers import compiled, noted, same_bits  # noqa: F401
 from .replays import COMMON, KINDS, RATES, Ran, exchanged_in_folds, resealed, same, streamed
-from .short_runs import COUNT, SPEC, Stop, calls_of_three_steps, config, held_out, networks, sealed, training
+from .short_runs import COUNT, SPEC, Stop, calls_of_three_steps, config, forge, held_out, networks, training
 
 SLOW = pytest.mark.slow
 
@@ -213,14 +212,12 @@ def test_a_note_of_a_search_that_is_none_is_refused_and_names_of_columns_are_pri
     table = result.table.append_column("a\x1b[2J\nb", pa.array([1])).replace_schema_metadata(None)
     parquet.write_table(table, folder / "results.parquet")
     assert r"results.parquet has a\x1b[2J b, which" in gpubp.replay(folder, 0, data=training()).text()
-    path = folder / "checkpoint" / "manifest.json"
-    path.with_name("manifest.previous.json").unlink()
-    manifest = json.loads(path.read_text())
+    (folder / "checkpoint" / "manifest.previous.json").unlink()
     for wrong in ("x", [{}]):
-        path.write_text(sealed(manifest | {"search": wrong}))
+        forge(folder, lambda _, note=wrong: {"search": note})
         with pytest.raises(CheckpointError, match=r"its search, .*, is none that a run has"):
             gpubp.replay(folder, 0, data=training())
-    path.write_text(sealed(manifest | {"search": {"method": []}}))
+    forge(folder, lambda _: {"search": {"method": []}})
     assert gpubp.replay(folder, 0, data=training()).same
 
 
@@ -262,13 +259,7 @@ def test_the_initial_weights_of_one_network_are_drawn(
     exchanged: tuple[Path, Ran], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder, ran = exchanged
-    counts: list[int] = []
-
-    def counted(*given: Any) -> torch.Tensor:
-        counts.append(len(given[3]))
-        return initialise(*given)
-
-    monkeypatch.setattr("gpubp.population.initialise", counted)
+    counts = noted(monkeypatch, gpubp.population, "initialise", lambda *given: len(given[3]))
     assert gpubp.replay(folder, 9, data=ran.data, validation=ran.validation).same
     assert counts == [1]
 

@@ -21,6 +21,8 @@ from gpubp.reporters.console import ConsoleReporter
 from gpubp.reporters.results_file import read_results
 from gpubp.search import SuccessiveHalving
 
+from .short_runs import Crash, hears
+
 
 def ragged() -> tuple[torch.Tensor, torch.Tensor, list[list[int]]]:
     inputs = torch.rand(100, 3, generator=torch.Generator().manual_seed(0))
@@ -133,12 +135,6 @@ def points(folder: Path) -> Callable[[str], list[tuple[int, float]]]:
     return lambda tag: [(event.step, event.value) for event in read.Scalars(tag)]
 
 
-class Killed(gpubp.Reporter):
-    def evaluated(self, record: Any) -> None:
-        if record["round"] == 5:
-            raise RuntimeError("killed")
-
-
 @pytest.mark.parametrize(
     "minutes",
     [pytest.param(0.0, marks=pytest.mark.slow), 5.0],
@@ -146,8 +142,8 @@ class Killed(gpubp.Reporter):
 )
 def test_tensorboard_shows_every_evaluation_once_after_a_run_was_killed(minutes: float, tmp_path: Path) -> None:
     curves = lambda: gpubp.TensorBoardReporter(tmp_path / "run" / "tensorboard")  # noqa: E731
-    with pytest.raises(RuntimeError, match="killed"):
-        trained(curves(), Killed(), run_dir=tmp_path / "run", checkpoint_minutes=minutes)
+    with pytest.raises(RuntimeError, match="crashed"):
+        trained(curves(), Crash(5), run_dir=tmp_path / "run", checkpoint_minutes=minutes)
     result = trained(curves(), resume=tmp_path / "run")
     trained(gpubp.TensorBoardReporter(tmp_path / "whole"))
     found, whole = points(tmp_path / "run" / "tensorboard"), points(tmp_path / "whole")
@@ -263,14 +259,6 @@ def test_a_results_table_with_a_flipped_bit_is_refused_or_what_was_written(tmp_p
     assert refused > len(places) / 4, "statistics, which nobody reads, are most of such a small file"
 
 
-class Listens(gpubp.Reporter):
-    def __init__(self) -> None:
-        self.told: list[Progress] = []
-
-    def progress(self, progress: Progress) -> None:
-        self.told.append(progress)
-
-
 @pytest.mark.parametrize("halved", [False, True])
 def test_the_steps_of_a_run_are_those_of_networks_that_still_run(halved: bool) -> None:
     """Three of four stop after the first of ten rounds; halving says nothing, as later rungs stop further ones."""
@@ -278,10 +266,11 @@ def test_the_steps_of_a_run_are_those_of_networks_that_still_run(halved: bool) -
     population = gpubp.Population.create(gpubp.NetworkSpec((1, 2, 1)), 4)
     targets = torch.tensor([1e9, 1e9, 1e9, -1.0])
     config = gpubp.TrainConfig(epochs=10, evaluate_every=1, target_loss=None if halved else targets)
-    seen, search = Listens(), SuccessiveHalving(factor=4) if halved else None
+    told, search = list[Progress](), SuccessiveHalving(factor=4) if halved else None
+    seen = hears(progress=told.append)
     result = gpubp.train(population, data, config, reporters=[seen], search=search, engine="eager")
     assert result.network_steps == 4 + 9
-    known = [each.steps for each in seen.told]
+    known = [each.steps for each in told]
     assert {*known} == ({0} if halved else {40, 13})
     assert known == sorted(known, reverse=True)
 

@@ -15,7 +15,8 @@ from gpubp import checkpoint
 from gpubp import run as running
 from gpubp.errors import CheckpointError, ConfigError
 
-from .short_runs import COUNT, Crash, Slow, Stop, finishes_as, held_out, killed, run, same, stopped, training
+from .helpers import failing
+from .short_runs import COUNT, Crash, Slow, Stop, finishes_as, hears, held_out, killed, run, same, stopped, training
 
 pytestmark = pytest.mark.usefixtures("short_calls")
 
@@ -114,26 +115,13 @@ def test_other_data_are_refused(data: Any, validation: Any, which: str, folder: 
         gpubp.resume(folder, data, validation)
 
 
-class Notes(gpubp.Reporter):
-    """Keeps what a person should know."""
-
-    def __init__(self) -> None:
-        self.told: list[str] = []
-
-    def progress(self, progress: Any) -> None:
-        self.told += progress.notes
-
-
-def full(*given: Any) -> None:
-    raise CheckpointError("the disk is full")
-
-
 @pytest.mark.parametrize("works", [[2], pytest.param([1, 2], marks=pytest.mark.slow), [5, 6], []], ids=repr)
 def test_a_checkpoint_that_cannot_be_written_ends_no_training(
     works: list[int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """works: at which evaluations, of six, a checkpoint can be written; the last one is written after the sixth too."""
-    proper, notes = checkpoint.save, Notes()
+    proper, full, told = checkpoint.save, failing(CheckpointError("the disk is full")), list[str]()
+    notes = hears(progress=lambda progress: told.extend(progress.notes))
 
     def save(*given: Any) -> None:
         (proper if given[-1]["number"] in (0, *works) else full)(*given)
@@ -145,8 +133,8 @@ def test_a_checkpoint_that_cannot_be_written_ends_no_training(
     same(result, whole)
     again = "the disk is full; training continues, and it is retried every 0 minutes"
     worked = f"{tmp_path / 'run'}: a checkpoint could be written again"
-    assert notes.told == {2: [again, worked, again], 1: [again], 5: [again, worked], 0: [again]}[min(works, default=0)]
-    assert result.notes == notes.told
+    assert told == {2: [again, worked, again], 1: [again], 5: [again, worked], 0: [again]}[min(works, default=0)]
+    assert result.notes == told
     assert result.unsaved == (None if 6 in works else "the disk is full")
     finishes_as(whole, tmp_path / "run")
 
@@ -157,11 +145,8 @@ def test_a_checkpoint_that_cannot_be_written_ends_no_training(
 def test_results_that_cannot_be_written_lose_no_result(
     error: Exception, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def fail(*given: Any) -> None:
-        raise error
-
     with monkeypatch.context() as patch:
-        patch.setattr(pyarrow.parquet.ParquetWriter, "write_table", fail)
+        patch.setattr(pyarrow.parquet.ParquetWriter, "write_table", failing(error))
         result = run(tmp_path / "run", epochs=2)
     assert result.unsaved == f"{tmp_path / 'run'}: the results cannot be written: {error}"
     names = ["checkpoint", "config.yaml", "curves.bin", "history.jsonl"]

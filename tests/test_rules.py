@@ -241,10 +241,8 @@ def test_a_saved_run_names_its_rules_and_where_one_is_missing_says_how_to_add_it
     data = gpubp.Dataset(*samples(result.population.spec, 10))
     kinds = {"ACTIVATIONS": "Activation", "LOSSES": "Loss", "OPTIMIZERS": "Optimizer", "SCHEDULES": "Schedule"}
     for (table, row), name in zip(OWN.items(), ["bent", "cubed", "pulled", "halved"]):
-        what, how = (
-            f"run: {kinds[table].lower()} '{name}' is in no table",
-            f"gpubp.{table}['{name}'] = gpubp.{kinds[table]}(",
-        )
+        what = f"run: {kinds[table].lower()} '{name}' is in no table"
+        how = f"gpubp.{table}['{name}'] = gpubp.{kinds[table]}("
         for reads in (gpubp.load, lambda run: gpubp.resume(run, data, steps=5)):
             with pytest.raises(CheckpointError, match=f"{what} .*{re.escape(how)}"):
                 reads(tmp_path / "run")

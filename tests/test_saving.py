@@ -33,8 +33,7 @@ def test_a_run_has_two_checkpoints_and_the_lock(folder: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("call", "error", "after"),
-    covering(CALLS, [OSError(28, "No space left on device"), KeyboardInterrupt()], range(3)),
+    ("call", "error", "after"), covering(CALLS, [OSError(28, "No space left on device"), KeyboardInterrupt()], range(3))
 )
 def test_a_failed_save_changes_nothing_and_can_be_retried(
     call: str, after: int, error: BaseException, folder: Path, whole: gpubp.Result, monkeypatch: pytest.MonkeyPatch

@@ -14,6 +14,8 @@ from gpubp import TensorBoardReporter, stopping
 from gpubp.reporters.snapshot import Snapshot
 from gpubp.serial import one_thread
 
+from .short_runs import hears
+
 
 @pytest.fixture(autouse=True)
 def _three_threads() -> Iterator[None]:
@@ -40,10 +42,6 @@ def test_a_loop_decides_and_reports_in_one_thread_and_trains_in_all(
     pytest.importorskip("tensorboard", reason="tensorboard is not installed")
     small, listening = defaultdict[str, set[int]](set), set()
 
-    class Listener(gpubp.Reporter):
-        def evaluated(self, record: object) -> None:
-            listening.add(torch.get_num_threads())
-
     def watched(where: Any, name: str) -> None:
         work = getattr(where, name)
         monkeypatch.setattr(where, name, lambda *given: (small[name].add(torch.get_num_threads()), work(*given))[1])
@@ -52,9 +50,10 @@ def test_a_loop_decides_and_reports_in_one_thread_and_trains_in_all(
     watched(Snapshot, "summary")
     watched(TensorBoardReporter, "show")
     watched(TensorBoardReporter, "outcome")
+    listener = hears(evaluated=lambda record: listening.add(torch.get_num_threads()))
     curves = TensorBoardReporter(tmp_path)
     networks = gpubp.Population.create(gpubp.NetworkSpec((2, 2)), 3)
     data = gpubp.Dataset(torch.rand(5, 2), torch.rand(5, 2))
-    gpubp.train(networks, data, gpubp.TrainConfig(steps=2), reporters=[Listener(), curves])
+    gpubp.train(networks, data, gpubp.TrainConfig(steps=2), reporters=[listener, curves])
     assert small == {"decide": {1}, "summary": {1}, "show": {1}, "outcome": {1}}
     assert listening == {3}

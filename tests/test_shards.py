@@ -24,7 +24,9 @@ from gpubp.errors import CheckpointError, ConfigError
 from gpubp.making import Source
 from gpubp.run import Sets
 
-Capture = pytest.CaptureFixture[str]
+from .commands import Capture
+from .files import status
+from .helpers import failing
 
 
 @pytest.mark.parametrize(
@@ -62,25 +64,18 @@ def at(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 def test_no_file_alone_chooses_a_cluster(tmp_path: Path, at: list[str], name: str, capsys: Capture) -> None:
     settings, run = tmp_path / "settings.yaml", tmp_path / "run"
     settings.write_text(f"data: iris\nnetworks: 4\nsteps: 5\ntensorboard: false\ncluster: '{name}'\n")
-    for cause, status, command in (
+    for cause, expected, command in (
         (settings, 2, ["train", "--config", str(settings), "--run-dir", str(run)]),
         (run / "config.yaml", 1, ["resume", str(run)]),
     ):
-        assert ended(command) == status
+        assert status(command) == expected
         told = capsys.readouterr().err.splitlines()[-1]
         assert told.startswith(f"error: {cause}: cluster '{name}': a file alone does not choose one, as it could run")
         assert told.endswith(f"if you trust it: --cluster {shlex.quote(name)}")
         assert at == []
-        assert (ended([*command, "--cluster", name]), at.pop()) == (130, name)
+        assert (status([*command, "--cluster", name]), at.pop()) == (130, name)
         assert f"continue with: gpubp resume {run} --cluster {shlex.quote(name)}\n" in capsys.readouterr().err
-    assert (ended(["resume", str(run), "--cluster", "local"]), at.pop()) == (130, "local")
-
-
-def ended(command: list[str]) -> int | str | None:
-    try:
-        return main(command)
-    except SystemExit as refused:
-        return refused.code
+    assert (status(["resume", str(run), "--cluster", "local"]), at.pop()) == (130, "local")
 
 
 def test_a_file_may_choose_this_machine_alone(tmp_path: Path, at: list[str], capsys: Capture) -> None:
@@ -235,10 +230,7 @@ def test_a_signal_ends_a_run_at_a_url_with_a_word_on_how_it_goes_on(
     stopped = KeyboardInterrupt()
     stopped.result = SimpleNamespace(run_dir=None)  # type: ignore[attr-defined]
 
-    def training() -> gpubp.Result:
-        raise stopped
-
-    monkeypatch.setattr(train, "run", lambda settings: outcome.ended("s3://bucket/run", training))
+    monkeypatch.setattr(train, "run", lambda settings: outcome.ended("s3://bucket/run", failing(stopped)))
     assert main(["train", "--data", "iris"]) == 130
     assert capsys.readouterr().err == "s3://bucket/run has all that is saved; continue with the same command\n"
 

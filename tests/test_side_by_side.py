@@ -17,10 +17,11 @@ from gpubp import memory
 from gpubp.engines import ENGINES, cpu
 from gpubp.serial import use
 
-from .helpers import compiled, same_bits, start, threads  # noqa: F401
+from .helpers import alike, compiled, start, threads  # noqa: F401
 from .playing import machine
 from .short_runs import Stop, stopped
 from .test_design import FOLDS, data, rows, same, train
+from .test_queue import same as same_rows
 
 ROWS = [row for row in rows() if row["seed"] in (0, 1, 2, 4, 5, 8)]  # three populations; some diverge, one stops
 WAIT = 60  # seconds within which two calls meet that can be under way at once
@@ -70,10 +71,7 @@ def test_networks_that_stream_through_slots_side_by_side_too(whole: gpubp.Result
     with threads(2), calls() as seen:
         found = train(ROWS, engine="cpu", slots=4)
     assert max(seen) == 2
-    assert repr(found.table.to_pydict()) == repr(whole.table.to_pydict())
-    for row in range(len(ROWS)):
-        mine, theirs = (list(each.network(row).parameters()) for each in (found, whole))
-        assert all(map(same_bits, mine, theirs)), row
+    same_rows(found, whole)
 
 
 @pytest.mark.cpu("counts threads of a CPU")
@@ -173,8 +171,7 @@ def test_on_a_gpu_each_population_has_a_stream_and_memory_of_its_own(whole: gpub
         found = train([ROWS[row] for row in some], engine="cuda", device="cuda:0")
         launches = own.player.launches
     for at, row in enumerate(some):
-        mine, theirs = (list(each.parameters()) for each in (found.network(at), whole.network(row)))
-        assert all(map(same_bits, mine, theirs)), row
+        assert alike(found.network(at), whole.network(row)), row
     used: dict[int, set[int | None]] = {}
     for job, stream in ((launch.job, launch.stream) for launch in launches if "#define TASK 0" in launch.text):
         for address in (job.params, job.step, job.taken, *list(job.slots)[:-1]):  # what a launch writes

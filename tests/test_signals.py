@@ -15,11 +15,11 @@ from gpubp import checkpoint
 from gpubp.cli import main
 from gpubp.commands import outcome, settings
 
-from .helpers import population, samples
-from .short_runs import APART, CPU, Stop
+from .commands import Capture
+from .helpers import handled, population, samples
+from .short_runs import APART, CPU, Stop, hears
 
 SPEC = gpubp.NetworkSpec((3, 6, 2), "tanh")
-Capture = pytest.CaptureFixture[str]
 
 
 def train(*reporters: gpubp.Reporter, run_dir: Path | None = None) -> gpubp.Result:
@@ -72,13 +72,9 @@ def test_a_process_that_trains_in_a_loop_ends_by_the_signal_with_its_training_sa
 
 
 def test_a_handler_that_raises_nothing_is_called_and_the_result_is_returned() -> None:
-    called: list[int] = []
-    before = signal.signal(signal.SIGTERM, lambda number, frame: called.append(number))
-    try:
-        reporter = Last(signal.SIGTERM, number=2)
+    called, reporter = list[int](), Last(signal.SIGTERM, number=2)
+    with handled(signal.SIGTERM, lambda number, frame: called.append(number)):
         result = train(reporter)
-    finally:
-        signal.signal(signal.SIGTERM, before)
     assert called == [signal.SIGTERM]
     assert reporter.finished
     assert (result.interrupted, result.statuses["running"], len(result.history)) == (signal.SIGTERM, 3, 2)
@@ -87,22 +83,16 @@ def test_a_handler_that_raises_nothing_is_called_and_the_result_is_returned() ->
 
 
 def test_of_both_signals_the_one_that_ends_the_process_is_delivered() -> None:
-    called: list[int] = []
-    before = signal.signal(signal.SIGTERM, lambda number, frame: called.append(number))
-    try:
+    called = list[int]()
+    with handled(signal.SIGTERM, lambda number, frame: called.append(number)):
         assert train(Last(signal.SIGINT, signal.SIGTERM, number=2)).interrupted == signal.SIGTERM
-    finally:
-        signal.signal(signal.SIGTERM, before)
     assert called == [signal.SIGTERM]
 
 
 def test_a_signal_that_the_caller_ignores_stays_ignored() -> None:
-    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
-    try:
+    with handled(signal.SIGINT, signal.SIG_IGN):
         assert train(Last(signal.SIGINT, number=1)).interrupted is None
         assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
-    finally:
-        signal.signal(signal.SIGINT, before)
 
 
 def test_a_handler_that_python_did_not_install_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -136,11 +126,8 @@ def test_a_signal_near_the_end_is_delivered_when_all_is_done(
 def test_in_another_thread_signals_stay_the_main_threads() -> None:
     seen: list[Any] = []
 
-    class Look(gpubp.Reporter):
-        def progress(self, progress: Any) -> None:
-            seen.append(signal.getsignal(signal.SIGINT))
-
-    thread = threading.Thread(target=lambda: seen.append(train(Look()).interrupted))
+    look = hears(progress=lambda progress: seen.append(signal.getsignal(signal.SIGINT)))
+    thread = threading.Thread(target=lambda: seen.append(train(look).interrupted))
     thread.start()
     thread.join()
     assert seen[-1] is None

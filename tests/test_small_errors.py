@@ -55,10 +55,7 @@ RULES: dict[str, Callable[..., tuple[Number, Number]]] = {  # out, target -> err
     "quantile": lambda out, target, share: quantile(out - target, share),
     "poisson": lambda out, target: (mpmath.exp(out) - target * out, mpmath.exp(out) - target),
     "hinge": lambda out, target: (max(1 - target * out, 0), -target if target * out < 1 else mpmath.mpf(0)),
-    "binary_cross_entropy": lambda out, target: (
-        mpmath.log(1 + mpmath.exp(out)) - out * target,
-        sigmoid(out) - target,
-    ),
+    "binary_cross_entropy": lambda out, target: (mpmath.log(1 + mpmath.exp(out)) - out * target, sigmoid(out) - target),
 }
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import json
 import pickle
 import shutil
 from collections.abc import Callable
@@ -27,8 +26,8 @@ from gpubp.run import Sets
 from gpubp.stored import Source, rowless
 
 from .clusters import interrupted
-from .helpers import same_bits
-from .short_runs import held_out, in_shards, sealed, training
+from .helpers import differing, noted, same_bits
+from .short_runs import forge, held_out, in_shards, same, training
 
 SHARDS = 3
 ROWS = [{"lr": 10.0 ** -(row % 3), "optimizer": ("adam", "sgd")[row % 2], "seed": 9 - row} for row in range(10)]
@@ -39,14 +38,8 @@ FILES = [f"shards/{shard}/checkpoint/tensors-00000004.safetensors" for shard in 
 def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run in one place."""
     folder = tmp_path_factory.mktemp("whole")
-    more = {
-        "widths": "3,5,4",
-        "loss": "cross_entropy",
-        "epochs": 6,
-        "batch_size": 8,
-        "restore_best": True,
-        "engine": "eager",
-    }
+    more = {"widths": "3,5,4", "loss": "cross_entropy", "epochs": 6, "batch_size": 8, "restore_best": True,
+            "engine": "eager"}  # fmt: skip
     gpubp.train_many(ROWS, training(), held_out(), run_dir=folder / "run", **more)
     return folder / "run"
 
@@ -68,10 +61,7 @@ def test_it_is_loaded_replayed_and_extended_to_the_bits_of_a_run_in_one_place(wh
     assert gpubp.replay(apart, 3, data=training(), validation=held_out()).proven
     moved = apart.rename(apart.with_name("moved"))
     results = [gpubp.resume(each, training(), held_out(), epochs=9) for each in (shutil.copytree(whole, apart), moved)]
-    for mine, theirs in zip(results[0].states, results[1].states, strict=True):
-        for (name, here), (_, there) in zip(mine.tensors(), theirs.tensors(), strict=True):
-            assert same_bits(here, there), name
-    assert results[0].table.equals(results[1].table)
+    same(*results)
     assert not (moved / "shards").exists(), "no checkpoint names them any more"
     assert manifests.read(moved / "checkpoint" / "manifest.json")["version"] == 6
 
@@ -96,8 +86,7 @@ def test_a_file_of_rows_is_opened_twice_however_many_populations_it_has(
     apart: Path, monkeypatch: pytest.MonkeyPatch, look: Callable[[Path], Any]
 ) -> None:
     """Opening takes as long as there are tensors in it."""
-    opened, proper = list[str](), Source._opened
-    monkeypatch.setattr(Source, "_opened", lambda source, name: opened.append(name) or proper(source, name))
+    opened = noted(monkeypatch, Source, "_opened", lambda source, name: name)
     look(apart)
     assert sorted(opened) == sorted(2 * FILES)
 
@@ -107,9 +96,7 @@ def test_networks_are_copied_and_pickled_with_their_rows(apart: Path) -> None:
     copies = pickle.loads(pickle.dumps(states)), copy.deepcopy(states), pickle.loads(pickle.dumps(gpubp.load(apart)))
     shutil.rmtree(apart)
     for one, other, mine in zip(*copies[:2], states, strict=True):
-        for (name, here), (_, there), (_, expected) in zip(one.tensors(), other.tensors(), mine.tensors(), strict=True):
-            assert same_bits(here, expected), name
-            assert same_bits(there, expected), name
+        assert differing(one, mine) == differing(other, mine) == []
     assert copies[2].predict(held_out().inputs).shape[0] == 40
 
 
@@ -129,13 +116,11 @@ def test_networks_are_copied_and_pickled_with_their_rows(apart: Path) -> None:
 def test_a_manifest_that_names_other_rows_is_refused(
     apart: Path, place: list[Any], change: Callable[[Any], Any], told: str
 ) -> None:
-    path = apart / "checkpoint" / "manifest.json"
-    manifest = json.loads(path.read_text())
-    held, *keys = manifest, "rows", *place
-    for key in keys[:-1]:
-        held = held[key]
-    held[keys[-1]] = change(held[keys[-1]])
-    path.write_text(sealed(manifest))
+    def changed(held: Any, key: Any, *keys: Any) -> Any:
+        held[key] = changed(held[key], *keys) if keys else change(held[key])
+        return held
+
+    forge(apart, lambda manifest: changed(manifest, "rows", *place))
     with pytest.raises(CheckpointError, match=told):
         gpubp.load(apart)
 
@@ -187,11 +172,8 @@ def test_rows_are_not_read_from_another_run_that_took_the_place_of_theirs(apart:
 def test_files_of_rows_go_also_if_a_process_died_before_it_deleted_them(
     apart: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def die(*given: object, **more: object) -> None:
-        raise KeyboardInterrupt
-
     with monkeypatch.context() as patch:
-        patch.setattr(shutil, "rmtree", die)
+        patch.setattr(shutil, "rmtree", interrupted)
         with pytest.raises(KeyboardInterrupt):
             gpubp.resume(apart, training(), held_out(), epochs=9)
     assert (apart / "shards").exists()

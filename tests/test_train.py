@@ -10,8 +10,10 @@ import pytest
 import torch
 
 import gpubp
+from gpubp.state import TrainState
 
-from .helpers import population, same_bits, samples
+from .helpers import differing, failing, population, same_bits, samples
+from .short_runs import hears, same_state
 
 SPEC = gpubp.NetworkSpec((3, 6, 2), "tanh")
 CLASSES = gpubp.NetworkSpec((3, 6, 4), "relu", loss="cross_entropy")
@@ -30,11 +32,6 @@ def trained(
 ) -> gpubp.Result:
     """By eager, which compiles nothing."""
     return gpubp.train(networks or population(SPEC, 3), given or data(), config(**settings), engine="eager")
-
-
-def same_result(one: gpubp.Result, other: gpubp.Result) -> bool:
-    tensors = zip(one.state.tensors(), other.state.tensors())
-    return all(name == again and same_bits(mine, theirs) for (name, mine), (again, theirs) in tensors)
 
 
 def test_the_result_has_the_outcome_of_every_network() -> None:
@@ -147,8 +144,8 @@ def test_how_calls_are_split_changes_no_bit(most: int, monkeypatch: pytest.Monke
     settings = config(steps=60, evaluate_every=20, dropout=0.2, schedule="plateau", plateau_patience=0, lr=rates)
 
     def run() -> tuple[gpubp.Result, int]:
-        calls: list[int] = []
-        counter = Counter(calls)
+        calls = list[int]()
+        counter = hears(progress=lambda progress: calls.append(progress.done))
         return gpubp.train(population(SPEC, 5), data(), settings, reporters=[counter]), len(calls)
 
     monkeypatch.setattr("gpubp.run.CALL", 100.0)
@@ -156,39 +153,20 @@ def test_how_calls_are_split_changes_no_bit(most: int, monkeypatch: pytest.Monke
     monkeypatch.setattr("gpubp.run.MOST", most)
     cut, many = run()
     assert few < 60 / most < many + 1
-    assert same_result(whole, cut)
+    same_state(whole.state, cut.state)
     assert [{**each, "seconds": 0, "network_steps_per_second": 0} for each in whole.history] == [
         {**each, "seconds": 0, "network_steps_per_second": 0} for each in cut.history
     ]
 
 
-class Counter:
-    """A reporter that keeps what it is told."""
-
-    def __init__(self, calls: list[int]) -> None:
-        self.calls, self.told = calls, []  # type: ignore[var-annotated]
-
-    def start(self, start: Any) -> None:
-        self.told.append("start")
-
-    def progress(self, progress: Any) -> None:
-        self.calls.append(progress.done)
-        self.told.append("progress")
-
-    def evaluated(self, record: Any) -> None:
-        self.told.append("evaluated")
-
-    def finish(self, result: Any) -> None:
-        self.told.append("finish")
-
-
 def test_reporters_hear_the_start_every_evaluation_and_the_end() -> None:
-    counter = Counter([])
-    gpubp.train(population(SPEC, 3), data(), config(), reporters=[counter])
-    assert (counter.told[0], counter.told[-1]) == ("start", "finish")
-    assert counter.told.count("evaluated") == 4
-    assert counter.calls[-1] == 60
-    assert counter.calls == sorted(counter.calls)
+    told, what = list[tuple[str, Any]](), ("start", "progress", "evaluated", "finish")
+    reporter = hears(**{name: lambda each, name=name: told.append((name, each)) for name in what})
+    gpubp.train(population(SPEC, 3), data(), config(), reporters=[reporter])
+    names = [name for name, _ in told]
+    assert (names[0], names[-1], names.count("evaluated")) == ("start", "finish", 4)
+    done = [each.done for name, each in told if name == "progress"]
+    assert (done[-1], done) == (60, sorted(done))
 
 
 ENTRIES = [
@@ -201,20 +179,17 @@ ENTRIES = [
 
 @pytest.mark.parametrize(("engine", "optimizers"), [("auto", ["adam"]), ("eager", gpubp.OPTIMIZERS)])
 def test_training_never_enters_autograd(engine: str, optimizers: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    def trainings() -> list[gpubp.Result]:
+    def trainings() -> list[TrainState]:
         settings = [config(optimizer=each, steps=3) for each in optimizers]
-        return [gpubp.train(population(CLASSES, 3), data(CLASSES), each, engine=engine) for each in settings]
-
-    def fail(*arguments: Any, **options: Any) -> None:
-        raise AssertionError("autograd was entered")
+        return [gpubp.train(population(CLASSES, 3), data(CLASSES), each, engine=engine).state for each in settings]
 
     expected, probe = trainings(), torch.ones(1, requires_grad=True)
     for owner, name in ENTRIES:
-        monkeypatch.setattr(owner, name, fail)
+        monkeypatch.setattr(owner, name, failing(AssertionError("autograd was entered")))
     with pytest.raises(AssertionError, match="autograd was entered"):
         probe.backward()
     with torch.autograd.set_grad_enabled(False):
-        assert all(map(same_result, expected, trainings()))
+        assert not any(map(differing, expected, trainings()))
 
 
 def test_results_are_ordinary_tensors() -> None:
@@ -272,8 +247,7 @@ def test_settings_and_data_of_every_kind_are_saved_with_a_run(
     plain, saved = (gpubp.train(population(spec, 3), training, settings, engine="eager", **more) for more in ({}, kept))
     assert (saved.unsaved, saved.table["loss"].to_pylist()) == (None, plain.loss.tolist())
     again = gpubp.resume(tmp_path, training)
-    assert same_result(plain, saved)
-    assert same_result(plain, again)
+    assert differing(plain.state, saved.state) == differing(plain.state, again.state) == []
 
 
 def test_a_configuration_is_one_line_of_what_is_not_usual() -> None:

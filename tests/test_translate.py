@@ -18,6 +18,7 @@ from gpubp.engines import build, translate
 from gpubp.engines.constants import REALS
 from gpubp.errors import EngineError
 
+from .helpers import needs_compiler
 from .translated import EXACT, INF, NAN, ROUNDED, RULES, SUMS, Rule
 
 SPECIAL = [0.0, 0.25, 0.5, 1.0, 1.5, 2.0, 3.0, 9.3, 88.8, 1e3, 2.0**23 + 1, 1e9, 1e-3, 1e-30, 1e-40, 3e38, INF, NAN]
@@ -51,10 +52,7 @@ def source(rules: list[tuple[str, Rule]], *names: str, dtypes: Sequence[torch.dt
 
 @pytest.fixture(scope="module")
 def compiled() -> ctypes.CDLL:
-    try:
-        build.vector_bytes()
-    except EngineError as error:
-        pytest.skip(str(error))
+    needs_compiler()
     return build.library(source(RULES, "a", "b", "c"))
 
 

@@ -3,7 +3,6 @@ that is not caught counts as a fault."""
 
 from __future__ import annotations
 
-import shutil
 import subprocess
 from collections.abc import Callable
 from concurrent.futures import Future
@@ -20,7 +19,7 @@ import gpubp
 from gpubp import checkpoint, engines
 from gpubp.ambient import HOME
 from gpubp.design import Design
-from gpubp.engines import build, cpu
+from gpubp.engines import cpu
 from gpubp.errors import CheckpointError
 from gpubp.state import TrainState
 from gpubp.verify import gradients, independence, killed
@@ -30,9 +29,9 @@ from gpubp.verify.engines import rows as engine_rows
 from gpubp.verify.subject import Subject, scaled_down
 
 from .commands import here  # noqa: F401
-from .helpers import needs_compiler
+from .helpers import failing, needs_compiler, sources_copied  # noqa: F401
 from .short_runs import Crash
-from .verified import SETTINGS, fewer, quick, small  # noqa: F401
+from .verified import PROMISE, SETTINGS, fewer, quick, small  # noqa: F401
 
 Check = Callable[[Subject, bool], Found]
 
@@ -68,15 +67,11 @@ def test_an_engine_that_is_not_eager_is_found(optimizer: str, monkeypatch: pytes
 
 
 @fewer
-def test_a_function_that_is_wrong_in_float32_alone_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_function_that_is_wrong_in_float32_alone_is_found(sources: Path) -> None:
     needs_compiler()
-    sources = Path(shutil.copytree(build.SOURCES, tmp_path / "kernel"))
     text = (sources / "arithmetic.h").read_text()
     assert text.count("{-0.33331272f, ") == 1
     (sources / "arithmetic.h").write_text(text.replace("{-0.33331272f, ", "{-0.30331272f, "))
-    monkeypatch.setattr(build, "SOURCES", sources)
-    monkeypatch.setattr(build, "sources", build.sources.__wrapped__)
-    monkeypatch.setattr(cpu, "KERNELS", {})
     assert engine_row(small(), "cpu", HOME, torch.float32).verdict == FAILS
 
 
@@ -229,9 +224,6 @@ def test_zeros_of_another_sign_are_other_bits_and_the_same_number() -> None:
     assert compare([nan], [nan]).largest is None
 
 
-PROMISE = Row("a promise", "one and another", "a fault", 1e-8)
-
-
 def test_a_control_that_is_not_caught_is_a_fault() -> None:
     row = checked(PROMISE, lambda wrong: Found(1, 9, 1e-10))
     assert (row.verdict, row.control, row.good) == (HOLDS, MISSED, False)
@@ -239,10 +231,7 @@ def test_a_control_that_is_not_caught_is_a_fault() -> None:
     assert (good.control, good.good, good.largest) == (CAUGHT, True, 1e-10)
     assert PROMISE.without("no GPU").good
 
-    def broken(wrong: bool) -> Found:
-        raise ZeroDivisionError("by 0")
-
-    assert checked(PROMISE, broken).reason == "ZeroDivisionError: by 0"
+    assert checked(PROMISE, failing(ZeroDivisionError("by 0"))).reason == "ZeroDivisionError: by 0"
 
 
 @fewer

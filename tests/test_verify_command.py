@@ -12,7 +12,6 @@ import torch
 from rich.console import Console
 
 import gpubp
-from gpubp.cli import main
 from gpubp.commands import printing
 from gpubp.commands import verify as command
 from gpubp.engines import build
@@ -21,9 +20,10 @@ from gpubp.verify.comparing import CAUGHT, FAILS, HOLDS, MISSED, NONE, Row
 from gpubp.verify.subject import Subject
 
 from .commands import Capture, here, run, trained  # noqa: F401
+from .files import status as ended
 from .helpers import FAST, needs_compiler
 from .libraries import wrapper
-from .verified import some_rules
+from .verified import PROMISE, some_rules
 
 
 def test_what_is_promised_holds_and_every_planted_fault_is_found(
@@ -51,9 +51,6 @@ def test_what_is_promised_holds_and_every_planted_fault_is_found(
     assert all(row["numbers"] >= 70 for row in rows if row["verdict"] == HOLDS)
 
 
-PROMISE = Row("a promise", "one and another", "a fault", 1e-8)
-
-
 @pytest.mark.parametrize(
     ("row", "status", "told"),
     [
@@ -69,12 +66,8 @@ def test_the_exit_status_says_whether_all_is_as_promised(
     monkeypatch.setattr(promises, "promises", lambda subject: iter([row]))
     printed = run("verify --device cpu", capsys, status)
     assert told in printed
-    good, bad, none = (
-        "1 of 1 rows checked, all",
-        "1 of 1 rows checked, 1 of them not",
-        "0 of 1 rows checked; 1 could not",
-    )
-    assert (bad if status else none if row.verdict == NONE else good) in printed
+    checked = "1 of 1 rows checked, 1 of them not" if status else "1 of 1 rows checked, all"
+    assert ("0 of 1 rows checked; 1 could not" if row.verdict == NONE else checked) in printed
     assert json.loads(run("verify --device cpu --json", capsys, status))["holds"] == (status == 0)
 
 
@@ -140,12 +133,8 @@ def test_a_run_from_python_is_verified_by_what_its_checkpoint_knows() -> None:
 def test_wrong_arguments_are_refused_in_one_line(arguments: str, status: int, message: str, capsys: Capture) -> None:
     Path("c.yaml").write_text("netwroks: 5\n")
     Path("d.yaml").write_text("data: iriss\n")
-    try:
-        left: Any = main(arguments.split())
-    except SystemExit as ended:
-        left = ended.code
+    assert ended(arguments.split()) == status
     told = capsys.readouterr().err
-    assert left == status, told
     assert message in told
     assert told.startswith("error: ")
     assert told.count("\n") == 1

@@ -11,8 +11,10 @@ import torch
 
 from gpubp.design import Design
 from gpubp.verify import gradients, independence
+from gpubp.verify.comparing import Row
 from gpubp.verify.subject import Subject, scaled_down
 
+PROMISE = Row("a promise", "one and another", "a fault", 1e-8)
 SETTINGS: dict[str, Any] = {"widths": (3, 4, 2), "hidden": "tanh", "optimizer": "momentum", "batch_size": 4, "steps": 9}
 
 

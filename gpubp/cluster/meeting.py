@@ -8,7 +8,7 @@ the rows would have, and says whose rows the shards exchange.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -38,9 +38,8 @@ class LightState(Rowless):
         none = torch.zeros(1, part.spec.size, dtype=dtype).expand(count, -1)
         population = Population(part.spec, none, part.seed, part.ids.clone())
         state = TrainState.start(population, config, sets.data, part.position.clone(), light=True)
-        rest = {each.name: getattr(state, each.name) for each in fields(TrainState)}
-        rest |= {name: rest[name].contiguous() for name in ("loss", "total")}  # one number for all, as `none` is
-        return cls(**rest, source=torch.arange(count))
+        own = {name: vars(state)[name].contiguous() for name in ("loss", "total")}  # one number for all, as `none` is
+        return cls(**vars(state) | own, source=torch.arange(count))
 
     def tensors(self) -> Iterator[tuple[str, Tensor]]:
         """See Rowless."""

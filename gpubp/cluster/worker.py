@@ -19,7 +19,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .. import checkpoint, curves, lock
+from .. import checkpoint, curves, lock, memory
 from ..ambient import HOME, neutral
 from ..config import TrainConfig
 from ..curves import Losses
@@ -33,7 +33,6 @@ from ..saving import Saving
 from ..signals import collected
 from ..state import TrainState
 from ..stored import FOLDER, is_row
-from ..training import explained
 from .messages import NONE, Decision, End, Herald, Looked, Message, Report, Tensors, clocks, light
 from .shards import Job, Part, Shard, learn
 from .storage import Storage
@@ -234,7 +233,7 @@ def _opened(job: Job, shard: Shard, sets: Sets, phase: int, tell: Callable[[Mess
                 rows=shard.rows,
             )  # fmt: skip
             try:
-                with explained(loop.runs):
+                with memory.explained([run.shape for run in loop.runs], loop.runs[0].where[0]):
                     yield loop
             finally:
                 saving.wait()

@@ -20,7 +20,7 @@ import torch
 
 from ..recipe import EXACT, PRECISIONS
 from . import stream, tiled
-from .layout import MMA, REACH, WARP, Kind, Layout, products
+from .layout import MMA, REACH, WARP, Kind, Layout
 from .plan import WAYS
 from .program import Program
 
@@ -115,8 +115,7 @@ def better(plain: Program, limits: Limits) -> list[Program]:
     """Blocks to take instead of a plain one, the best first: one that streams its matrices if that is worth it, then
     wide ones. With products on tensor cores, wide ones instead of one that streams."""
     if plain.recipe.precision != EXACT:
-        fitting = [each for each in _wide_blocks(plain) if each.plan.shared <= limits.block]
-        return sorted(fitting, key=lambda each: tensor_cycles(each, limits))[:2]
+        return sorted(_wide_blocks(plain, limits), key=lambda each: tensor_cycles(each, limits))[:2]
     if plain.layout.streamed:
         return []
     found, far = wide(plain, limits), streamed(plain, limits)
@@ -130,8 +129,7 @@ def better(plain: Program, limits: Limits) -> list[Program]:
 def wide(plain: Program, limits: Limits) -> list[Program]:
     """Instead of a block that is not wide: the best wide one, and one of more threads and small chunks, which needs
     fewer registers; if they are worth it."""
-    fitting = [each for each in _wide_blocks(plain) if each.plan.shared <= limits.block]
-    options = [(cycles(each, limits) / each.plan.batch, each) for each in fitting]
+    options = [(cycles(each, limits) / each.plan.batch, each) for each in _wide_blocks(plain, limits)]
     least = WORTH * cycles(plain, limits) / plain.plan.batch if plain.key.trains else math.inf
     worth = [option for option in options if option[0] < least]
     ranked = [each for _, each in sorted(worth, key=lambda option: option[0])]
@@ -139,9 +137,9 @@ def wide(plain: Program, limits: Limits) -> list[Program]:
     return ranked[:1] + sorted(others, key=lambda each: (each.layout.threads, each.layout.chunk))[:1]
 
 
-def _wide_blocks(program: Program) -> Iterator[Program]:
-    """Layouts for float32, the only type that cycles() knows, with gradients that fit into registers; where a layer has
-    a v of outputs."""
+def _wide_blocks(program: Program, limits: Limits) -> Iterator[Program]:
+    """Layouts for float32, the only type that cycles() knows, with gradients that fit into registers, and the rest into
+    shared memory; where a layer has a v of outputs."""
     if program.dtype != torch.float32 or max(program.plan.widths[1:]) < WIDE.registers:
         return
     terms = PRECISIONS[program.recipe.precision]
@@ -157,8 +155,9 @@ def _wide_blocks(program: Program) -> Iterator[Program]:
         chunk = math.ceil(batch / 2**power)
         teams = max(1, WARP // count)
         found = program.laid_out(replace(wide, chunk=chunk, threads=count, teams=teams, slots_apart=slots_apart))
-        if tiled.held(found) <= (HELD if teams == 1 else TEAM_HELD):
-            yield tiled.dense(found)
+        found = tiled.dense(found)
+        if tiled.held(found) <= (HELD if teams == 1 else TEAM_HELD) and found.plan.shared <= limits.block:
+            yield found
 
 
 def resident(program: Program, limits: Limits) -> int:
@@ -236,8 +235,7 @@ def streamed_cycles(program: Program) -> float:
     cycles() is, to ten topologies."""
     plan, threads = program.plan, program.layout.threads
     each, issued, numbers = program.layout.entries_per_v, 0.0, 0
-    padded = [plan.padded(width) // each for width in plan.widths]
-    for (m, n, k), kind in products(plan.widths, padded, [plan.chunk], trains=True):
+    for (m, n, k), kind in plan.products(plan.chunk):
         if kind == "bias":
             continue
         rows, cols = plan.block_tiles[m, n, k]

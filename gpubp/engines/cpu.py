@@ -70,7 +70,7 @@ def share(state: TrainState, threads: int, populations: int) -> int:
     """How many of `threads` threads a call takes beside those of other populations: as many as it keeps busy, or its
     part, if there are few populations."""
     params = state.population.params
-    key = Key(state.population.spec, state.recipe, params.dtype, Samples(False, False, False, 0, "none"), len(params))
+    key = Key(state.population.spec, state.recipe, params.dtype, Samples(), len(params))
     groups = -(-len(params) // layout(key).networks)
     kept_busy = [number for number in range(1, threads + 1) if groups >= BUSY * number * -(-groups // number)]
     return max(kept_busy[-1], threads // populations)
@@ -93,8 +93,7 @@ def refused(spec: NetworkSpec, recipe: Recipe, dtype: torch.dtype) -> str | None
                 f"{recipe.batch_size:,} with widths up to {max(spec.widths):,}, exceed the {REACH:,} numbers that an "
                 'index can address; engine "eager" has no such limit'
             )
-        samples = Samples(False, False, False, 0, "none")
-        _ = Program(Key(spec, recipe, dtype, samples), Layout()).text
+        _ = Program(Key(spec, recipe, dtype, Samples()), Layout()).text
     except EngineError as error:
         return str(error)
     return None

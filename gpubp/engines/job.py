@@ -146,9 +146,7 @@ def fill_evaluation(
     hyper = {name: hyper[name].contiguous() for name in key.recipe.hyper}
     params, position = params.contiguous(), position.contiguous()
     job.alive = hyper, params, position
-    for number, name in enumerate(names):
-        job.hyper[number] = hyper[name].data_ptr()
-    point(job, data, hyper)
+    point(job, data, hyper, names)
     if key.loss.metric == "r2":
         job.spread = spread(data).data_ptr()
     figures = params.new_empty(2, len(params), dtype=torch.float64)
@@ -165,9 +163,7 @@ def fill(job: Any, names: Sequence[str], state: TrainState, data: Dataset) -> No
     for array, tensors in ((job.slots, state.slots), (job.network_slots, columns)):
         for number, tensor in enumerate(tensors):
             array[number] = tensor.data_ptr()
-    for number, name in enumerate(names):
-        job.hyper[number] = hyper[name].data_ptr()
-    point(job, data, hyper)
+    point(job, data, hyper, names)
     pointers = {
         "params": population.params, "ids": population.ids,
         **{name: getattr(state, name) for name in ("position", "limit", "end", "step", "status", "loss", "total")},
@@ -177,8 +173,10 @@ def fill(job: Any, names: Sequence[str], state: TrainState, data: Dataset) -> No
     job.count, job.seed = len(population.params), population.seed
 
 
-def point(job: Any, data: Dataset, hyper: Mapping[str, Tensor]) -> None:
-    """Point a job to its samples and the weights of the classes."""
+def point(job: Any, data: Dataset, hyper: Mapping[str, Tensor], names: Sequence[str]) -> None:
+    """Point a job to its samples, the weights of the classes and the hyper-parameters `names`."""
+    for number, name in enumerate(names):
+        job.hyper[number] = hyper[name].data_ptr()
     pointers = {
         "inputs": data.inputs, "weights": data.sample_weight, "subset": data.rows, "sizes": data.sizes,
         "starts": data.starts, "class_weight": hyper.get("class_weight"),

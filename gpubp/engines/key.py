@@ -31,11 +31,11 @@ class Samples:
     (1), or one set per network (2). shuffle: as in TrainConfig.
     """
 
-    own: bool
-    rows: bool
-    inputs: bool
-    weight: int
-    shuffle: str
+    own: bool = False
+    rows: bool = False
+    inputs: bool = False
+    weight: int = 0
+    shuffle: str = "none"
 
     @classmethod
     def of(cls, recipe: Recipe, data: Dataset) -> Samples:

@@ -245,19 +245,19 @@ class Plan:
     @cached_property
     def tiles(self) -> dict[tuple[int, int, int], Tile]:
         """The tile of every product (m, k) @ (k, n), n counted in v, by m, n and k."""
-        biases = [(shape, replace(self.layout, tf32=0)) for shape, kind in self._products if kind == "bias"]
-        others = [(shape, self.layout) for shape, kind in self._products if kind != "bias" and not self.layout.streamed]
+        biases = [(each, replace(self.layout, tf32=0)) for each, kind in self.products() if kind == "bias"]
+        others = [(each, self.layout) for each, kind in self.products() if kind != "bias" and not self.layout.streamed]
         strips = {each: stream.of_thread(each, self.layout) for each in self.block_tiles.values()}
         return {
             **{shape: tile(*shape, layout, self.itemsize) for shape, layout in (*biases, *others)},
             **{(*each, stream.DEPTH): found for each, found in strips.items() if found},
         }
 
-    @cached_property
-    def _products(self) -> list[tuple[tuple[int, int, int], str]]:
-        chunks = dict.fromkeys((self.chunk, self.batch % self.chunk or self.chunk))
+    def products(self, *chunks: int) -> list[tuple[tuple[int, int, int], str]]:
+        """layout.products(), of all chunks if none are given."""
+        chunks = chunks or (self.chunk, self.batch % self.chunk or self.chunk)
         padded = [self.padded(width) // self.layout.entries_per_v for width in self.widths]
-        return [*products(self.widths, padded, chunks, self.key.trains)]
+        return [*products(self.widths, padded, dict.fromkeys(chunks), self.key.trains)]
 
     @property
     def group_bytes(self) -> int:
@@ -289,13 +289,13 @@ class Plan:
     @cached_property
     def block_tiles(self) -> dict[tuple[int, int, int], tuple[int, int]]:
         """Where matrices are streamed: rows, and columns in v, that a block computes at once, for each product."""
-        shapes = [shape for shape, kind in self._products if kind != "bias" and self.layout.streamed]
+        shapes = [shape for shape, kind in self.products() if kind != "bias" and self.layout.streamed]
         return {shape: stream.block_tile(shape, self.layout) for shape in shapes}
 
     @cached_property
     def stage(self) -> int:
         """Entries of a place in the ring: of the largest pair of strips."""
-        streamed = [(self.block_tiles[shape], kind) for shape, kind in self._products if kind != "bias"]
+        streamed = [(self.block_tiles[shape], kind) for shape, kind in self.products() if kind != "bias"]
         return max(stream.entries(*each, self.layout) for each in streamed)
 
     @property

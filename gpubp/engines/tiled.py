@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import math
 from collections.abc import Iterator
 from dataclasses import replace
@@ -49,14 +48,8 @@ SHOWN = Waits(0.7, 2870, 73, 1, 60, 69)  # of wide blocks that evaluate, for eac
 def products(program: Program) -> Iterator[tuple[int, int, int, int]]:
     """The products of a chunk and, in training, of gradients: rows, columns in v, depth; 1 if it is a gradient's, else
     0."""
-    plan = program.plan
-    for layer, (i, o) in enumerate(itertools.pairwise(plan.widths)):
-        down, across = (plan.padded(width) // program.layout.entries_per_v for width in (i, o))
-        yield plan.chunk, across, i, 0
-        if program.key.trains:
-            yield from ((i, across, plan.chunk, 1), (1, across, plan.chunk, 1))
-            if layer:
-                yield plan.chunk, down, o, 0
+    for shape, kind in program.plan.products(program.plan.chunk):
+        yield *shape, int(kind in ("gradient", "bias"))
 
 
 def rounds(program: Program, m: int, n: int, k: int) -> tuple[int, int]:

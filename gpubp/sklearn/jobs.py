@@ -207,7 +207,7 @@ def _continued(job: Job, name: str) -> Trained:
     assert job.start is not None
     data, validation, places = _datasets([job])
     rows = [{**row, "fold": place} for row, place in zip(job.rows, places)]
-    groups = list(Design.of(rows).groups(0, job.dtype, data.networks))
+    groups = [each.made() for each in Design.of(rows).planned(0, job.dtype, data.networks)]
     results = [
         training.train(
             replace(_gathered(job.start, group.rows).to(dtype=job.dtype), spec=group.spec, seed=job.seed),

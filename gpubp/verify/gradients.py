@@ -168,10 +168,8 @@ def by_autograd(batches: Iterable[Batch]) -> Callable[[bool], Found]:
 def rows(subject: Subject) -> Iterator[Row]:
     """The promises of the gradient."""
     own, right = [Batch(*each) for _, each in starts(subject)], "the gradient is right"
-    torchs, losses = (
-        "this package and torch.autograd, float64",
-        "this package and differences of the loss along random directions, float64",
-    )
+    torchs = "this package and torch.autograd, float64"
+    losses = "this package and differences of the loss along random directions, float64"
     yield checked(Row(right, torchs, PLANTED, AUTOGRAD), by_autograd(own))
     slopes = Row(right, losses, PLANTED, DIFFERENCE)
     yield checked(slopes, lambda wrong: reduce(Found.beside, [differences(batch, wrong) for batch in own]))
