@@ -248,9 +248,8 @@ def node(machines: Any) -> Any:
     return machines.add_node(num_cpus=3, num_gpus=2, object_store_memory=STORE)
 
 
-@pytest.mark.parametrize(
-    "search", [None, pytest.param(PopulationBased(2), marks=pytest.mark.slow)], ids=["plain", "pbt"]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("search", [None, PopulationBased(2)], ids=["plain", "pbt"])
 def test_there_is_a_shard_for_each_gpu_and_each_task_has_one_to_itself(
     node: Any, iris: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, search: Any
 ) -> None:

@@ -110,8 +110,9 @@ def test_a_network_that_diverges_is_left_as_by_the_cpu(layout: Layout) -> None:
 
 @pytest.mark.parametrize(
     ("layout", "pitch"),
-    [(QUADS, 12), (replace(QUADS, chunk=4, slots_apart=True, threads=32), 12), (replace(QUADS, registers=2), 6)],
-)
+    [(QUADS, 12), pytest.param(replace(QUADS, chunk=4, slots_apart=True, threads=32), 12, marks=SLOW),
+     pytest.param(replace(QUADS, registers=2), 6, marks=SLOW)],
+)  # fmt: skip
 def test_matrices_of_one_column_have_the_cpus_bits(layout: Layout, pitch: int) -> None:
     """Whose entries are neighbours; a sum over all parameters, a slope of the net and dropout read them too."""
     own = small(dropout=0.3, clip_norm=0.5, l1=0.01, l2=0.05)

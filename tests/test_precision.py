@@ -93,7 +93,7 @@ FAULTS = {
 }  # fmt: skip
 
 
-QUICK = ("k and rows exchanged", "no small part")
+QUICK = ("k and rows exchanged",)
 
 
 @pytest.mark.parametrize("name", [pytest.param(name, marks=[SLOW] * (name not in QUICK)) for name in FAULTS])

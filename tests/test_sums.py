@@ -23,7 +23,13 @@ def resting(width: int, outs: torch.Tensor, targets: torch.Tensor, loss: str, ba
     return start(networks, data, optimizer="sgd", lr=0.0, batch_size=batch, steps=10**12), data
 
 
-SLOW = ("three registers", "outputs in chunks", "gpu block in pieces")  # much like one that is not
+SLOW = (
+    "three registers",
+    "outputs in chunks",
+    "networks in chunks",
+    "team",
+    "gpu block in pieces",
+)  # much like one that is not
 
 
 @pytest.mark.parametrize(

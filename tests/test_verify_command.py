@@ -26,6 +26,7 @@ from .libraries import wrapper
 from .verified import PROMISE, some_rules
 
 
+@pytest.mark.slow  # test_verify.py has every promise and its fault
 def test_what_is_promised_holds_and_every_planted_fault_is_found(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture
 ) -> None:
