@@ -183,7 +183,7 @@ def test_a_rule_in_float32_is_compiled_for_networks_of_float32_alone(monkeypatch
 def test_an_optimizer_and_a_loss_that_cannot_be_compiled_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     own = Loss(lambda out, target: torch.xlogy(out, target), lambda out, target: out)
     monkeypatch.setitem(gpubp.LOSSES, "own", own)
-    monkeypatch.setitem(gpubp.OPTIMIZERS, "own", Optimizer(lambda grad: grad / grad.norm()))
+    monkeypatch.setitem(gpubp.OPTIMIZERS, "own", Optimizer(lambda grad: grad / grad.norm(dim=-1, keepdim=True)))
     for spec, config, what in (
         (gpubp.NetworkSpec((3, 2), loss="own"), gpubp.TrainConfig(steps=1), "xlogy"),
         (SPEC, gpubp.TrainConfig("own", steps=1), "norm"),
