@@ -23,7 +23,6 @@ from .preparation import Preparation
 from .tables import Table, from_arrow, listed, named, read
 from .text import Reading
 
-
 TOLD = 3  # columns that warnings name
 
 
