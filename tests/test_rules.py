@@ -182,13 +182,15 @@ CASES = {
     "a mean of all networks": Case("ACTIVATIONS", gpubp.Activation(lambda net: net - net.mean(), one), (
         "activation 'own': value: out of a network differs with the networks beside it")),
     "a sum": Case("ACTIVATIONS", gpubp.Activation(lambda net: net.sum(), one), (
-        "activation 'own': value returned out of shape (); (2, 2, 4) expected")),
+        "activation 'own': value returned out of shape (), float64; (2, 2, 4), float64, expected")),
     "some outs": Case("ACTIVATIONS", gpubp.Activation(lambda net: net[:, :1], one), (
-        "activation 'own': value returned out of shape (2, 1, 4); (2, 2, 4) expected")),
+        "activation 'own': value returned out of shape (2, 1, 4), float64; (2, 2, 4), float64, expected")),
+    "outs of another precision": Case("ACTIVATIONS", gpubp.Activation(lambda net: net.float(), one), (
+        "activation 'own': value returned out of shape (2, 2, 4), float32; (2, 2, 4), float64, expected")),
     "an error for all outs": Case("LOSSES", Loss(mean_error, one), (
-        "loss 'own': value returned the error of shape (2, 2); (2, 2, 2) expected")),
+        "loss 'own': value returned the error of shape (2, 2), float64; (2, 2, 2), float64, expected")),
     "a rate for all networks": Case("SCHEDULES", Schedule(first), (
-        "schedule 'own': rate returned the learning rate of shape (1,); (2, 1) expected"), ConfigError),
+        "schedule 'own': rate returned the learning rate of shape (1,), float64; (2, 1), float64"), ConfigError),
 }  # fmt: skip
 
 

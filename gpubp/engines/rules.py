@@ -101,8 +101,9 @@ def apart(
     expect(error, rule, found, *wanted)
     together = found if isinstance(found, (tuple, list)) else (found,)
     for name, each in zip(wanted, together):
-        if like is not None and each.shape != like.shape:
-            raise error(f"{rule} returned {name} of shape {tuple(each.shape)}; {tuple(like.shape)} expected")
+        if like is not None and (each.shape, each.dtype) != (like.shape, like.dtype):
+            mine, right = (f"{tuple(one.shape)}, {str(one.dtype).removeprefix('torch.')}" for one in (each, like))
+            raise error(f"{rule} returned {name} of shape {mine}; {right}, expected")
     for row in range(2):
         one, by_name = ({name: each[row : row + 1] for name, each in some.items()} for some in (given, named))
         alone = function(*one.values(), **by_name)
