@@ -181,6 +181,9 @@ CASES = {
         "schedule 'own': rate: the learning rate of a network differs with the networks beside it"), ConfigError),
     "a mean of all networks": Case("ACTIVATIONS", gpubp.Activation(lambda net: net - net.mean(), one), (
         "activation 'own': value: out of a network differs with the networks beside it")),
+    "noise": Case("OPTIMIZERS", Optimizer(lambda grad: grad + torch.rand_like(grad)), (
+        "optimizer 'own': direction: the direction of a network differs with the networks beside it, or from call to "
+        "call; numbers that depend on its own alone expected"), ConfigError),
     "a sum": Case("ACTIVATIONS", gpubp.Activation(lambda net: net.sum(), one), (
         "activation 'own': value returned out of shape (), float64; (2, 2, 4), float64, expected")),
     "some outs": Case("ACTIVATIONS", gpubp.Activation(lambda net: net[:, :1], one), (

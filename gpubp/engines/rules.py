@@ -111,8 +111,8 @@ def apart(
             ours = ours[row : row + 1] if ours.ndim and len(ours) == 2 else ours
             if ours.shape != own.shape or not torch.allclose(ours.double(), own.double(), rtol=1e-3, equal_nan=True):
                 raise error(
-                    f"{rule}: {name} of a network differs with the networks beside it; numbers that depend on its own "
-                    "alone expected"
+                    f"{rule}: {name} of a network differs with the networks beside it, or from call to call; numbers "
+                    "that depend on its own alone expected"
                 )
     return found
 
