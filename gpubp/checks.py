@@ -24,7 +24,8 @@ def check(data: Dataset, spec: NetworkSpec, count: int) -> None:
     if width != spec.widths[0]:
         raise ShapeError(f"inputs {tuple(data.inputs.shape)}: the last size must be {spec.widths[0]}, the input width")
     if data.networks not in (None, count):
-        raise ShapeError(f"the data are for {data.networks} networks, the population has {count}")
+        folds = "; a design's column fold says on which fold each trains" if data.folded else ""
+        raise ShapeError(f"the data are for {data.networks} networks, the population has {count}{folds}")
     shape = tuple(data.targets.shape)
     if rule.classes:
         if len(shape) != data.inputs.ndim - 1 or data.targets.is_floating_point():

@@ -46,9 +46,9 @@ AT_ONCE = 1 << 22  # outs of all networks for a piece
 class Ensemble:
     """K networks that predict together.
 
-    populations: all networks. rows (K,): those of the members. preparation: of raw samples, whose kinds Model lists;
-    without one samples are numbers (M, I), used as they are. position (N,): the fold of each network, where scaling
-    differs between folds.
+    populations: all networks, of a Population too. rows (K,): those of the members, or a mask. preparation: of raw
+    samples, whose kinds Model lists; without one samples are numbers (M, I), used as they are. position (N,): the fold
+    of each network, where scaling differs between folds.
 
     A member says probabilities, one per class, if its loss takes logits; else the expected target: a number in the
     units of the targets, a rate for poisson, a margin from -1 to 1 for hinge. The shape of probabilities is
@@ -61,6 +61,9 @@ class Ensemble:
     position: Tensor | None = None
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "populations", Populations.of(self.populations))
+        rows = arrays.indices("rows", self.rows, self.populations.count, ConfigError, negative=True)
+        object.__setattr__(self, "rows", rows)
         check_widths(self.populations, self.preparation)
         losses = sorted({part.population.spec.loss for part in self.populations.parts(self.rows)})
         if len({_kind(LOSSES[loss]) for loss in losses}) > 1:

@@ -23,6 +23,8 @@ from .preparation import Preparation
 from .tables import Table, from_arrow, listed, named, read
 from .text import Reading
 
+TOLD = 3  # columns that warnings name
+
 
 def table_of(samples: Any, preparation: Preparation) -> Table:
     """The Table of `samples`, with only the columns that `preparation` was fitted on, and those that name entities,
@@ -130,9 +132,13 @@ def inputs_of(
 
 
 def checked(samples: Any, preparation: Preparation) -> Table:
-    """table_of(), with warnings of columns that differ from training."""
+    """table_of(), with warnings of columns that differ from training, of the first TOLD each."""
     table = table_of(samples, preparation)
-    for each in preparation.strange(table):
+    strange = preparation.strange(table)
+    more = len(strange) - TOLD
+    if more > 0:
+        strange[TOLD:] = [f"{more} more column{'s differ' if more > 1 else ' differs'} as much from training"]
+    for each in strange:
         warn(f"{table.name}: {each}")
     return table
 

@@ -232,7 +232,13 @@ class Loop:
         self.seen = done, steps
         shown = self.queue is None or self.queue.over(self.runs) or due(self.number, *RECORDS)
         self.history.add(networks.record, shown)
-        self.listeners.looked(networks)
+        try:
+            self.listeners.looked(networks)
+        except Exception:
+            if self.saving is not None:  # the run resumes from its last checkpoint
+                raise
+            with kept(self.result([]), early=True):
+                raise
 
     def save_if_due(self) -> None:
         """Write a checkpoint, if the last one is older than it may be."""

@@ -92,6 +92,7 @@ class Maker:
             runs = [self.run(each, *of_it, copy) for each, of_it in zip(groups, fitted)]
         if self.every is None:  # no other networks join later
             self.notes += idle([config for config, _ in fitted]) + (confounded(runs) if self.folds else [])
+            self.notes += repeated(groups)
         return runs
 
     def fit(self, group: Group) -> tuple[TrainConfig, Choice]:
@@ -163,6 +164,18 @@ def idle(configs: Sequence[TrainConfig]) -> list[str]:
                 f"{one.interval:,} {unit}, and the training has {one.longest:,}: evaluate_every says how often"
             )
     return found
+
+
+def repeated(groups: Sequence[Group]) -> list[str]:
+    """A note, if networks that go on see their samples in the order in which they began."""
+    return [
+        f"samples and dropout are as in the training before, whose seed was {each.population.seed} too: "
+        "dataclasses.replace(population, seed=...) goes on with others"
+        for each in groups
+        if each.before is not None
+        and each.before.population.seed == each.population.seed
+        and each.config.shuffle != "none"
+    ]
 
 
 def confounded(runs: Sequence[Run]) -> list[str]:

@@ -173,6 +173,7 @@ def replay(
     origin = line[0].saved
     begun = drawn(folder, saved, origin, init, init_scale, design) if population is None else given(population, origin)
     if optimizer_state is not None:
+        optimizer_state = optimizer_state.those_of(begun if population is None else population)
         optimizer_state = optimizer_state.rows(place("optimizer_state", optimizer_state.population, origin))
     alone = Alone.start(begun, line, sets, optimizer_state)
     before, shown, end = _trained(alone, found, chosen - 1)

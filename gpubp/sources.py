@@ -162,7 +162,7 @@ def load(
     (M,). target: the columns to predict, of all but sources and .npz. task: "classification" or "regression". loss: a
     row of LOSSES. scale, impute, scale_targets: as in fit(). validation: the share of held-out samples, 0 for none.
     None means the source's; otherwise that is task and loss as the targets are (about.py), scale "standard",
-    scale_targets "none", validation 0.2. reading: how texts and dates are read.
+    scale_targets "none", validation 0.2. reading: a gpubp.text.Reading, how a table is read and what is left out.
 
     per: key columns, no inputs: one network per entity, with its own share of held-out samples and its own scaling;
     min_samples: entities with fewer are left out. folds: that many, instead of validation, each with its own scaling;

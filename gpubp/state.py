@@ -117,6 +117,30 @@ class TrainState:
         for name, column in self.columns.items():
             column.copy_(before.columns[name])
 
+    def those_of(self, population: Population) -> TrainState:
+        """The states of the networks of `population`, by their ids; of one that is not here, without memory of its
+        optimizer. Raises ConfigError if none is here, or if an id occurs twice and not all ids are the same."""
+        mine = self.population.ids
+        ids = population.ids.to(mine.device)
+        if torch.equal(ids, mine):
+            return self
+        order = mine.argsort()
+        place = order[torch.searchsorted(mine[order], ids).clamp(max=len(mine) - 1)]
+        new = mine[place] != ids
+        if bool(new.all()):
+            raise ConfigError(
+                f"optimizer_state: it has no network of the population, with ids such as {int(mine[0])} and "
+                f"{int(ids[0])}; the same ids expected"
+            )
+        if len(mine.unique()) < len(mine):
+            raise ConfigError("optimizer_state: several of its networks have one id; the population's ids expected")
+        found = self.rows(place)
+        for each in found.slots:
+            each[new] = 0
+        for column in found.columns.values():
+            column[new] = 1
+        return found
+
     @property
     def running(self) -> Tensor:
         """(N,) bool: which networks still train."""

@@ -66,10 +66,13 @@ class Effect(NamedTuple):
 
 
 class Study:
-    """The networks of a results table (pyarrow.Table). figure: the name of what ranks them; values (N,): that figure;
-    counted (N,): whose figure counts, as they did not diverge and it is finite."""
+    """The networks of a results table, of pyarrow, or a frame of it. figure: the name of what ranks them; values (N,):
+    that figure; counted (N,): whose figure counts, as they did not diverge and it is finite."""
 
-    def __init__(self, results: pa.Table) -> None:
+    def __init__(self, results: Any) -> None:
+        import pyarrow as pa
+
+        results = results if isinstance(results, pa.Table) else pa.table(results)
         self.results = _with_shapes(results)
         self.figure = ranked_by(results)
         self.values: Array = results[self.figure].to_numpy().astype(np.float64)

@@ -11,7 +11,7 @@ import codecs
 import csv
 import re
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import cache
@@ -70,6 +70,14 @@ class Reading:
                 not isinstance(value, str) or len(value) != 1 or value.isalnum() or value in "+-"
             ):
                 raise ConfigError(f"{name} {value!r}: one character, not a digit, letter or sign, expected")
+        for name in ("drop", "text"):
+            given = getattr(self, name)
+            names = (given,) if isinstance(given, str) else given
+            if not isinstance(names, Collection) or not all(isinstance(each, str) for each in names):
+                raise ConfigError(f"{name} {given!r}: the name of a column, or a list of names, expected")
+            object.__setattr__(self, name, tuple(names))
+        if not isinstance(self.dates, Mapping):
+            raise ConfigError(f"dates {self.dates!r}: a format for each column, such as {{'day': ''}}, expected")
         if not isinstance(self.encoding, str | None):
             raise ConfigError(f"encoding {self.encoding!r}: a name such as utf-8 or latin-1 expected")
         if self.decimal == self.thousands:

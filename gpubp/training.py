@@ -63,8 +63,9 @@ def train(
     device: by default the population's: "cpu", "cuda", "cuda:1"; "cuda:all", or several, split the networks. The
     result's state and figures are in host memory. validation: samples to evaluate on. reporters: see reporters/,
     such as [gpubp.ConsoleReporter()]; lines: their first output. search: decides which networks go on, such as
-    gpubp.search.SuccessiveHalving(). inplace: also write the trained numbers to population.params. run_dir: a new
-    directory for checkpoints (every few minutes, at the end, on Ctrl-C and SIGTERM), results.parquet, results.csv,
+    gpubp.search.SuccessiveHalving(). optimizer_state: `state` of an earlier result, whose networks, by their ids, keep
+    their optimizer's memory; steps count anew. inplace: also write the trained numbers to population.params. run_dir: a
+    new directory for checkpoints (every few minutes, at the end, on Ctrl-C and SIGTERM), results.parquet, results.csv,
     preparation.json, the preparation of `data`, for load(), and config.yaml, for people: `settings`, or else
     specification and configuration; during the run no other process can resume it.
 
@@ -91,8 +92,9 @@ def train(
     if inplace and any(step == 0 and size > 1 for step, size in zip(params.stride(), params.shape)):
         raise ConfigError("inplace=True: networks of population.params share memory, as after expand(); clone() them")
     everyone = torch.arange(population.count)
+    before = None if optimizer_state is None else optimizer_state.those_of(population)
     result = _trained(
-        [Group(everyone, population, config, everyone, optimizer_state)], data, validation, engine, reporters, run_dir,
+        [Group(everyone, population, config, everyone, before)], data, validation, engine, reporters, run_dir,
         checkpoint_minutes, settings, params.device if device is None else device, lines, search,
     )  # fmt: skip
     with kept(result):

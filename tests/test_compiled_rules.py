@@ -16,6 +16,7 @@ from torch import Tensor
 
 import gpubp
 from gpubp.engines import choose, cpu
+from gpubp.engines.translate import trace
 from gpubp.errors import EngineError
 from gpubp.losses import Loss, cross_entropy
 from gpubp.optimizers import Optimizer
@@ -183,7 +184,7 @@ def test_a_rule_in_float32_is_compiled_for_networks_of_float32_alone(monkeypatch
 def test_an_optimizer_and_a_loss_that_cannot_be_compiled_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     own = Loss(lambda out, target: torch.xlogy(out, target), lambda out, target: out)
     monkeypatch.setitem(gpubp.LOSSES, "own", own)
-    monkeypatch.setitem(gpubp.OPTIMIZERS, "own", Optimizer(lambda grad: grad / grad.norm()))
+    monkeypatch.setitem(gpubp.OPTIMIZERS, "own", Optimizer(lambda grad: grad / grad.norm(dim=-1, keepdim=True)))
     for spec, config, what in (
         (gpubp.NetworkSpec((3, 2), loss="own"), gpubp.TrainConfig(steps=1), "xlogy"),
         (SPEC, gpubp.TrainConfig("own", steps=1), "norm"),
@@ -205,3 +206,37 @@ def test_the_documented_rule_trains_on_the_engine_that_auto_takes() -> None:
     assert [each.engine for each in results] == ["cpu", "cpu", "eager"]
     assert same_bits(results[0].population.params, results[1].population.params)
     torch.testing.assert_close(results[0].population.params, results[2].population.params, **COMPILED_TRAINING)
+
+
+def in_place(a: Tensor, b: Tensor) -> Tensor:
+    double = a * 2
+    double.mul_(b)
+    return double
+
+
+def by_another_name(a: Tensor, b: Tensor) -> Tensor:
+    double = same = a * 2
+    double += b
+    return same
+
+
+def into(a: Tensor, b: Tensor) -> Tensor:
+    double = a * 2
+    torch.exp(b, out=double)
+    return double
+
+
+def by_type(a: Tensor, b: Tensor) -> Tensor:
+    return a if isinstance(b, Tensor) else b
+
+
+def in_place_by_name(a: Tensor, b: Tensor) -> Tensor:
+    double = a * 2
+    torch.nn.functional.relu(double, inplace=True)
+    return double
+
+
+@pytest.mark.parametrize("rule", [in_place, by_another_name, into, by_type, in_place_by_name])
+def test_what_a_list_of_operations_would_lose_is_refused(rule: Rule) -> None:
+    with pytest.raises(EngineError, match="cannot be compiled: its operations alone give other numbers"):
+        trace(rule, ["a", "b"])

@@ -213,6 +213,8 @@ def test_members_are_the_best_or_those_that_are_named_and_never_diverged() -> No
     assert np.array_equal(result.ensemble(best=2).predict(inputs), model.predict(inputs, 2))
     assert np.array_equal(model.ensemble(best=2).predict(inputs), model.predict(inputs, 2))
     assert result.ensemble(rows=torch.tensor([2])).rows.tolist() == [2]
+    alone = gpubp.Ensemble(result.population, [3, -1])  # type: ignore[arg-type]
+    assert np.array_equal(alone.predict(inputs), result.ensemble(rows=[3, 5]).predict(inputs))
     assert repr(model.ensemble(best=2)) == "Ensemble(2 of 6 networks, mean_squared_error)"
     for given, told in (
         ({"rows": [0, 1, 4]}, "rows: networks 1, 4 diverged"),

@@ -111,6 +111,12 @@ def test_networks_of_a_fold_are_what_they_are_on_its_samples_alone(
         torch.testing.assert_close(result.validation_loss[number], alone.validation_loss[0], **FIGURES[engine])
 
 
+def test_networks_that_name_no_fold_are_told_how() -> None:
+    train, held_out = data(54).folds(3)
+    with pytest.raises(ShapeError, match="for 3 networks, the population has 2; a design's column fold says on which"):
+        gpubp.train_many([{"lr": 0.1}] * 2, train, held_out, widths="3,4", loss="cross_entropy", epochs=1)
+
+
 @pytest.mark.slow
 @pytest.mark.cpu("runs the engine cpu")
 def test_five_folds_of_settings_on_the_digits_are_trainings_one_at_a_time() -> None:

@@ -16,6 +16,7 @@ import torch
 
 from gpubp.errors import DataError, GpubpError
 from gpubp.fitting import fit
+from gpubp.frames import checked
 from gpubp.preparation import Preparation
 from gpubp.sources import load
 from gpubp.tables import read
@@ -85,6 +86,12 @@ def test_a_file_with_columns_unlike_those_of_training_gives_a_warning() -> None:
         columns = dict(zip(bunch.feature_names, bunch.data.T.tolist()))
         strange = data.preparation.strange(table(columns, ()))
         assert len(strange) == count, strange
+    with pytest.warns(UserWarning, match="as much from training|in training") as warned:
+        checked(table(columns, ()), data.preparation)
+    assert [str(each.message).partition(": ")[2] for each in warned] == [
+        *strange[:3],
+        "7 more columns differ as much from training",
+    ]
     assert strange[2].startswith("column 'bmi' holds -0.0902753 to 0.170555, in training 18")
     assert strange[2].endswith("are the units the same?")
     learned = fit(table({"colour": ["red", "blue"], "x": [1.0, 3.0], "y": [0.5, 1.5]}), "huber")

@@ -175,6 +175,19 @@ def test_what_a_reporter_raises_at_the_end_has_the_result(kind: type[BaseExcepti
     assert (tmp_path / "run" / "results.csv").exists()
 
 
+def test_what_a_reporter_raises_of_an_evaluation_has_the_result_where_no_run_directory_has_it() -> None:
+    class Broken(gpubp.Reporter):
+        def evaluated(self, record: Any) -> None:
+            if record["step"] == 10:
+                raise KeyError("loss")
+
+    with pytest.raises(KeyError, match="loss") as caught:
+        short(Broken())
+    result = caught.value.result  # type: ignore[attr-defined]
+    assert (result.state.step.tolist(), len(result.history)) == ([10, 10], 2)
+    assert caught.value.__notes__ == ["the training ended early; this exception's `result` has the outcome"]
+
+
 def test_what_is_no_reporter_is_refused_before_anything_is_written(tmp_path: Path) -> None:
     class Unfinished:
         start = progress = evaluated = lambda self, told: None

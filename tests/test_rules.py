@@ -76,6 +76,35 @@ def never(lr: Any, step: Any, total: Any) -> None:
     return None
 
 
+def moved(grad: Any, speed: Any) -> Any:
+    speed.mul_(0.9).add_(grad)
+    return speed, speed
+
+
+def emptied(power: Any) -> dict[str, Any]:
+    return {"power": power.mul_(0.5)}
+
+
+def normed(grad: Any) -> Any:
+    return grad / grad.norm()
+
+
+def added(grad: Any, speed: Any) -> Any:
+    return grad, speed + speed.sum()
+
+
+def first(lr: Any, step: Any, total: Any) -> Any:
+    return lr[0]
+
+
+def fallen(lr: Any, step: Any, total: Any) -> Any:
+    return lr * step / step.max()
+
+
+def mean_error(out: Any, target: Any) -> Any:
+    return (out - target).abs().mean(-1)
+
+
 CASES = {
     "value is None": Case("ACTIVATIONS", gpubp.Activation(none, one), (
         "activation 'own': value returned None; a tensor, out, expected")),
@@ -136,6 +165,35 @@ CASES = {
         "optimizer 'own': direction is <built-in method neg of type object"), ConfigError),
     "no rate": Case("SCHEDULES", Schedule(never), (
         "schedule 'own': rate returned None; a tensor, the learning rate, expected"), ConfigError),
+    "a slot in place": Case("OPTIMIZERS", Optimizer(moved, ("speed",)), (
+        "optimizer 'own': direction changes speed, which it is given, in place; a new tensor expected"), ConfigError),
+    "a net in place": Case("ACTIVATIONS", gpubp.Activation(lambda net: net.mul_(2), one), (
+        "activation 'own': value changes net, which it is given, in place; a new tensor expected")),
+    "an out in place": Case("LOSSES", Loss(lambda out, target: out.sub_(target).abs(), one), (
+        "loss 'own': value changes out, which it is given, in place; a new tensor expected")),
+    "a column in place": Case("OPTIMIZERS", Optimizer(sgd, (), {}, ("power",), emptied), (
+        "optimizer 'own': prepare changes power, which it is given, in place; a new tensor expected"), ConfigError),
+    "a norm of all networks": Case("OPTIMIZERS", Optimizer(normed), (
+        "optimizer 'own': direction: the direction of a network differs with the networks beside it"), ConfigError),
+    "a sum of all networks": Case("OPTIMIZERS", Optimizer(added, ("speed",)), (
+        "optimizer 'own': direction: the new speed of a network differs with the networks beside it"), ConfigError),
+    "a maximum of all networks": Case("SCHEDULES", Schedule(fallen), (
+        "schedule 'own': rate: the learning rate of a network differs with the networks beside it"), ConfigError),
+    "a mean of all networks": Case("ACTIVATIONS", gpubp.Activation(lambda net: net - net.mean(), one), (
+        "activation 'own': value: out of a network differs with the networks beside it")),
+    "noise": Case("OPTIMIZERS", Optimizer(lambda grad: grad + torch.rand_like(grad)), (
+        "optimizer 'own': direction: the direction of a network differs with the networks beside it, or from call to "
+        "call; numbers that depend on its own alone expected"), ConfigError),
+    "a sum": Case("ACTIVATIONS", gpubp.Activation(lambda net: net.sum(), one), (
+        "activation 'own': value returned out of shape (), float64; (2, 2, 4), float64, expected")),
+    "some outs": Case("ACTIVATIONS", gpubp.Activation(lambda net: net[:, :1], one), (
+        "activation 'own': value returned out of shape (2, 1, 4), float64; (2, 2, 4), float64, expected")),
+    "outs of another precision": Case("ACTIVATIONS", gpubp.Activation(lambda net: net.float(), one), (
+        "activation 'own': value returned out of shape (2, 2, 4), float32; (2, 2, 4), float64, expected")),
+    "an error for all outs": Case("LOSSES", Loss(mean_error, one), (
+        "loss 'own': value returned the error of shape (2, 2), float64; (2, 2, 2), float64, expected")),
+    "a rate for all networks": Case("SCHEDULES", Schedule(first), (
+        "schedule 'own': rate returned the learning rate of shape (1,), float64; (2, 1), float64"), ConfigError),
 }  # fmt: skip
 
 

@@ -34,6 +34,11 @@ def results(**columns: Any) -> pa.Table:
     return pa.table({name: pa.array(values) for name, values in {**usual, **columns}.items()})
 
 
+def test_a_study_of_a_frame_is_that_of_its_table() -> None:
+    table = results(validation_loss=[1.0, 2.0, 4.0, 3.0], lr=[0.1, 0.1, 0.2, 0.2])
+    assert studies.Study(table.to_pandas()).by("lr") == studies.Study(table).by("lr")
+
+
 def test_a_study_says_what_it_is_of() -> None:
     study = studies.Study(results(lr=[0.1, 0.2, 0.1], loss=[3.0, 1.0, 2.0]))
     assert repr(study) == "Study(3 networks by loss; lr varied)"

@@ -219,3 +219,13 @@ def test_a_row_of_megabytes_is_told_with_its_line_at_once(end: str, write: Write
     with pytest.raises(DataError, match=r"a\.csv: line 4 has 1 columns, 2 expected: 1"):
         read(path)
     assert time.process_time() - before < 1, "it is no pattern, which would take seconds to compile"
+
+
+def test_what_a_reading_names_is_a_column_or_a_list_of_columns(write: Write) -> None:
+    path = write("a.csv", "note;y\nx;1\nz;2\n")
+    for given in ("note", ["note"], ("note",)):
+        assert Reading(drop=given) == Reading(drop=("note",))
+        assert load(path, target="y", validation=0, reading=Reading(text=given)).widths_in == 2
+    for name, wrong in (("drop", 3), ("text", [3]), ("dates", "note"), ("dates", ["note"])):
+        with pytest.raises(ConfigError, match=f"^{name} .* expected$"):
+            Reading(**{name: wrong})

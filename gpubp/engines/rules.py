@@ -1,14 +1,16 @@
 """The rows of the tables that training uses: whether they are built in, and what custom rules take and return.
 
 Parameters and results of custom rules are checked once before training, for every engine: inside a step the cause of a
-None or of a short tuple would be hard to find. The package's rows are trusted.
+None or of a short tuple would be hard to find, and numbers that depend on other networks, or arguments that a rule
+changes, would not be found at all. The package's rows are trusted.
 """
 
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Collection, Sequence
-from functools import partial
+import math
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from types import FunctionType
 from typing import Any
 
@@ -54,70 +56,120 @@ def custom(row: tuple[Any, ...]) -> bool:
 
 
 def check(spec: NetworkSpec, config: TrainConfig, device: torch.device, dtype: torch.dtype) -> None:
-    """Call every custom rule with numbers of one network on `device`.
+    """Call every custom rule with numbers of two networks on `device`, together and one by one.
 
     Raises SpecError for an activation or a loss, ConfigError for an optimizer or a schedule, that takes or returns
-    anything but what its table requires.
+    anything but what its table requires, changes what it is given, or gives a network other numbers beside another.
     """
     if built_in(rows(spec, config.recipe(spec))):
         return
-    number = partial(torch.full, fill_value=0.5, dtype=dtype, device=device)
-    one = torch.ones(1, 1, dtype=torch.float64, device=device)
+
+    def numbers(*shape: int, kind: torch.dtype = dtype) -> Tensor:
+        return torch.linspace(0.25, 0.75, math.prod(shape), dtype=kind, device=device).view(shape)
+
     known = {
-        name: torch.as_tensor(value, dtype=torch.float64, device=device).reshape(-1, 1)[:1]
+        name: torch.as_tensor(value, dtype=torch.float64, device=device).reshape(-1, 1)[:1].repeat(2, 1)
         for name, value in config.switched_on(spec.loss).items()
     }
     for name, width in zip(spec.activations, spec.widths[1:]):
         if custom(ACTIVATIONS[name]):
-            activation(name, number((1, 1, width)))
+            activation(name, numbers(2, 2, width))
     if custom(LOSSES[spec.loss]):
-        loss(spec.loss, number((1, 1, spec.widths[-1])), known)
+        loss(spec.loss, numbers(2, 2, spec.widths[-1]), known)
+    column = numbers(2, 1, kind=torch.float64)
     if custom(config.timetable):
-        given = ("lr", "step", "total")
-        takes(ConfigError, f"schedule {config.schedule!r}: rate", config.timetable.rate, given, some=(*known, "scale"))
-        found = scheduled(config.timetable, {**known, "scale": one}, one, one)
-        expect(ConfigError, f"schedule {config.schedule!r}: rate", found, "the learning rate")
+        rule, given = f"schedule {config.schedule!r}: rate", {**known, "scale": column}
+        takes(ConfigError, rule, config.timetable.rate, ("lr", "step", "total"), some=(*given,))
+
+        def rate(step: Tensor, total: Tensor, **hyper: Tensor) -> Tensor:
+            return scheduled(config.timetable, hyper, step, total)
+
+        apart(ConfigError, rule, rate, {"step": 4 * column, "total": 8 * column}, given, ["the learning rate"], column)
     if custom(config.rule):
-        optimizer(config, one, known, dtype)
+        optimizer(config, column, known, dtype)
+
+
+def apart(
+    error: type[GpubpError], rule: str, function: Callable[..., Any], given: Mapping[str, Tensor],
+    named: Mapping[str, Tensor], wanted: Sequence[str], like: Tensor | None = None,
+) -> Any:  # fmt: skip
+    """What a function returns for the tensors `given` by position and `named`, (2, ...) each. Raises `error` unless
+    these are `wanted`, each of the shape of `like`, of which each network has the same alone, and nothing that was
+    given has changed."""
+    with unchanged(error, rule, {**given, **named}):
+        found = function(*given.values(), **named)
+    expect(error, rule, found, *wanted)
+    together = found if isinstance(found, (tuple, list)) else (found,)
+    for name, each in zip(wanted, together):
+        if like is not None and (each.shape, each.dtype) != (like.shape, like.dtype):
+            mine, right = (f"{tuple(one.shape)}, {str(one.dtype).removeprefix('torch.')}" for one in (each, like))
+            raise error(f"{rule} returned {name} of shape {mine}; {right}, expected")
+    for row in range(2):
+        one, by_name = ({name: each[row : row + 1] for name, each in some.items()} for some in (given, named))
+        alone = function(*one.values(), **by_name)
+        for name, ours, own in zip(wanted, together, alone if isinstance(alone, (tuple, list)) else (alone,)):
+            ours = ours[row : row + 1] if ours.ndim and len(ours) == 2 else ours
+            if ours.shape != own.shape or not torch.allclose(ours.double(), own.double(), rtol=1e-3, equal_nan=True):
+                raise error(
+                    f"{rule}: {name} of a network differs with the networks beside it, or from call to call; numbers "
+                    "that depend on its own alone expected"
+                )
+    return found
+
+
+@contextmanager
+def unchanged(error: type[GpubpError], rule: str, given: Mapping[str, Tensor]) -> Iterator[None]:
+    """Raise `error` if what is called inside changes a tensor that it is given."""
+    before = {name: each.clone() for name, each in given.items()}
+    yield
+    for name, each in given.items():
+        if not torch.equal(each, before[name]):
+            raise error(f"{rule} changes {name}, which it is given, in place; a new tensor expected")
 
 
 def activation(name: str, net: Tensor) -> None:
-    """Check an activation on net (1, B, O)."""
+    """Check an activation on net (2, B, O)."""
     rule = ACTIVATIONS[name]
     takes(SpecError, f"activation {name!r}: value", rule.value, ("net",))
     takes(SpecError, f"activation {name!r}: slope", rule.slope, ("net", "out"))
-    out = rule.value(net)
-    expect(SpecError, f"activation {name!r}: value", out, "out")
-    slope = rule.slope(net, out)
-    if not isinstance(slope, (int, float)):
-        expect(SpecError, f"activation {name!r}: slope", slope, "dout/dnet")
+    out = apart(SpecError, f"activation {name!r}: value", rule.value, {"net": net}, {}, ["out"], net)
+    if not isinstance(rule.slope(net.clone(), out.clone()), (int, float)):
+        apart(SpecError, f"activation {name!r}: slope", rule.slope, {"net": net, "out": out}, {}, ["dout/dnet"])
 
 
 def loss(name: str, out: Tensor, known: dict[str, Tensor]) -> None:
-    """Check a loss on out (1, B, O) and hyper-parameters (1, 1)."""
+    """Check a loss on out (2, B, O) and hyper-parameters (2, 1)."""
     rule = LOSSES[name]
     hyper = {each: known[each].to(out.dtype)[:, :, None] for each in rule.defaults if each in known}
     if rule.classes:
         takes(SpecError, f"loss {name!r}: value", rule.value, ("out", "target", "shares"))
         target = torch.zeros_like(out[:, :, 0], dtype=torch.int64)
-        both = rule.value(out, target, cross_entropy_shares(out, target, hyper.get("label_smoothing"), None))
-        return expect(SpecError, f"loss {name!r}: value", both, "the error", "its slope")
+        shares = cross_entropy_shares(out, target, hyper.get("label_smoothing"), None)
+        given, named = {"out": out, "target": target}, {} if shares is None else {"shares": shares}
+
+        def value(out: Tensor, target: Tensor, shares: Tensor | None = None) -> Any:
+            return rule.value(out, target, shares)
+
+        apart(SpecError, f"loss {name!r}: value", value, given, named, ["the error", "its slope"])
+        return
     if rule.slope is None:
         raise SpecError(f"loss {name!r}: slope is None; a function expected, because its targets are not classes")
-    for part, function in (("value", rule.value), ("slope", rule.slope)):
+    given = {"out": out, "target": out.flip(0)}
+    for part, function, what in (("value", rule.value, "the error"), ("slope", rule.slope, "dvalue/dout")):
         takes(SpecError, f"loss {name!r}: {part}", function, ("out", "target"), named=(*hyper,))
-    expect(SpecError, f"loss {name!r}: value", rule.value(out, out, **hyper), "the error")
-    return expect(SpecError, f"loss {name!r}: slope", rule.slope(out, out, **hyper), "dvalue/dout")
+        apart(SpecError, f"loss {name!r}: {part}", function, given, hyper, [what], out if part == "value" else None)
 
 
-def optimizer(config: TrainConfig, one: Tensor, known: dict[str, Tensor], dtype: torch.dtype) -> None:
-    """Check an optimizer on a gradient, slots and columns (1, 1)."""
-    name, rule, columns = config.optimizer, config.rule, dict.fromkeys(config.rule.columns, one)
+def optimizer(config: TrainConfig, column: Tensor, known: dict[str, Tensor], dtype: torch.dtype) -> None:
+    """Check an optimizer on gradients, slots and columns (2, 1)."""
+    name, rule, columns = config.optimizer, config.rule, dict.fromkeys(config.rule.columns, column)
     prepared: dict[str, Tensor] = {}
     if rule.prepare is not None:
         given = {**known, **columns}
         takes(ConfigError, f"optimizer {name!r}: prepare", rule.prepare, (), some=(*given,))
-        prepared = rule.prepare(**{each: given[each] for each in names(rule.prepare)})
+        taken = {each: given[each] for each in names(rule.prepare)}
+        with unchanged(ConfigError, f"optimizer {name!r}: prepare", taken):
+            prepared = rule.prepare(**taken)
         wanted = [*rule.columns, *(each for each in rule.arguments if each not in known)]
         if not isinstance(prepared, dict) or not {*wanted} <= {*prepared}:
             raise ConfigError(
@@ -125,10 +177,10 @@ def optimizer(config: TrainConfig, one: Tensor, known: dict[str, Tensor], dtype:
             )
     takes(ConfigError, f"optimizer {name!r}: direction", rule.direction, ("grad", *rule.slots), some=known | prepared)
     arguments = {each: column.to(dtype) for each, column in prepare(rule, known, columns)[0].items()}
-    grad = one.to(dtype)
-    found = rule.direction(grad, *[torch.zeros_like(grad) for _ in rule.slots], **arguments)
-    slots = (f"the new {slot}" for slot in rule.slots)
-    expect(ConfigError, f"optimizer {name!r}: direction", found, "the direction", *slots)
+    grad = column.to(dtype)
+    given = {"grad": grad, **dict.fromkeys(rule.slots, grad * grad)}
+    wanted = ["the direction", *(f"the new {slot}" for slot in rule.slots)]
+    apart(ConfigError, f"optimizer {name!r}: direction", rule.direction, given, arguments, wanted, grad)
 
 
 def takes(

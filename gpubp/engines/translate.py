@@ -50,7 +50,8 @@ ALLOWED = f"arithmetic, comparisons, {', '.join(FUNCTIONS)}, and pow by {', '.jo
 
 
 def trace(rule: Callable[..., Any], names: Sequence[str]) -> tuple[fx.Graph, Any]:
-    """Call `rule` with a proxy for each of `names`. -> its graph, and its results with proxies replaced by nodes."""
+    """Call `rule` with a proxy for each of `names`. -> its graph, and its results with proxies replaced by nodes.
+    Raises EngineError for a rule of which this graph does not give the numbers, as where it changes some in place."""
     graph = fx.Graph()
     tracer = fx.proxy.GraphAppendingTracer(graph)
     proxies = [fx.Proxy(graph.placeholder(f"_{name}"), tracer) for name in names]
@@ -64,15 +65,57 @@ def trace(rule: Callable[..., Any], names: Sequence[str]) -> tuple[fx.Graph, Any
             return tuple(map(node, value))
         return value
 
+    result = node(called(rule, proxies))
+    one, other = (
+        [torch.linspace(-1.5, 2, 3, dtype=torch.float64, device="cpu") + number / 7 for number in range(len(names))]
+        for _ in range(2)
+    )
+    ours = run(graph, flat(result), one)
+    if ours and not all(map(alike, ours, flat(called(rule, other)))):
+        raise EngineError(
+            f"rule {getattr(rule, '__name__', rule)!r} cannot be compiled: its operations alone give other numbers, as "
+            'where it changes some in place; engine "eager" runs it'
+        )
+    return graph, result
+
+
+def called(rule: Callable[..., Any], given: Sequence[Any]) -> Any:
+    """The result of a rule. Raises EngineError in place of its own errors."""
     try:
-        result = node(rule(*proxies))
+        return rule(*given)
     except (fx.proxy.TraceError, TypeError, AttributeError, ValueError, RuntimeError) as error:
         name = getattr(rule, "__name__", rule)
         raise EngineError(
             f"rule {name!r} cannot be compiled: {error}; only arithmetic can, without Python control flow on "
             'numbers; engine "eager" runs it'
         ) from None
-    return graph, result
+
+
+def flat(found: Any) -> list[Any]:
+    """The parts of nested results, in order."""
+    if isinstance(found, Mapping):
+        return flat([*found.values()])
+    return [each for part in found for each in flat(part)] if isinstance(found, (tuple, list)) else [found]
+
+
+def run(graph: fx.Graph, results: Sequence[Any], samples: Sequence[torch.Tensor]) -> list[Any]:
+    """The numbers of `results`, of a graph without what they do not need; none where torch refuses an operation."""
+    known, wanted = dict[Any, Any](zip(graph.find_nodes(op="placeholder"), samples)), needed(results)
+    try:
+        for node in graph.nodes:
+            if node in wanted and node not in known:
+                known[node] = computed("", node, known)
+    except EngineError:  # which lines() will say
+        return []
+    return [known.get(each, each) for each in results]
+
+
+def alike(ours: Any, theirs: Any) -> bool:
+    """Whether two results are the same numbers. Of others lines() says what they are."""
+    if not all(isinstance(each, (torch.Tensor, int, float)) for each in (ours, theirs)):
+        return True
+    one, other = (torch.as_tensor(each, dtype=torch.float64) for each in (ours, theirs))
+    return one.shape == other.shape and torch.allclose(one, other, rtol=1e-9, equal_nan=True)
 
 
 def lines(rule: str, graph: fx.Graph, results: Sequence[Any], dtype: torch.dtype) -> list[str]:

@@ -175,8 +175,9 @@ def _described(state: TrainState) -> dict[str, Any]:
 
 
 def numbers(tensor: Tensor) -> np.ndarray:
-    """As NumPy's."""
-    return tensor.detach().cpu().numpy()
+    """As NumPy's, in memory of their own: a table does not change with its networks, nor with what moves a tensor, as
+    sending it to another process does."""
+    return tensor.detach().cpu().numpy().copy()
 
 
 def _rows(outcome: Outcome, metric: str, entities: Entities | None, stops: bool, on: Set[str]) -> pa.Table:

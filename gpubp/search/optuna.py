@@ -52,7 +52,8 @@ def optimize(
     **common: Any,
 ) -> list[Result]:
     """Run `n_trials` trials of `study`, up to `batch` at once. -> the results, one per batch; a trial's user attributes
-    `batch` and `network` say where its network is in them.
+    `batch` and `network` say where its network is in them. A study that minimises is told losses, one that maximises
+    accuracy or R2, of the validation data; at every evaluation its pruner, by default MedianPruner, may stop networks.
 
     space: by name a range as text, "1e-4..1e-1:log" or "1..8:int", a list of choices, or a distribution of Optuna. row:
     from a trial's parameters the network's row of a design, by default the parameters themselves; its `seed` is the
