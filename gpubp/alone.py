@@ -203,4 +203,4 @@ class Alone:
         """A copy as it would be if the training ended here, its best row restored, with its figures."""
         run = replace(self.run, state=self.copy(), number=0, open=False)
         run.begin()
-        return Outcome(run.rows, run.state, *run.figures())
+        return Outcome.of(run.rows, run.state, run.figures())

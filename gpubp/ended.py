@@ -24,12 +24,13 @@ from torch import Tensor
 from . import files, packing
 from .errors import CheckpointError, ConfigError, reason
 from .evaluate import Evaluation
-from .networks import Networks, Outcome
+from .networks import Figures, Networks, Outcome
 from .packing import Saved
 from .state import numbers
 
 FOLDER = "ended"
-FIGURES = ("loss", "metric", "validation_loss", "validation_metric")
+LOSSES = "loss", "validation_loss"
+FIGURES = ("loss", "metric", "validation_loss", "validation_metric", "faults")  # the last not in older files
 PIECE = 1 << 24  # bytes digested, and records checked, at once
 PENDING = 1 << 24  # bytes kept in memory before they are written
 
@@ -96,9 +97,9 @@ class Log:
         """The networks, as views of the records."""
         for records in self.parts():
             tensors, figures = _split(records)
-            held_out, state = Evaluation(*figures[2:]) if figures[2:] else None, packing.bare(self.entry, tensors)
-            folds = self.entry["notes"]["folds"]
-            yield Outcome(tensors["rows"], state, Evaluation(*figures[:2]), held_out, folds)
+            sides = [Evaluation(figures[name], figures[f"{name[:-4]}metric"]) for name in LOSSES if name in figures]
+            state, folds = packing.bare(self.entry, tensors), self.entry["notes"]["folds"]
+            yield Outcome(tensors["rows"], state, sides[0], (*sides, None)[1], folds, figures.get("faults"))
 
     def find(self, row: int) -> Saved | None:
         """The network in a row of the results, as a copy; None if it is not here."""
@@ -150,20 +151,21 @@ class Ended:
         self.waiting, self.most = 0, PENDING  # bytes that are not written, and how many may wait
         self.notes: list[str] = []
 
-    def add(self, saved: Saved, figures: Sequence[Evaluation]) -> None:
-        """Add networks with their figures: training, and perhaps validation. If memory ends, none is added."""
+    def add(self, saved: Saved, figures: Figures) -> None:
+        """Add networks with their figures. If memory ends, none is added."""
         entry, tensors = packing.pack(saved)
         spec, config = saved.state.population.spec, saved.config  # which have the rules that are in no table
         entry["spec"] |= {"hidden": spec.hidden, "output": spec.output, "loss": spec.loss}
         entry["config"] |= {"optimizer": config.optimizer, "schedule": config.schedule}
-        values = dict(zip(FIGURES, (each.double() for found in figures for each in found)))
+        sides = [each for each in (figures.training, figures.validation) if each is not None]
+        values = dict(zip(FIGURES, (each.double() for found in sides for each in found))) | {"faults": figures.faults}
         content = {name: np.ascontiguousarray(each) for name, each in {**tensors, **_named(values)}.items()}
         kind = Networks(saved.state, saved.config, saved.rows).kind
         fields = [(name, each.dtype.str, each.shape[1:]) for name, each in content.items()]
         log = self.logs.get(kind) or Log(entry, record(fields), f"{len(self.logs)}.rows", self.folder)
         records = np.empty(len(saved.rows), log.kind)
-        for name, each in content.items():
-            records[name] = each
+        for name in log.kind.names or ():
+            records[name] = content[name]
         self.statuses = self.statuses + numbers(saved.state.status)
         self.logs[kind] = log  # after this nothing more needs memory
         log.waiting.append(records)
@@ -210,10 +212,10 @@ class Ended:
         return [each for log in self.logs.values() for each in log.outcomes()]
 
 
-def _split(records: np.ndarray) -> tuple[dict[str, Tensor], list[Tensor]]:
+def _split(records: np.ndarray) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
     """The tensors of a checkpoint, and FIGURES, as views."""
     tensors = {name: torch.from_numpy(records[name]) for name in records.dtype.names or ()}
-    return tensors, [tensors.pop(f"figures.{name}") for name in FIGURES if f"figures.{name}" in tensors]
+    return tensors, {name: tensors.pop(f"figures.{name}") for name in FIGURES if f"figures.{name}" in tensors}
 
 
 def record(fields: Sequence[tuple[str, str, tuple[int, ...]]]) -> np.dtype[Any]:

@@ -31,6 +31,7 @@ from .engines.block import Block
 from .errors import ShapeError
 from .explain_formula import KEEP, of_step
 from .explain_text import Text
+from .faults import NONE, next_faults, quantities
 from .losses import LOSSES, cross_entropy_shares
 from .numerics import kernel_widths, product
 from .schedules import scheduled
@@ -109,6 +110,7 @@ def _step(row: TrainState, data: Dataset, network: int) -> dict[str, Any]:
             layer[name].setdefault("new", layer[name]["value"])
     _, total, loss, _ = block.look()
     counts = bool(block.leave(row, 0)[0])
+    first = NONE if counts else int(next_faults(row, data)[0])
     row.status[row.running & (row.step == row.end)] = Status.finished
     return {
         "network": {"row": network, "id": int(population.ids[0]), **population.spec.to_dict(),
@@ -116,7 +118,8 @@ def _step(row: TrainState, data: Dataset, network: int) -> dict[str, Any]:
         "step": {"number": number, "status": status, "samples": index[0].tolist(),
                  "optimizer": recipe.optimizer, "schedule": recipe.schedule,
                  "update_order": recipe.update_order, "precision": recipe.precision,
-                 "decoupled": recipe.rule.decoupled, **block.noted, "counts": counts},
+                 "decoupled": recipe.rule.decoupled, **block.noted, "counts": counts,
+                 "fault": None if first == NONE else quantities(population.spec, recipe)[first]},
         "inputs": plain(block.batch.inputs[0]),
         "targets": plain(block.batch.targets[0]),
         "layers": block.layers,

@@ -46,7 +46,8 @@ class Text(Update):
         new = self.number(self.values["new_error"]["E_total"])
         yield self.term("E_total", f"{new} on the same samples; it was {self.number(self.error['E_total'])}")
         if not self.step["counts"]:
-            yield self.term("A number is not finite: this step does not count, and the network has diverged.")
+            first = f", the first in {self.step['fault']}" if self.step.get("fault") else ""
+            yield self.term(f"A number is not finite{first}: this step does not count, and the network has diverged.")
 
     def each_sample(self, lines: Callable[..., Iterator[Term]], *arguments: Any) -> Iterator[Term]:
         """`lines` of every sample shown, each with its sample if there are several."""

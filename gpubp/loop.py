@@ -275,7 +275,7 @@ class Loop:
     def result(self, signals: list[int]) -> Result:
         """Run the final evaluation and write results to the run's directory. -> the Result."""
         figures = self.crew.each(self.runs, lambda run, tell: run.figures(), self.called)
-        outcomes = [Outcome(run.rows, run.state, *found, run.folds) for run, found in zip(self.runs, figures)]
+        outcomes = [Outcome.of(run.rows, run.state, found, run.folds) for run, found in zip(self.runs, figures)]
         if news := [note for run in self.runs for note in run.place.news()]:
             self.note(*news)
         if self.queue is not None:

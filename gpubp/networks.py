@@ -61,15 +61,29 @@ class Networks(NamedTuple):
         return Networks(self.state.concatenate(other.state), config, torch.cat((self.rows, other.rows)))
 
 
+class Figures(NamedTuple):
+    """Of networks at the end of their training. faults (N,): what was not finite first (faults.py)."""
+
+    training: Evaluation
+    validation: Evaluation | None
+    faults: Tensor
+
+
 class Outcome(NamedTuple):
     """Networks at the end of their training, with their figures. rows (N,): in the results; folds: whether positions in
-    the data are folds."""
+    the data are folds; faults (N,): what was not finite first (faults.py), if it is known."""
 
     rows: Tensor
     state: TrainState
     training: Evaluation
     validation: Evaluation | None
     folds: bool = False
+    faults: Tensor | None = None
+
+    @classmethod
+    def of(cls, rows: Tensor, state: TrainState, figures: Figures, folds: bool = False) -> Outcome:
+        """From the end of a run."""
+        return cls(rows, state, figures.training, figures.validation, folds, figures.faults)
 
     def take(self, index: Tensor | slice) -> Outcome:
         """The networks in the rows `index` (K,), as copies, or of a slice, as views."""
@@ -78,7 +92,8 @@ class Outcome(NamedTuple):
             return Evaluation(*(numbers[index] for numbers in given))
 
         held_out = None if self.validation is None else some(self.validation)
-        return Outcome(self.rows[index], self.state.rows(index), some(self.training), held_out, self.folds)
+        faults = None if self.faults is None else self.faults[index]
+        return Outcome(self.rows[index], self.state.rows(index), some(self.training), held_out, self.folds, faults)
 
 
 def spread(config: TrainConfig, count: int) -> TrainConfig:

@@ -20,9 +20,8 @@ from .design import Design, Group, Planned
 from .ended import Ended
 from .entities import Entities
 from .errors import ConfigError
-from .evaluate import Evaluation
 from .making import Maker, Source
-from .networks import Networks
+from .networks import Figures, Networks
 from .packing import Saved
 from .ranges import LONGEST
 from .room import Needs, Room
@@ -226,13 +225,13 @@ class Queue:
                 run.renew(joined)
         return in_place or bool(networks)
 
-    def leaving(self, run: Run, index: torch.Tensor) -> tuple[Saved, list[Evaluation]]:
+    def leaving(self, run: Run, index: torch.Tensor) -> tuple[Saved, Figures]:
         """Evaluate the networks in the rows `index` of a run. -> what is logged of them."""
         with one_thread():
             left = run.part(index)
             left.begin()
         with left.threads():
-            figures = [each for each in left.figures() if each is not None]
+            figures = left.figures()
         return left.saved(), figures
 
     def most(self, runs: Sequence[Run]) -> int:

@@ -26,9 +26,10 @@ from .curves import Losses
 from .data import Dataset
 from .engines import Choice
 from .evaluate import Evaluation, Round, metric_name
+from .faults import first_faults
 from .history import History
 from .losses import LOSSES
-from .networks import Networks
+from .networks import Figures, Networks
 from .pace import Pace
 from .packing import Saved
 from .placement import placed
@@ -250,7 +251,7 @@ class Run:
         }
         return Saved(self.state.at_rest() if at_rest else self.state, self.config, self.rows, notes)
 
-    def figures(self) -> tuple[Evaluation, Evaluation | None]:
+    def figures(self) -> Figures:
         """Restore the best rows, if they are kept, evaluate on both datasets, and bring the rows to host memory."""
         if self.state.kept and bool((best := stopping.restored(self.state)).any()):
             self.place.exchange(best)
@@ -259,7 +260,7 @@ class Run:
         if validation is not None and self.held_out is None:
             self.held_out = self.place.evaluate(validation)
         self.place.gather()
-        return training, self.held_out
+        return Figures(training, self.held_out, first_faults(self.state, self.sets.data))
 
 
 def next_minibatch(

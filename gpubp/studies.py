@@ -5,8 +5,8 @@ hyper-parameter, means of settings over folds and seeds, and of groups by any co
     study.effects()[0]; study.by(["lr", "hidden_width"]); gpubp.studies.distribution(study.values[study.counted])
 
 The figure is the one that ranks networks (result.ranked_by). Networks that diverged have none: groups count them apart.
-Columns beside those of the table, where topologies differ: hidden_layers, their number, and hidden_width, the widest.
-A standard error is the standard deviation, with n - 1, over the root of n.
+Columns beside those of the table, where topologies differ: hidden_layers, their number, and hidden_width, the widest. A
+standard error is the standard deviation, with n - 1, over the root of n.
 
 Intervals are percentile bootstraps: Efron, Tibshirani, "An Introduction to the Bootstrap", 1993, chapter 13. Rank
 correlations are Spearman's. The explained share is eta squared of the ranks between groups, as in the test of Kruskal
@@ -29,17 +29,15 @@ from pyarrow import compute
 from .config import HYPER
 from .errors import ConfigError, unknown
 from .line import line
-from .reporters.table import DESIGNED, TEXTS
+from .reporters.table import DESIGNED, FAULT, TEXTS
 from .result import diverged_in, entities, ranked_by, worth
 from .tables import listed
 
 Array = npt.NDArray[Any]
 
-BINS = 6  # of a column with more than DISTINCT numbers
-DISTINCT = 12
+BINS, DISTINCT = 6, 12  # bins of a column with more than DISTINCT numbers
 RESAMPLES, FEWEST = 2000, 200  # of a bootstrap: as many as DRAWS allows
-DRAWS, AT_ONCE = 1 << 28, 1 << 22  # numbers drawn in all, and held
-LEVEL = 0.95
+DRAWS, AT_ONCE, LEVEL = 1 << 28, 1 << 22, 0.95  # numbers drawn in all, and held; of an interval
 SHAPES = ("hidden_layers", "hidden_width")
 
 
@@ -162,6 +160,15 @@ class Study:
                 entry |= {name: float(mean[each]), f"± {name}": float(error[each])}
             found.append(entry | {name: self.results[name][int(first[each])].as_py() for name in own})
         return found
+
+    def faults(self) -> list[dict[str, Any]]:
+        """What was not finite first in networks that diverged, if known: how many, and the median of their steps."""
+        if FAULT not in self.results.column_names:  # of an older version
+            return []
+        groups = self.results.filter(self.diverged).group_by(FAULT).aggregate([("diverged_step", "list")]).to_pylist()
+        found = [(each[FAULT], np.array(each["diverged_step_list"])) for each in groups]
+        found.sort(key=lambda each: -len(each[1]))
+        return [{FAULT: name, "networks": len(at), "median_step": float(np.median(at))} for name, at in found]
 
     def effects(self) -> list[Effect]:
         """The effect of everything that differs, the strongest first."""

@@ -60,7 +60,8 @@ def test_a_design_that_streams_through_slots_gives_what_it_gives_at_once(
     rows = read_results(folder / "results.parquet")
     assert repr(rows.to_pydict()) == repr(whole.table.to_pydict())
     assert len((folder / "results.csv").read_text().splitlines()) == len(MANY) + 1
-    damaged = rows.set_column(7, "loss", pa.array([0.0] * len(MANY))).replace_schema_metadata(rows.schema.metadata)
+    damaged = rows.set_column(rows.column_names.index("loss"), "loss", pa.array([0.0] * len(MANY)))
+    damaged = damaged.replace_schema_metadata(rows.schema.metadata)
     parquet.write_table(damaged, folder / "results.parquet")
     with pytest.raises(CheckpointError, match="is damaged"):
         read_results(folder / "results.parquet")

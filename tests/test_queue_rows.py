@@ -22,7 +22,7 @@ from gpubp.ended import Ended
 from gpubp.engines import choose_for_all
 from gpubp.errors import CheckpointError, ConfigError, DataError, GpubpError
 from gpubp.evaluate import Evaluation
-from gpubp.networks import spread
+from gpubp.networks import Figures, spread
 from gpubp.run import Run, Sets
 from gpubp.state import TrainState
 
@@ -249,7 +249,7 @@ def test_very_many_networks_that_have_left_take_no_memory_before_somebody_asks_f
     choice = choose_for_all("eager", population.spec, config, [HOME], torch.float32, data)
     run = Run(TrainState.start(population, config, data), config, Sets(data), choice, [HOME], rows)
     log = Ended(tmp_path)
-    log.add(run.saved(), [Evaluation(rows.double(), rows.double())])
+    log.add(run.saved(), Figures(Evaluation(rows.double(), rows.double()), None, rows.short()))
     log.write()
     before = anonymous()
     (outcome,) = log.outcomes()

@@ -63,21 +63,27 @@ def outcomes(some: Sequence[Saved], shards: Sequence[Shard], ends: Sequence[End]
             for at, (mine, index) in enumerate(zip(shard.groups, shard.index))
             if mine == group
         ]
-        sides = [_whole([(index, mine[side]) for index, mine in figures], len(each.rows)) for side in (0, 1)]
-        assert sides[0] is not None
-        found.append(Outcome(each.rows, each.state, sides[0], sides[1], folds))
+        count = len(each.rows)
+        training = _whole([(index, mine.training) for index, mine in figures], count)
+        held_out = [(index, mine.validation) for index, mine in figures if mine.validation is not None]
+        faults = _joined([(index, mine.faults) for index, mine in figures], count)
+        found.append(
+            Outcome(each.rows, each.state, training, _whole(held_out, count) if held_out else None, folds, faults)
+        )
     return found
 
 
-def _whole(figures: Sequence[tuple[Tensor, Evaluation | None]], count: int) -> Evaluation | None:
+def _whole(known: Sequence[tuple[Tensor, Evaluation]], count: int) -> Evaluation:
     """The evaluation of `count` networks, from those of some (K,)."""
-    known = [(index, each) for index, each in figures if each is not None]
-    if not known:
-        return None
-    whole = Evaluation(*(each.new_empty(count) for each in known[0][1]))
+    losses, metrics = ([(index, each[side]) for index, each in known] for side in (0, 1))
+    return Evaluation(_joined(losses, count), _joined(metrics, count))
+
+
+def _joined(known: Sequence[tuple[Tensor, Tensor]], count: int) -> Tensor:
+    """Numbers of `count` networks, from those of some (K,)."""
+    whole = known[0][1].new_empty(count)
     for index, each in known:
-        for ours, theirs in zip(whole, each):
-            ours[index] = theirs
+        whole[index] = each
     return whole
 
 

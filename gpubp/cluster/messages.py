@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from ..evaluate import Evaluation, Round
+from ..networks import Figures
 from ..reporters import Progress, Reporter, Start
 from ..reporters.snapshot import Snapshot
 from ..reporters.tensorboard import SHARE
@@ -46,7 +47,7 @@ class End(NamedTuple):
     """What a shard is at its end, or where a signal has ended it: of each part its figures and the notes of a
     checkpoint; the file that has the rows, as a manifest names it (stored.py), and the file of curves."""
 
-    figures: list[tuple[Evaluation, Evaluation | None]]
+    figures: list[Figures]
     notes: list[dict[str, Any]]
     file: dict[str, Any]
     curves: str

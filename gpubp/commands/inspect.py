@@ -57,6 +57,7 @@ def run(settings: dict[str, Any]) -> int:
                 "settings": study.settings(top),
                 "distributions": study.distributions(),
                 "effects": [_plain(effect) for effect in study.effects()],
+                "faults": study.faults(),
                 **({} if grouped is None else {"by": [_plain(group) for group in grouped]}),
             }
         )
@@ -73,6 +74,7 @@ def run(settings: dict[str, Any]) -> int:
     study_tables.distributions(screen, found)
     study_tables.settings(screen, [] if found else study.settings(top))
     study_tables.effects(screen, study, top)
+    study_tables.faults(screen, study.faults())
     lost = statuses.get("diverged", 0)
     many = {"best": rows.num_rows - lost, "worst": rows.num_rows - lost, "diverged": lost}
     study_tables.networks(screen, picked(study, rows, top), many)

@@ -13,6 +13,7 @@ from rich.measure import Measurement
 from rich.table import Table
 
 from ..line import line
+from ..reporters.table import FAULT
 from ..result import worth
 
 if TYPE_CHECKING:
@@ -31,7 +32,8 @@ def networks(screen: Console, picked: Mapping[str, Sequence[Mapping[str, Any]]],
         if not entries:
             continue
         alike = {"status", "steps"} if name != "diverged" else {"status"}
-        shown = [each for each in entries[0] if each not in alike or len({entry[each] for entry in entries}) > 1]
+        some = [name for name in entries[0] if any(entry[name] is not None for entry in entries)]
+        shown = [each for each in some if each not in alike or len({entry[each] for entry in entries}) > 1]
         title, table = f"{name} of {many[name]:,}", _table(shown)
         for entry in entries:
             table.add_row(*(_shown(entry[each]) for each in shown))
@@ -84,6 +86,16 @@ def settings(screen: Console, entries: Sequence[Mapping[str, Any]]) -> None:
     for entry in entries:
         table.add_row(*(_with_error(entry[name], entry.get(f"± {name}")) for name in names))
     _print(screen, "best settings, over folds, entities and seeds (mean ± standard error)", table)
+
+
+def faults(screen: Console, entries: Sequence[Mapping[str, Any]]) -> None:
+    """What was not finite first in networks that diverged."""
+    if not entries:
+        return
+    table = _table(["not finite first", "networks", "median step"], whole=True)
+    for entry in entries:
+        table.add_row(entry[FAULT] or "unknown", f"{entry['networks']:,}", _shown(entry["median_step"]))
+    _print(screen, "networks that diverged", table)
 
 
 def effects(screen: Console, study: Study, top: int) -> None:

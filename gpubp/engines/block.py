@@ -7,14 +7,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator, MutableMapping, MutableSequence, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
 from .. import rng
-from ..backprop import backward_layers, bias_gradient, forward_layers, loss_and_delta, uncounted
+from ..backprop import Pass, backward_layers, bias_gradient, forward_layers, loss_and_delta, uncounted
 from ..blocks import widen
 from ..data import Batch
 from ..numerics import finite_rows, row_sums
@@ -29,6 +29,17 @@ class Part:
 
     param: Tensor
     slots: list[Tensor]
+
+
+class Forward(NamedTuple):
+    """The forward pass of a block, as the backward pass needs it, the loss (N,) with penalties, and the outs' delta."""
+
+    layers: list[tuple[Tensor, Tensor]]
+    passed: Pass
+    masks: list[Tensor]
+    silent: Tensor | None
+    loss: Tensor
+    delta: Tensor
 
 
 class Block:
@@ -78,8 +89,8 @@ class Block:
             yield from ((group, name) for name in sorted(group))
         yield from ((vars(self), name) for name in ("ids", "now", "total_steps", "loss", "total", "fault"))
 
-    def step(self, batch: Batch) -> None:
-        """One step of every network: forward, backward, update."""
+    def forward(self, batch: Batch) -> Forward:
+        """The first half of a step."""
         count = len(self.now)
         inputs, targets = (each.expand(count, *each.shape[1:]) for each in batch[:2])
         weight = None if batch.weight is None else batch.weight.expand(count, -1)
@@ -90,7 +101,11 @@ class Block:
         silent = uncounted(targets, weight, self.typed)
         passed = forward_layers(self.spec, layers, inputs, masks, silent)
         loss, delta = loss_and_delta(self.spec, passed.nets[-1], passed.outs[-1], targets, weight, self.typed)
-        loss = self.penalised(loss)
+        return Forward(layers, passed, masks, silent, self.penalised(loss), delta)
+
+    def step(self, batch: Batch) -> None:
+        """One step of every network: forward, backward, update."""
+        layers, passed, masks, silent, loss, delta = self.forward(batch)
         self.begin_update()
         backward = backward_layers(self.spec, layers, passed, delta, masks, silent)
         if self.recipe.update_order == "layerwise":

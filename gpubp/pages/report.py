@@ -156,8 +156,10 @@ def _networks(facts: Facts, data: Mapping[str, Any]) -> str:
         )
     many = {"best": int(facts.study.counted.sum()), "worst": int(facts.study.counted.sum())}
     many["diverged"] = int(facts.study.diverged.sum())
+    faults = facts.study.faults()
+    known = {"diverged": records(faults, "what was not finite first")} if faults else {}
     tables = [
-        f"<h3>{name} of {many[name]:,}</h3>{records(rows, name)}"
+        f"<h3>{name} of {many[name]:,}</h3>{known.get(name, '')}{records(rows, name)}"
         for name, rows in facts.picked.items()
         if rows and (name != "worst" or many["best"] > len(rows))
     ]

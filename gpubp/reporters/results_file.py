@@ -15,7 +15,7 @@ from ..errors import CheckpointError, DataError, reason
 from ..result import keys_of
 from ..state import Status
 from . import table
-from .table import STEPS, TEXTS, WHOLE, Results
+from .table import FAULT, STEPS, TEXTS, WHOLE, Results
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -89,7 +89,7 @@ def results_in(path: str, source: Any, size: int) -> pa.Table:
         kind, lacks = values.type, values.null_count and name in ("status", "network", "id", "steps")
         if name == "status":
             right = pa.types.is_string(kind) and set(values.unique().to_pylist()) <= {each.name for each in Status}
-        elif name in TEXTS or name in keys:
+        elif name in (*TEXTS, FAULT, *keys):
             right = pa.types.is_string(kind) or pa.types.is_boolean(kind) or pa.types.is_integer(kind)
         else:
             right = pa.types.is_integer(kind) or (pa.types.is_floating(kind) and name not in WHOLE + STEPS)

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from ..config import HYPER, OFF_AT_ZERO, TrainConfig
 from ..entities import Entities
+from ..faults import quantities
 from ..networks import Outcome
 from ..result import KEYS, some
 from ..state import Status, TrainState
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 WHOLE = ("network", "id", "steps", "diverged_step")  # columns of whole numbers
+FAULT = "diverged_in"  # what was not finite first
 STEPS = ("diverged_step", "stopped_step", "best_step")  # those of whole numbers that a network may lack
 BEST = "best_loss"  # that of best_step
 STOPPED = (Status.converged, Status.stopped)
@@ -32,7 +34,7 @@ TEXTS = ("widths", "hidden", "output", "loss_function", "bias", "train_bias", "o
          "shuffle", "update_order", "precision", "restore_best", "class_weight")  # fmt: skip
 # of a design alone, by their columns: what `inspect` adds
 DESIGNED = {name: name for name in ("init", "init_scale", "epochs", "evaluate_every")} | {"max_steps": "steps"}
-OTHERS = ("fold", "status", "loss", "accuracy", "r2")
+OTHERS = (FAULT, "fold", "status", "loss", "accuracy", "r2")
 PIECE = 1 << 16  # rows made at once
 
 
@@ -185,7 +187,7 @@ def _rows(outcome: Outcome, metric: str, entities: Entities | None, stops: bool,
     are off at 0 some network, of whichever, has on."""
     import pyarrow as pa
 
-    rows, state, training, validation, folds = outcome
+    rows, state, training, validation, folds, faults = outcome
     names = np.array([each.name for each in Status])
     columns = {
         "network": numbers(rows),
@@ -195,6 +197,7 @@ def _rows(outcome: Outcome, metric: str, entities: Entities | None, stops: bool,
         "status": names[numbers(state.status).astype(np.int64)],
         "steps": numbers(state.step),
         **{name: numbers(steps) for name, steps in _steps(state, stops).items()},
+        FAULT: _faults(state, faults),
         **({BEST: numbers(state.memory[BEST][:, 0])} if state.recipe.tracks else {}),
         "loss": numbers(training.loss),
         metric: numbers(training.metric),
@@ -207,6 +210,16 @@ def _rows(outcome: Outcome, metric: str, entities: Entities | None, stops: bool,
     if BEST in columns:
         arrays[BEST] = pa.array(columns[BEST], mask=columns["best_step"] < 0)
     return pa.table(arrays)
+
+
+def _faults(state: TrainState, faults: Tensor | None) -> pa.Array:
+    """What was not finite first in the last step of each network; null if it has not diverged, or nobody knows."""
+    import pyarrow as pa
+
+    if faults is None:
+        return pa.nulls(state.population.count, pa.string())
+    names, place = pa.array(quantities(state.population.spec, state.recipe)), numbers(faults)
+    return names.take(pa.array(place, mask=place < 0))
 
 
 def _hyper(state: TrainState, on: Set[str]) -> dict[str, np.ndarray]:
