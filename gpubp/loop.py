@@ -25,6 +25,7 @@ from .queue import Queue
 from .ranges import LONGEST
 from .reporters import Progress, Reporter, due
 from .reporters.listeners import Listeners
+from .reporters.results_file import RESULTS
 from .reporters.snapshot import Snapshot
 from .reporters.table import Results
 from .result import Result, kept
@@ -128,7 +129,7 @@ class Loop:
             start = start._replace(networks=total, steps=self.expected, done=self.taken, clock="network_steps")
         self.clock = start.clock
         self.listeners.start(start)
-        self.crew.compile_ahead(self.runs)
+        self.crew.compile_ahead(self.runs, self.signals)
         self.rate, self.seen = 0.0, (self.taken, 0.0)  # network-steps and seconds at the last evaluation
         if self.saving is not None:
             self.saving.last = time.monotonic()
@@ -144,6 +145,12 @@ class Loop:
     def done(self) -> int:
         """Network-steps so far."""
         return sum(run.pace.done for run in self.runs) + (0 if self.queue is None else self.queue.steps)
+
+    @property
+    def looks(self) -> bool:
+        """Whether networks are evaluated at the end: not if a signal comes before the first step here, as kernels may
+        not be compiled."""
+        return not self.signals or self.done > self.taken
 
     @property
     def expected(self) -> int:
@@ -274,7 +281,7 @@ class Loop:
 
     def result(self, signals: list[int]) -> Result:
         """Run the final evaluation and write results to the run's directory. -> the Result."""
-        figures = self.crew.each(self.runs, lambda run, tell: run.figures(), self.called)
+        figures = self.crew.each(self.runs, lambda run, tell: run.figures(self.looks), self.called)
         outcomes = [Outcome.of(run.rows, run.state, found, run.folds) for run, found in zip(self.runs, figures)]
         if news := [note for run in self.runs for note in run.place.news()]:
             self.note(*news)
@@ -284,7 +291,7 @@ class Loop:
         more = {} if self.search is None else self.search.columns(self.runs)
         data = self.runs[0].sets.data
         results = Results(outcomes, self.runs[0].metric_name, data.entities, more)
-        if self.saving is not None:
+        if self.saving is not None and (self.looks or not (self.saving.run_dir / RESULTS).exists()):
             self.saving.results(results)
         return Result(
             populations=Populations(*zip(*((each.state.population, each.rows) for each in outcomes))),

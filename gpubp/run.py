@@ -241,24 +241,21 @@ class Run:
 
     def saved(self, at_rest: bool = False) -> Saved:
         """What a checkpoint keeps. at_rest: of a state whose rows do not change, but all else (see TrainState)."""
-        notes = {
-            "number": self.number,
-            "open": self.open,
-            "folds": self.folds,
-            "engine": self.choice.name,
-            "engine_reason": self.choice.reason,
-            **self.sets.fingerprints,
-        }
+        engine = {"engine": self.choice.name, "engine_reason": self.choice.reason}
+        notes = {"number": self.number, "open": self.open, "folds": self.folds, **engine, **self.sets.fingerprints}
         return Saved(self.state.at_rest() if at_rest else self.state, self.config, self.rows, notes)
 
-    def figures(self) -> Figures:
-        """Restore the best rows, if they are kept, evaluate on both datasets, and bring the rows to host memory."""
+    def figures(self, looks: bool = True) -> Figures:
+        """Restore the best rows, if they are kept, evaluate on both datasets, and bring the rows to host memory.
+        looks: False for figures that are NaN, without any kernel."""
         if self.state.kept and bool((best := stopping.restored(self.state)).any()):
             self.place.exchange(best)
             self.held_out = None
-        training, validation = self.place.evaluate(self.sets.data), self.sets.validation
+        unknown = Evaluation(*self.state.total.new_full((2, self.state.population.count), math.nan))
+        evaluate = self.place.evaluate if looks else lambda _: unknown
+        training, validation = evaluate(self.sets.data), self.sets.validation
         if validation is not None and self.held_out is None:
-            self.held_out = self.place.evaluate(validation)
+            self.held_out = evaluate(validation)
         self.place.gather()
         return Figures(training, self.held_out, first_faults(self.state, self.sets.data))
 

@@ -42,12 +42,13 @@ class Crew:
                 run.stream = next(self.streams) % STREAMS
             run.begin()
 
-    def compile_ahead(self, runs: Sequence[Run]) -> None:
-        """Compile their kernels."""
+    def compile_ahead(self, runs: Sequence[Run], signals: Sequence[int] = ()) -> None:
+        """Compile their kernels, none after one of `signals` has come."""
 
         def compile_ahead(run: Run) -> None:
-            with run.threads():
-                run.compile_ahead()
+            if not signals:
+                with run.threads():
+                    run.compile_ahead()
 
         with ThreadPoolExecutor(max(1, (os.cpu_count() or 1) // 2), "gpubp-compile") as pool:  # two kernels each
             list((pool.map if len(runs) > 1 else map)(compile_ahead, runs))

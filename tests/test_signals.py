@@ -5,18 +5,24 @@ from __future__ import annotations
 import os
 import signal
 import threading
+import time
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+import torch
 
 import gpubp
 from gpubp import checkpoint
 from gpubp.cli import main
 from gpubp.commands import outcome, settings
+from gpubp.compaction import Compaction
+from gpubp.reporters.results_file import read_results
+from gpubp.run import Run
 
 from .commands import Capture
-from .helpers import handled, population, samples
+from .helpers import handled, population, same_bits, samples
 from .short_runs import APART, CPU, Stop, hears
 
 SPEC = gpubp.NetworkSpec((3, 6, 2), "tanh")
@@ -189,3 +195,41 @@ def test_a_second_ctrl_c_names_the_last_checkpoint(
     told = "run holds its last checkpoint; continue with: gpubp resume run\nstopped by SIGINT\n"
     assert capsys.readouterr() == ("", told)
     assert main(["resume", "run"]) == 0
+
+
+@pytest.mark.parametrize("resumed", [False, True])
+def test_a_signal_while_kernels_are_compiled_ends_the_run_with_the_present_one(
+    resumed: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With many topologies the others would take minutes, also to evaluate their networks."""
+    data, folder = gpubp.Dataset(*samples(SPEC, 40)), tmp_path / "run"
+    rows = [{"widths": (3, width, 2), "lr": 0.01} for width in range(4, 12)]
+    common = {"engine": "eager", "batch_size": 8, "evaluate_every": 5}
+    whole = gpubp.train_many(rows, data, data, steps=10, **common)
+    if resumed:
+        gpubp.train_many(rows, data, data, steps=5, run_dir=folder, **common)
+    compiled: list[Any] = []
+
+    def compile_ahead(run: Run) -> None:
+        compiled.append(run)
+        os.kill(os.getpid(), signal.SIGINT)
+        time.sleep(0.1)  # until the main thread has it
+
+    def again() -> gpubp.Result:
+        if folder.exists():
+            return gpubp.resume(folder, data, data, steps=10)
+        return gpubp.train_many(rows, data, data, steps=10, run_dir=folder, **common)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Run, "compile_ahead", compile_ahead)
+        patched.setattr(Compaction, "evaluate", lambda *given: pytest.fail("it would be compiled for"))
+        with pytest.raises(KeyboardInterrupt) as caught:
+            again()
+    assert 0 < len(compiled) <= (os.cpu_count() or 1)
+    result = caught.value.result  # type: ignore[attr-defined]
+    assert result.loss.isnan().all()
+    assert result.status_names == ["running"] * len(rows)
+    kept = read_results(folder / "results.parquet")["loss"].to_numpy()
+    assert np.isnan(kept).all() != resumed
+    assert same_bits(torch.cat([each.params.flatten() for each in again().populations.each]),
+                     torch.cat([each.params.flatten() for each in whole.populations.each]))  # fmt: skip
