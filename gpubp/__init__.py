@@ -28,8 +28,8 @@ __version__ = "0.1.0"
 __all__ = [
     "ACTIVATIONS", "INITIALISERS", "LOSSES", "OPTIMIZERS", "SCHEDULES",
     "Activation", "ConsoleReporter", "Dataset", "Ensemble", "GpubpError", "Initialiser", "Loss", "Model", "NetworkSpec",
-    "Optimizer", "Population", "Replay", "Reporter", "Result", "Schedule", "Status", "TensorBoardReporter",
-    "TrainConfig", "backprop", "load", "load_data", "replay", "resume", "train", "train_many",
+    "Optimizer", "Plan", "Population", "Replay", "Reporter", "Result", "Schedule", "Status", "TensorBoardReporter",
+    "TrainConfig", "backprop", "load", "load_data", "plan", "replay", "resume", "train", "train_many",
 ]  # fmt: skip
 
 

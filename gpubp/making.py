@@ -12,9 +12,10 @@ import torch
 from . import checks, memory
 from .ambient import HOME
 from .config import TrainConfig
+from .data import Dataset
 from .design import Design, Group, Planned
 from .engines import Choice, choose_for_all
-from .errors import ConfigError
+from .errors import ConfigError, DataError
 from .evaluate import metric_name
 from .networks import spread
 from .run import Run, Sets
@@ -59,6 +60,21 @@ class Source(NamedTuple):
                 raise ConfigError(
                     f"{where}: losses with different metrics, {' and '.join(metrics)}: train them in two runs"
                 )
+
+
+def ready(
+    specs: Sequence[NetworkSpec], dtype: torch.dtype, data: Dataset, validation: Dataset | None, count: int | None
+) -> Sets:
+    """The data, checked, in host memory, with the networks' dtype. count: of networks, if those with separate data must
+    have them in this order."""
+    checks.are_datasets(data, validation)
+    given = [each for each in (data, validation) if each is not None]
+    if validation is not None and validation.entities != data.entities:
+        raise DataError("data and validation are of different entities: both of data.by(keys).split(share) expected")
+    for each in given:
+        for spec in dict.fromkeys(specs):
+            checks.check(each, spec, count or each.networks or 0)
+    return Sets(*(each.to(HOME, dtype) for each in given))
 
 
 @dataclass

@@ -15,6 +15,8 @@ from .losses import LOSSES as LOSSES
 from .losses import Loss as Loss
 from .optimizers import OPTIMIZERS as OPTIMIZERS
 from .optimizers import Optimizer as Optimizer
+from .planning import Plan as Plan
+from .planning import plan as plan
 from .population import Population as Population
 from .replaying import Replay as Replay
 from .replaying import replay as replay

@@ -28,6 +28,7 @@ from .errors import CheckpointError, ConfigError
 from .evaluate import metric_name
 from .explain import Explanation, explain_steps
 from .line import line
+from .making import ready
 from .manifests import UNSHARDED
 from .networks import Outcome
 from .packing import Saved
@@ -39,7 +40,6 @@ from .search.lineage import Lineage
 from .search.restoring import METHODS
 from .state import Status, TrainState
 from .stored import is_row
-from .training import ready
 
 MISSING = "missing"  # in the place of a cell of a column that there is not
 PARTS = {  # what is compared: the groups of TrainState.tensors() that say what became of a network

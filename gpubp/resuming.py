@@ -20,7 +20,7 @@ from .engines import Choice, choose_for_all
 from .errors import CheckpointError, ConfigError, EngineError, GpubpError
 from .line import line
 from .loop import Loop, Search
-from .making import Maker, Source
+from .making import Maker, Source, ready
 from .packing import Saved
 from .population import Population
 from .queue import Queue, Rows
@@ -31,7 +31,7 @@ from .search import restored
 from .signals import delivered
 from .state import Status
 from .stored import is_row
-from .training import check_arguments, described, ready, updated
+from .training import check_arguments, described, updated
 
 
 @neutral()

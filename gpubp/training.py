@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
@@ -20,21 +19,19 @@ from .design import FILE as DESIGN
 from .design import Design, Group
 from .devices import Devices, devices
 from .ended import Ended
-from .errors import ConfigError, DataError, ShapeError, check_kind, reason
+from .errors import ConfigError, check_kind, reason
 from .history import Records
 from .line import quoted
 from .loop import Loop, Search
-from .making import Maker, Source
-from .population import Population, precise
+from .making import Maker, ready
+from .planning import compared, first, own
+from .population import Population
 from .populations import Populations
-from .queue import Rows, Waiting, limit
+from .queue import Waiting
 from .reporters import Reporter, check, watches
 from .result import Result, kept
-from .rng import check_seed
-from .room import Room
-from .run import Run, Sets, reasons
+from .run import Run, reasons
 from .signals import delivered
-from .spec import NetworkSpec
 from .state import TrainState
 
 if TYPE_CHECKING:
@@ -139,21 +136,10 @@ def train_many(
     free, by default 65,536 rows at first. A wrong row among the first is refused like any argument. A later one, and
     an error of the iterator after its first row, end the training when places are free for it: what is trained is
     saved, and the error has it as `result`."""
-    checks.are_datasets(data, validation, "train_many(design, data, validation=None, ...)")
-    positions = {each.networks for each in (data, validation) if each is not None and each.networks is not None}
-    if len(positions) > 1:
-        first, other = sorted(positions)
-        raise ShapeError(f"data and validation are for {first} and for {other} networks or folds: as many expected")
-    source = Source(check_seed(seed), precise(dtype), next(iter(positions), None))
-    given = design if isinstance(design, Iterator) else Design.of(design, entities=data.entities, **common)
-    rows = Rows(given, common, source, entities=data.entities)
-    most, room = limit(rows, slots), free.available(HOME)
-    begin = rows.next(most, Room(room))
-    if begin is None:
-        raise ConfigError("the design has no rows; one or more networks expected")
+    begin, waiting = first(design, data, validation, seed, dtype, slots, common)
     return delivered(_trained(
-        rows.groups(begin), data, validation, engine, reporters, run_dir, checkpoint_minutes, settings, device, lines,
-        search, Waiting(rows, most, "fold" in begin.names, room),
+        waiting.rows.groups(begin), data, validation, engine, reporters, run_dir, checkpoint_minutes, settings, device,
+        lines, search, waiting,
     ))  # fmt: skip
 
 
@@ -167,11 +153,8 @@ def _trained(
     check_arguments(reporters, checkpoint_minutes, settings, lines)
     where, preparation, notes = devices(device), data.preparation, forks.notes()
     waits = design is not None and design.rows.left
-    if design is not None and waits and search is not None:
-        raise ConfigError(
-            f"search: it compares all networks at the same time, and there are {design.rows.taken:,} slots, fewer than "
-            "networks: give as many slots, if memory has room for them, or fewer networks"
-        )
+    if design is not None and search is not None:
+        compared(design)
     room = free.available(HOME) if design is None else design.free
     count = groups[0].population.count if design is None else None if design.folds else design.rows.total
     sets = ready([each.spec for each in groups], groups[0].population.params.dtype, data, validation, count)
@@ -228,13 +211,6 @@ def opened(
         yield news
 
 
-def own(search: Any) -> Search:
-    """A copy of the search, which is the run's own. Raises ConfigError for anything else."""
-    if not isinstance(search, Search) or isinstance(search, type):
-        raise ConfigError(f"search {search!r}: a gpubp.search.SuccessiveHalving, Hyperband or PopulationBased expected")
-    return copy.copy(search)
-
-
 def check_arguments(reporters: Any, checkpoint_minutes: Any, settings: Any, lines: Any) -> None:
     """Raise ConfigError for invalid arguments of train() and resume()."""
     minutes = arrays.real(checkpoint_minutes)
@@ -245,21 +221,6 @@ def check_arguments(reporters: Any, checkpoint_minutes: Any, settings: Any, line
         raise ConfigError(f"settings are a {type(settings).__name__}; a dict of plain values by name expected")
     if not isinstance(lines, Sequence) or not all(isinstance(each, str) for each in lines) or isinstance(lines, str):
         raise ConfigError(f"lines are a {type(lines).__name__}; a list of texts expected")
-
-
-def ready(
-    specs: Sequence[NetworkSpec], dtype: torch.dtype, data: Dataset, validation: Dataset | None, count: int | None
-) -> Sets:
-    """The data, checked, in host memory, with the networks' dtype. count: of networks, if those with separate data must
-    have them in this order."""
-    checks.are_datasets(data, validation)
-    given = [each for each in (data, validation) if each is not None]
-    if validation is not None and validation.entities != data.entities:
-        raise DataError("data and validation are of different entities: both of data.by(keys).split(share) expected")
-    for each in given:
-        for spec in dict.fromkeys(specs):
-            checks.check(each, spec, count or each.networks or 0)
-    return Sets(*(each.to(HOME, dtype) for each in given))
 
 
 def new(folder: Path) -> Path:

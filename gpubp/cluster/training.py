@@ -20,8 +20,9 @@ from ..design import Design, Group
 from ..errors import CheckpointError, ConfigError
 from ..line import line
 from ..loop import Search
-from ..making import Source
+from ..making import Source, ready
 from ..manifests import MANIFEST
+from ..planning import own
 from ..population import Population
 from ..populations import Populations
 from ..reporters import Reporter, watches
@@ -33,7 +34,7 @@ from ..rng import check_seed
 from ..run import reasons, start_of, together
 from ..signals import collected, delivered
 from ..stored import FOLDER as SHARDS
-from ..training import check_arguments, described, new, opened, own, ready, updated
+from ..training import check_arguments, described, new, opened, updated
 from .driver import Driver, Signalled
 from .meeting import LightRun
 from .merge import Joining, draw, outcomes, saved, with_rows

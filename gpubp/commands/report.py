@@ -121,7 +121,7 @@ def _rows(folder: Path, saved: Checkpoint, networks: Any) -> tuple[pa.Table, lis
 
 def _validation(folder: Path, saved: Checkpoint) -> tuple[Dataset, Any]:
     """The run's validation samples and their preparation. Raises GpubpError if they are not known."""
-    from ..training import ready
+    from ..making import ready
     from .settings import load_data, settings_of
 
     if saved.populations[0].notes["validation"] is None:

@@ -62,7 +62,7 @@ def run(settings: dict[str, Any]) -> int:
         if (folder / SHARDS).exists():
             told = "has shards that have not ended; each goes on from its last checkpoint"
         sys.stderr.write(f"{line(folder)} {told}\n")
-        return train.run({**now, "run_dir": str(folder), "json": settings["json"]})
+        return train.run({**now, "run_dir": str(folder), "json": settings["json"], "plan": False})
     name_device(now)
     prepared = load_data(now)
     result = outcome.ended(

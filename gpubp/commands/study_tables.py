@@ -12,15 +12,18 @@ from rich.console import Console
 from rich.measure import Measurement
 from rich.table import Table
 
-from ..line import line
+from ..free import size
+from ..line import counted, line
 from ..reporters.table import FAULT
 from ..result import worth
 
 if TYPE_CHECKING:
+    from ..planning import Plan
     from ..studies import Group, Study
 
 BAR = 16  # characters
 MOST = 10  # networks side by side
+MOST_PARTS = 20  # populations of a plan
 LEGEND = """
 explained: the share of the variance of ranks between groups, less chance
 bars: medians, between the quantiles of all networks"""
@@ -86,6 +89,18 @@ def settings(screen: Console, entries: Sequence[Mapping[str, Any]]) -> None:
     for entry in entries:
         table.add_row(*(_with_error(entry[name], entry.get(f"± {name}")) for name in names))
     _print(screen, "best settings, over folds, entities and seeds (mean ± standard error)", table)
+
+
+def parts(screen: Console, plan: Plan) -> None:
+    """The populations of a plan, with what differs between them."""
+    names = plan.differing
+    table = _table([*names, "networks", "parameters", "network-steps", "engine", "a network"], whole=True)
+    for each in plan.parts[:MOST_PARTS]:
+        numbers = (f"{number:,}" for number in (each.networks, each.parameters, each.network_steps))
+        table.add_row(*(_shown(each.settings[name]) for name in names), *numbers, each.engine, size(each.bytes))
+    left = len(plan.parts) - MOST_PARTS
+    more = f"and {counted(left, 'population')} more: --json has all" if left > 0 else ""
+    _print(screen, counted(len(plan.parts), "population"), table, more)
 
 
 def faults(screen: Console, entries: Sequence[Mapping[str, Any]]) -> None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import ConfigError, lookup
 from ..flags import COUNT, FLAGS, INDEX, KINDS, NUMBER, NUMBERS, TEXT, TRUTH, Kind, flag_of
-from . import clusters, designs, searches
+from . import clusters, designs, plans, searches
 from .parser import Parser
 
 if TYPE_CHECKING:
@@ -104,6 +104,7 @@ def parser() -> Parser:
     add("--tensorboard", TRUTH, "curves for TensorBoard, if installed; true by default", True)
     add("--report", TEXT, "curves for tracking services too: mlflow, wandb, or both, separated by a comma")
     add("--checkpoint-minutes", NUMBER, "between two checkpoints", 5.0)
+    flags.switch("--plan", "only say what would train, and what it takes; nothing is trained or written")
     flags.switch("--json", "end standard output with one JSON object")
     return flags
 
@@ -125,13 +126,15 @@ def run(settings: dict[str, Any]) -> int:
     from .outcome import report
     from .settings import load_data, name_device
 
+    if settings["plan"]:
+        plans.check(settings)
     if settings["data"] == "tutorial":
         return _tutorial(settings)
     clusters.check(settings)
     if settings["cluster"] is None:  # whose machines may have other devices
         name_device(settings)
     prepared = load_data(settings)
-    if designs.mixed(settings) or settings["cluster"] is not None:
+    if designs.mixed(settings) or settings["cluster"] is not None or settings["plan"]:
         return _mixed(settings, prepared)
     sides = prepared.widths_in, prepared.widths_out
     widths = designs.widths(settings["widths"] or f"{sides[0]},32,{sides[1]}", *sides)
@@ -186,6 +189,8 @@ def _mixed(settings: dict[str, Any], prepared: Prepared) -> int:
     data, train_many = (prepared.training, prepared.validation), clusters.train_many(settings)
     seed, folds = settings["seed"], prepared.training.networks
     search = searches.search(settings, lambda: [each.config for each in design.planned(seed, dtype, folds)])
+    if settings["plan"]:
+        return plans.tell(settings, prepared, design, dtype, search)
 
     def trained(**given: Any) -> Result:
         return train_many(design, *data, seed=seed, dtype=dtype, search=search, **given)
@@ -277,7 +282,7 @@ def _train(settings: dict[str, Any], trained: Callable[..., Result], prepared: P
     name = Path(settings["data"]).stem
     settings["run_dir"] = settings["run_dir"] or f"runs/{name}-{time.strftime('%Y%m%d-%H%M%S')}"
     folder, run_dir = clusters.folders(settings["run_dir"])
-    resolved = {key: value for key, value in settings.items() if key not in ("json", "run_dir", "config")}
+    resolved = {key: value for key, value in settings.items() if key not in ("json", "plan", "run_dir", "config")}
     return outcome.ended(
         run_dir,
         lambda: trained(

@@ -19,7 +19,9 @@ from ..config import HYPER, OFF_AT_ZERO, TrainConfig
 from ..entities import Entities
 from ..faults import quantities
 from ..networks import Outcome
+from ..recipe import Recipe
 from ..result import KEYS, some
+from ..spec import NetworkSpec
 from ..state import Status, TrainState
 
 if TYPE_CHECKING:
@@ -157,7 +159,11 @@ def key_name(name: str) -> str:
 
 def _described(state: TrainState) -> dict[str, Any]:
     """What a population has in common, as plain values."""
-    spec, recipe = state.population.spec, state.recipe
+    return described(state.population.spec, state.recipe)
+
+
+def described(spec: NetworkSpec, recipe: Recipe) -> dict[str, Any]:
+    """The same of networks with this specification and recipe."""
     hidden = spec.activations[:-1]
     return {
         "widths": ",".join(map(str, spec.widths)),

@@ -1,0 +1,174 @@
+"""A plan says, before any network is made, what the training then is, does and writes."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+import gpubp
+from gpubp.cli import main
+from gpubp.errors import ConfigError, GpubpError
+from gpubp.reporters import Start
+
+from .helpers import samples
+
+SPEC = gpubp.NetworkSpec((3, 6, 2), "tanh")
+DESIGN = [
+    {"widths": widths, "optimizer": optimizer, "batch_size": 8, "steps": 10 + number}
+    for number in range(3)
+    for widths in ("3,6,2", "3,9,5,2")
+    for optimizer in ("adam", "sgd")
+]
+Capture = pytest.CaptureFixture[str]
+
+
+def data(count: int = 40, **given: Any) -> gpubp.Dataset:
+    return gpubp.Dataset(*samples(SPEC, count, dtype=torch.float32), **given)
+
+
+class Lines(gpubp.Reporter):
+    """Keeps what a run says first."""
+
+    def start(self, start: Start) -> None:
+        self.lines = start.lines
+
+
+@pytest.fixture
+def nothing_is_made(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("gpubp.design.initialise", "gpubp.population.initialise"):
+        monkeypatch.setattr(name, lambda *given: pytest.fail("networks are made"))
+
+
+def without_free(text: str) -> str:
+    return text.rpartition("; data")[0]
+
+
+@pytest.mark.parametrize("slots", [None, 5])
+def test_a_plan_is_what_the_training_becomes(slots: int | None, tmp_path: Path) -> None:
+    folds = data().folds(3) if slots else (data(), data(9))
+    design = [{**row, "fold": number % 3} for number, row in enumerate(DESIGN)] if slots else DESIGN
+    plan, lines = gpubp.plan(design, *folds, slots=slots, engine="eager"), Lines()
+    result = gpubp.train_many(
+        design, *folds, slots=slots, engine="eager", run_dir=tmp_path / "run", reporters=[lines],
+        search=None,
+    )  # fmt: skip
+    assert (plan.networks, plan.at_once) == (12, slots or 12)
+    assert plan.network_steps == result.network_steps
+    assert [each.settings["widths"] for each in plan.parts] == ["3,6,2", "3,6,2", "3,9,5,2", "3,9,5,2"]
+    assert {each.settings["optimizer"] for each in plan.parts} == {"adam", "sgd"}
+    assert [(each.networks, each.engine) for each in plan.parts] == [(3, "eager")] * 4
+    by_width = {each.spec.widths: each.spec.size for each in result.populations.each}
+    widths = [tuple(map(int, each.settings["widths"].split(","))) for each in plan.parts]
+    assert [each.parameters for each in plan.parts] == [by_width[each] for each in widths]
+    assert without_free(plan.memory) == without_free(lines.lines[-1])
+    if slots is None:
+        states = sum(tensor.nbytes for state in result.states for _, tensor in state.tensors())
+        assert 0.9 * states < plan.saved < 1.2 * states
+
+
+def test_no_network_is_made_and_nothing_is_written(nothing_is_made: None) -> None:
+    plan = gpubp.plan({"lr": torch.logspace(-4, -1, 1_000_000)}, data(), widths="3,6,2", epochs=5)
+    assert plan.networks == 1_000_000
+    assert plan.network_steps == 1_000_000 * -(-5 * 40 // 32)
+    assert not [*Path().iterdir()]
+    assert "1,000,000 networks in 1 population" in str(plan)
+
+
+@pytest.mark.parametrize(
+    ("design", "common", "given"),
+    [
+        ([{"widths": "3,6,2"}, {"widths": "4,6,2"}], {"epochs": 1}, data()),
+        ([{"widths": "3,6,2", "momentum": 0.5}], {"epochs": 1}, data()),
+        ([{"widths": "4,6,2"}], {"epochs": 1}, data()),
+        ([{"widths": "3,6,2", "fold": 4}], {"epochs": 1}, data()),
+        ([], {"epochs": 1}, data()),
+        ([{"widths": "3,6,2"}], {"epochs": 1, "engine": "cuda"}, data()),
+    ],
+    ids=["sides", "hyper-parameter", "inputs", "fold", "rows", "engine"],
+)
+def test_what_the_training_refuses_the_plan_refuses_likewise(
+    design: Any, common: dict[str, Any], given: gpubp.Dataset
+) -> None:
+    told = []
+    for call in (gpubp.plan, gpubp.train_many):
+        with pytest.raises(GpubpError) as caught:
+            call(design, given, **common)
+        told.append((type(caught.value), str(caught.value)))
+    assert told[0] == told[1]
+
+
+def test_a_stream_has_no_plan() -> None:
+    with pytest.raises(ConfigError, match="plan: the design is an iterator; one that has all its rows"):
+        gpubp.plan(iter(DESIGN), data())
+
+
+def test_settings_that_do_nothing_are_told_of() -> None:
+    plan = gpubp.plan([{"widths": "3,6,2"}], data(), steps=10, patience=20)
+    assert any("patience never stops a network" in each for each in plan.notes)
+    assert "patience never stops a network" in str(plan)
+
+
+def test_settings_that_folds_do_not_compare_are_told_of() -> None:
+    design = {"widths": ["3,6,2"] * 3, "lr": [0.1, 0.1, 0.2], "fold": [0, 1, 1]}
+    (note,) = gpubp.plan(design, *data().folds(2), steps=10, batch_size=8).notes
+    assert note.startswith("1 of 2 settings train on some of the 2 folds alone")
+
+
+def test_the_memory_that_is_free_is_told_of_as_it_is(
+    nothing_is_made: None, monkeypatch: pytest.MonkeyPatch, capsys: Capture
+) -> None:
+    monkeypatch.setattr("gpubp.free.available", lambda device: 10**9)
+    assert main([*IRIS[:-1], "100000", "--plan"]) == 0
+    assert "; 1 GB free, room for" in capsys.readouterr().out
+
+
+IRIS = ["train", "--data", "iris", "--engine", "eager", "--networks", "60"]
+
+
+@pytest.mark.parametrize(
+    "given", ["", "--optimizer adam,sgd", "--slots 7", "--folds 3", "--search halving", "--search pbt --lr 0.01..0.1"]
+)
+def test_the_command_line_says_what_its_run_then_says(
+    given: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    flags = [*IRIS, *given.split(), "--epochs", "9"]
+    assert main([*flags, "--plan"]) == 0
+    told = capsys.readouterr().out.splitlines()
+    assert not [*tmp_path.iterdir()]
+    assert main([*flags, "--plan", "--json"]) == 0
+    values = json.loads(capsys.readouterr().out)
+    assert main([*flags, "--run-dir", "run", "--json"]) == 0
+    out, err = capsys.readouterr()
+    lines = err.splitlines()
+    place = next(place for place, each in enumerate(lines) if each.startswith("memory: "))
+    assert without_free(lines[place]) in {without_free(each) for each in told}
+    assert without_free(lines[place]) == without_free(values["memory"])
+    assert {*lines[1:place]} <= {*told}, "of the data, the search, and what does nothing"
+    found = json.loads(out.splitlines()[-1])
+    assert values["networks"] == found["networks"]
+    assert (values["network_steps"] == found["network_steps"]) == ("halving" not in flags)
+    assert "plan" not in (tmp_path / "run" / "config.yaml").read_text()
+
+
+def test_many_populations_are_cut_and_flags_that_do_not_go_together_refused(
+    nothing_is_made: None, capsys: Capture
+) -> None:
+    assert main([*IRIS, "--hidden-width", "4..60", "--plan"]) == 0
+    assert "populations more: --json has all" in capsys.readouterr().out
+    for flags, why in (
+        (["--data", "tutorial"], "--plan: --data tutorial does not have it"),
+        (["--cluster", "local"], "--plan and --cluster local: one of them expected"),
+        (
+            ["--search", "halving", "--epochs", "2"],
+            "goes on for 3 times as long, and the training has 2",
+        ),
+        (["--search", "pbt", "--slots", "5"], "it compares all networks at the same time, and there are 5 slots"),
+    ):
+        assert main([*IRIS, *flags, "--plan"]) == 1
+        assert why in capsys.readouterr().err
