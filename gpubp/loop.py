@@ -129,12 +129,19 @@ class Loop:
             start = start._replace(networks=total, steps=self.expected, done=self.taken, clock="network_steps")
         self.clock = start.clock
         self.listeners.start(start)
-        self.crew.compile_ahead(self.runs, self.signals)
+        self.crew.compile_ahead(self.runs, self.signals, self.compiling)
         self.rate, self.seen = 0.0, (self.taken, 0.0)  # network-steps and seconds at the last evaluation
         if self.saving is not None:
             self.saving.last = time.monotonic()
             if not self.number:
                 self.save_first(self.saving)
+
+    def compiling(self, left: int) -> None:
+        """Report how many populations have no kernels yet."""
+        if left:
+            running = sum(run.pace.running for run in self.runs)
+            progress = Progress(self.taken, 0.0, running, steps=self.expected, compiling=left)
+            self.listeners.tell(lambda reporter: reporter.progress(progress))
 
     @property
     def number(self) -> int:

@@ -42,8 +42,10 @@ class Crew:
                 run.stream = next(self.streams) % STREAMS
             run.begin()
 
-    def compile_ahead(self, runs: Sequence[Run], signals: Sequence[int] = ()) -> None:
-        """Compile their kernels, none after one of `signals` has come."""
+    def compile_ahead(
+        self, runs: Sequence[Run], signals: Sequence[int] = (), told: Callable[[int], None] = lambda left: None
+    ) -> None:
+        """Compile their kernels, none after one of `signals` has come. told: called with how many runs are left."""
 
         def compile_ahead(run: Run) -> None:
             if not signals:
@@ -51,7 +53,9 @@ class Crew:
                     run.compile_ahead()
 
         with ThreadPoolExecutor(max(1, (os.cpu_count() or 1) // 2), "gpubp-compile") as pool:  # two kernels each
-            list((pool.map if len(runs) > 1 else map)(compile_ahead, runs))
+            found = (pool.map if len(runs) > 1 else map)(compile_ahead, runs)
+            for done, _ in enumerate(found, 1):
+                told(len(runs) - done)
 
     def each(self, runs: Sequence[Run], work: Callable[[Run, Tell], Found], tell: Tell) -> list[Found]:
         """work(run, tell) of each. What it tells, it tells in the calling thread."""

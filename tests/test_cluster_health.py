@@ -225,6 +225,19 @@ def test_the_first_rate_after_a_resume_is_that_of_this_call() -> None:
     assert [each.done for each in told.progress] == [400, 350]
 
 
+def test_shards_that_compile_are_told_of_together_until_one_trains() -> None:
+    heard = list[Progress]()
+    reporter = SimpleNamespace(progress=heard.append)
+    told = Together([], [], Listeners((reporter,), lambda _: None), History(), 0.0, [], {})  # type: ignore
+    told.progress = [Progress(0, 0.0, 3, compiling=4), Progress(0, 0.0, 3, compiling=5)]
+    told.tell()
+    told.hear(1, Progress(0, 0.0, 3, compiling=2))
+    told.tell()
+    told.hear(0, Progress(120, 1.0, 3))
+    told.tell()
+    assert [*dict.fromkeys(each.compiling for each in heard)] == [9, 6, 0]
+
+
 @pytest.mark.parametrize("stops", [False, True])
 def test_the_steps_of_a_run_in_shards_are_those_of_networks_that_go_on(stops: bool) -> None:
     """As on one machine: networks that have stopped take no more, and where a search stops some nobody knows."""

@@ -78,8 +78,9 @@ class Together:
     def tell(self, *notes: str) -> None:
         """Report progress, and notes for the user."""
         self.notes += notes
-        done, rate, running, _, steps = zip(*self.progress)
-        total = Progress(sum(done), sum(rate), sum(running), notes, 0 if self.stops else sum(steps))
+        done, rate, running, _, steps, left = zip(*self.progress)
+        compiling = sum(left) * all(left)  # by all shards: until one of them trains
+        total = Progress(sum(done), sum(rate), sum(running), notes, 0 if self.stops else sum(steps), compiling)
         self.listeners.tell(lambda reporter: reporter.progress(total))
 
     def records(self) -> None:

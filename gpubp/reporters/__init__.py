@@ -50,13 +50,15 @@ class Progress(NamedTuple):
     """The progress of a run. done: network-steps so far; rate: recent network-steps/s, 0 until known; running:
     networks, including those that diverged since the last evaluation; notes: for the user; steps: network-steps of the
     whole run, if no further network stops early, an estimate while networks wait for others to end, 0 while their
-    number is unknown, as where halving stops some."""
+    number is unknown, as where halving stops some. compiling: populations, of several, whose kernels are still to be
+    compiled, before the first step."""
 
     done: int
     rate: float
     running: int
     notes: tuple[str, ...] = ()
     steps: int = 0
+    compiling: int = 0
 
 
 class Reporter:

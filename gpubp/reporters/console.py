@@ -28,6 +28,7 @@ class ConsoleReporter(Reporter):
         self.console = console or Console(stderr=True, soft_wrap=True)
         self.loss, self.brief = "", ""
         self.begun: float | None = None  # end of the first call, which may compile
+        self.spoken = time.monotonic()
         self.bar: Bar | None = None
 
     def start(self, start: Start) -> None:
@@ -54,6 +55,9 @@ class ConsoleReporter(Reporter):
         """Move the bar; without a terminal, a line every few seconds."""
         for note in progress.notes:
             self.say(note)
+        if progress.compiling:
+            self.compiling(f"kernels of {progress.compiling:,} populations to compile")
+            return
         rate = f"{progress.rate:,.0f} network-steps/s" if progress.rate else "..."
         total = progress.steps
         share = f"{100 * progress.done / total:3.0f} %" if total else f"{progress.done:,} network-steps"
@@ -71,6 +75,14 @@ class ConsoleReporter(Reporter):
             spent, gone = now - self.begun, progress.done - self.first
             left = f"{spent * (total - progress.done) / gone:,.0f} s left  " if gone and total else ""
             self.say(f"{share}  {rate}  {self.loss}  {left}{progress.running:,} running")
+
+    def compiling(self, text: str) -> None:
+        """Show it in the bar, or as a line every few seconds."""
+        if self.bar is not None:
+            self.bar.update(self.task, text=text)
+        elif time.monotonic() - self.spoken >= PATIENCE:
+            self.spoken = time.monotonic()
+            self.say(text)
 
     def evaluated(self, record: Mapping[str, Any]) -> None:
         """Keep the figures to show."""

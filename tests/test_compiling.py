@@ -1,0 +1,74 @@
+"""While kernels of many populations are compiled, a person sees how many are left."""
+
+from __future__ import annotations
+
+import io
+import os
+import time
+
+import pytest
+from rich.console import Console
+
+import gpubp
+from gpubp.reporters import Progress, Start, console
+from gpubp.reporters.console import ConsoleReporter
+from gpubp.run import Run
+
+from .helpers import samples
+
+
+@pytest.mark.parametrize("terminal", [False, True])
+def test_kernels_that_are_still_to_be_compiled_are_counted(terminal: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = [0.0]
+    monkeypatch.setattr(console.time, "monotonic", lambda: clock[0])
+    screen = Console(file=io.StringIO(), force_terminal=terminal, width=80, soft_wrap=True)
+    reporter = ConsoleReporter(screen)
+    reporter.start(Start(networks=9, parameters=3, steps=1000, done=0, step=0, engine_reason="", run_dir=None))
+    for now, left in ((3.0, 8), (6.0, 7), (7.0, 6), (12.0, 5)):
+        clock[0] = now
+        reporter.progress(Progress(0, 0.0, 9, steps=1000, compiling=left))
+        if reporter.bar is not None:
+            assert reporter.bar.tasks[0].fields["text"] == f"kernels of {left} populations to compile"
+    if not terminal:
+        text = [f"kernels of {left} populations to compile" for left in (7, 5)]
+        assert screen.file.getvalue().splitlines()[1:] == text, "a line every five seconds"
+    reporter.progress(Progress(0, 0.0, 9, steps=1000))
+    assert reporter.begun == (None if terminal else 12.0), "the time left begins with the first call"
+    reporter.failed()
+
+
+class Compiling(gpubp.Reporter):
+    """Keeps how many populations are left, and fails at one of these numbers."""
+
+    def __init__(self, last: int = 0) -> None:
+        self.left: list[int] = []
+        self.last = last
+
+    def progress(self, progress: Progress) -> None:
+        if progress.compiling:
+            self.left.append(progress.compiling)
+            if progress.compiling == self.last:
+                raise ValueError("enough")
+
+
+def test_a_run_tells_of_populations_without_kernels_and_ends_with_an_error_at_once(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    compiled: list[Run] = []
+
+    def compile_ahead(run: Run) -> None:
+        compiled.append(run)
+        time.sleep(0.02)
+
+    monkeypatch.setattr(Run, "compile_ahead", compile_ahead)
+    design = [{"widths": (3, width, 1)} for width in range(4, 34)]
+    told, data = Compiling(), gpubp.Dataset(*samples(gpubp.NetworkSpec((3, 1)), 40))
+    gpubp.train_many(design, data, engine="eager", steps=1, reporters=[told])
+    assert told.left == [*range(29, 0, -1)]
+    compiled.clear()
+    with pytest.raises(ValueError, match="enough"):
+        gpubp.train_many(design, data, engine="eager", steps=1, reporters=[Compiling(27)])
+    assert 3 <= len(compiled) < 3 + (os.cpu_count() or 1) < len(design)
+    one = Compiling()
+    gpubp.train_many(design[:1], data, engine="eager", steps=1, reporters=[one])
+    assert not one.left, "of a single population there is nothing to count"
