@@ -18,7 +18,7 @@ from torch import Tensor
 from .config import TrainConfig
 from .evaluate import Round
 from .history import History
-from .networks import Outcome
+from .networks import Figures, Outcome
 from .packing import Saved
 from .populations import Populations
 from .queue import Queue
@@ -77,8 +77,8 @@ class Loop:
 
     def __post_init__(self) -> None:
         self.listeners = Listeners(self.reporters, self.note)
-        self.crew = Crew(self.runs[0].where)
         self.signals: list[int] = []
+        self.crew = Crew(self.runs[0].where, compiling=lambda left: self.note(compiling=left))
         self.step_seconds, self.saving = 0.0, None
         if self.run_dir is not None:
             self.saving = Saving(self.run_dir, self.checkpoint_minutes, self.saved, self.noted, self.note)
@@ -121,6 +121,7 @@ class Loop:
     def begin(self) -> None:
         """Start runs and reporters; write the checkpoint from which an early killed run restarts."""
         self.begun, self.before = time.monotonic(), self.seconds
+        self.crew.signals = self.signals
         self.crew.begin(self.runs, self.runs)
         self.taken = self.done
         start = start_of(self.runs, self.run_dir, self.lines, self.settings, self.history)
@@ -129,19 +130,12 @@ class Loop:
             start = start._replace(networks=total, steps=self.expected, done=self.taken, clock="network_steps")
         self.clock = start.clock
         self.listeners.start(start)
-        self.crew.compile_ahead(self.runs, self.signals, self.compiling)
         self.rate, self.seen = 0.0, (self.taken, 0.0)  # network-steps and seconds at the last evaluation
+        self.crew.compile_ahead(self.runs)
         if self.saving is not None:
             self.saving.last = time.monotonic()
             if not self.number:
                 self.save_first(self.saving)
-
-    def compiling(self, left: int) -> None:
-        """Report how many populations have no kernels yet."""
-        if left:
-            running = sum(run.pace.running for run in self.runs)
-            progress = Progress(self.taken, 0.0, running, steps=self.expected, compiling=left)
-            self.listeners.tell(lambda reporter: reporter.progress(progress))
 
     @property
     def number(self) -> int:
@@ -154,10 +148,13 @@ class Loop:
         return sum(run.pace.done for run in self.runs) + (0 if self.queue is None else self.queue.steps)
 
     @property
-    def looks(self) -> bool:
-        """Whether networks are evaluated at the end: not if a signal comes before the first step here, as kernels may
-        not be compiled."""
+    def trained(self) -> bool:
+        """Whether a step has been taken here, or no signal has come before one."""
         return not self.signals or self.done > self.taken
+
+    def figures(self, run: Run) -> Figures:
+        """Of a run at the end: unknown if a signal came before its first step here, as kernels may not be compiled."""
+        return run.figures(not self.signals or (self.trained and run.pace.done > 0))
 
     @property
     def expected(self) -> int:
@@ -216,12 +213,12 @@ class Loop:
         self.rate = sum(run.pace.rate for run in self.crew.under_way)
         self.note(*notes)
 
-    def note(self, *notes: str) -> None:
-        """Report progress, and notes for the user."""
+    def note(self, *notes: str, compiling: int = 0) -> None:
+        """Report progress, and notes for the user. compiling: populations that have no kernels yet."""
         self.notes += notes
         running = sum(run.pace.running for run in self.runs)
         whole = 0 if getattr(self.search, "stops", False) else self.expected
-        progress = Progress(self.done, self.rate, running, notes, whole)
+        progress = Progress(self.done, self.rate, running, notes, whole, compiling)
         self.listeners.tell(lambda reporter: reporter.progress(progress))
 
     def look(self) -> None:
@@ -288,7 +285,7 @@ class Loop:
 
     def result(self, signals: list[int]) -> Result:
         """Run the final evaluation and write results to the run's directory. -> the Result."""
-        figures = self.crew.each(self.runs, lambda run, tell: run.figures(self.looks), self.called)
+        figures = self.crew.each(self.runs, lambda run, tell: self.figures(run), self.called)
         outcomes = [Outcome.of(run.rows, run.state, found, run.folds) for run, found in zip(self.runs, figures)]
         if news := [note for run in self.runs for note in run.place.news()]:
             self.note(*news)
@@ -298,7 +295,7 @@ class Loop:
         more = {} if self.search is None else self.search.columns(self.runs)
         data = self.runs[0].sets.data
         results = Results(outcomes, self.runs[0].metric_name, data.entities, more)
-        if self.saving is not None and (self.looks or not (self.saving.run_dir / RESULTS).exists()):
+        if self.saving is not None and (self.trained or not (self.saving.run_dir / RESULTS).exists()):
             self.saving.results(results)
         return Result(
             populations=Populations(*zip(*((each.state.population, each.rows) for each in outcomes))),

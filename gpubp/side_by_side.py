@@ -26,9 +26,14 @@ Tell = Callable[[list[str]], None]
 
 class Crew:
     """over: whether all should end soon, because one has failed or the calling thread was interrupted. under_way: the
-    runs that are at work."""
+    runs that are at work. signals: to which those that end the training are added; compiling: called with how many
+    runs' kernels are still to be compiled."""
 
-    def __init__(self, where: Sequence[torch.device]) -> None:
+    def __init__(
+        self, where: Sequence[torch.device], signals: Sequence[int] = (),
+        compiling: Callable[[int], None] = lambda left: None,
+    ) -> None:  # fmt: skip
+        self.signals, self.compiling = signals, compiling
         self.room = STREAMS if where[0].type == "cuda" else torch.get_num_threads()
         self.over, self.streams = False, count()
         self.under_way: list[Run] = []
@@ -42,20 +47,22 @@ class Crew:
                 run.stream = next(self.streams) % STREAMS
             run.begin()
 
-    def compile_ahead(
-        self, runs: Sequence[Run], signals: Sequence[int] = (), told: Callable[[int], None] = lambda left: None
-    ) -> None:
-        """Compile their kernels, none after one of `signals` has come. told: called with how many runs are left."""
+    def compile_ahead(self, runs: Sequence[Run]) -> None:
+        """Compile their kernels, none after a signal has come."""
 
         def compile_ahead(run: Run) -> None:
-            if not signals:
+            if not self.signals:
                 with run.threads():
                     run.compile_ahead()
 
         with ThreadPoolExecutor(max(1, (os.cpu_count() or 1) // 2), "gpubp-compile") as pool:  # two kernels each
-            found = (pool.map if len(runs) > 1 else map)(compile_ahead, runs)
-            for done, _ in enumerate(found, 1):
-                told(len(runs) - done)
+            try:
+                for done, _ in enumerate((pool.map if len(runs) > 1 else map)(compile_ahead, runs), 1):
+                    if left := len(runs) - done:
+                        self.compiling(left)
+            except BaseException:
+                pool.shutdown(wait=False, cancel_futures=True)  # those that have not begun
+                raise
 
     def each(self, runs: Sequence[Run], work: Callable[[Run, Tell], Found], tell: Tell) -> list[Found]:
         """work(run, tell) of each. What it tells, it tells in the calling thread."""

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import io
 import os
+import signal
 import time
+from pathlib import Path
+from typing import Any
 
 import pytest
 from rich.console import Console
@@ -14,7 +17,7 @@ from gpubp.reporters import Progress, Start, console
 from gpubp.reporters.console import ConsoleReporter
 from gpubp.run import Run
 
-from .helpers import samples
+from .helpers import same_bits, samples
 
 
 @pytest.mark.parametrize("terminal", [False, True])
@@ -72,3 +75,36 @@ def test_a_run_tells_of_populations_without_kernels_and_ends_with_an_error_at_on
     one = Compiling()
     gpubp.train_many(design[:1], data, engine="eager", steps=1, reporters=[one])
     assert not one.left, "of a single population there is nothing to count"
+
+
+def test_a_signal_while_networks_of_a_queue_come_compiles_for_no_more(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spec, slots = gpubp.NetworkSpec((3, 4, 2)), 4 + (os.cpu_count() or 1)
+    data = gpubp.Dataset(*samples(spec, 40))
+    design = [{"widths": (3, width, 2), "lr": 0.01} for width in range(4, 4 + 2 * slots)]
+    common = {"engine": "eager", "steps": 4, "batch_size": 8, "slots": slots}
+    whole = gpubp.train_many(design, data, data, **common)
+    compiled, evaluate = list[Run](), Run.figures
+
+    def compile_ahead(run: Run) -> None:
+        compiled.append(run)
+        if len(compiled) == slots + 1:
+            os.kill(os.getpid(), signal.SIGINT)
+            time.sleep(0.1)  # until the main thread has it
+
+    def figures(run: Run, looks: bool = True) -> Any:
+        assert looks == bool(run.state.step.any()), "those without a step may have no kernel"
+        return evaluate(run, looks)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Run, "compile_ahead", compile_ahead)
+        patched.setattr(Run, "figures", figures)
+        with pytest.raises(KeyboardInterrupt) as caught:
+            gpubp.train_many(design, data, data, run_dir=tmp_path / "run", **common)
+    assert slots < len(compiled) < 2 * slots
+    result = caught.value.result  # type: ignore[attr-defined]
+    assert result.loss[:slots].isfinite().all()
+    assert result.loss[slots:].isnan().all()
+    again = gpubp.resume(tmp_path / "run", data, data)
+    assert all(map(same_bits, (again.loss, again.validation_loss), (whole.loss, whole.validation_loss)))

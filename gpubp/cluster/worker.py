@@ -97,7 +97,7 @@ class ShardLoop(Loop):
         assert isinstance(self.saving, Copied)
         file, digest = checkpoint.tensors(self.saving.run_dir)
         notes = [run.saved().notes for run in self.runs]
-        figures = self.crew.each(self.runs, lambda run, tell: run.figures(self.looks), self.called)
+        figures = self.crew.each(self.runs, lambda run, tell: self.figures(run), self.called)
         where = f"{FOLDER}/{self.shard.number}/{self.saving.where}"
         named = {"file": f"{where}{file}", "sha256": digest, "networks": self.shard.networks(self.job.shards)}
         return End(figures, notes, named, f"{where}{curves.FILE}")
