@@ -38,6 +38,7 @@ from .spec import NetworkSpec
 from .state import Status
 from .stored import predicts
 from .tables import Array, listed
+from .text import owned
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -300,7 +301,7 @@ def load(run_dir: str | Path, device: str | torch.device = "cpu") -> Model:
 def _exported(path: Path, device: torch.device) -> Model:
     """The networks of an exported file."""
     found, content = safetensors.read(path, device)
-    results = None if content is None else results_in(f"{path}: its results", pa.BufferReader(content), len(content))
+    results = None if content is None else results_in(f"{path}: its results", owned(content), len(content))
     try:
         each = tuple(Population(group.spec, group.params, group.seed, group.ids) for group in found.groups)
         networks = Populations(each, tuple(group.place for group in found.groups))

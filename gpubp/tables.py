@@ -250,7 +250,7 @@ def _parquet(name: str, content: bytes, targets: tuple[str, ...], reading: Readi
 
 
 def _unpacked(name: str, content: bytes) -> pyarrow.Table:
-    return arrow.opened(name, pyarrow.BufferReader(content), len(content)).read()
+    return arrow.opened(name, text.owned(content), len(content)).read()
 
 
 def _names(name: str, names: Sequence[str]) -> None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import re
+import sys
 import time
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
@@ -45,6 +47,19 @@ def test_a_row_that_is_longer_than_is_read_is_refused(row: str, write: Write, mo
     monkeypatch.setattr(text, "BLOCK", 1 << 10)
     with refused("a.csv: a row of more than 1,024 bytes; is a quotation mark missing?"):
         read(write("a.csv", "a,b\n1,2\n" + row + "\n1,2" * 1000))
+
+
+@pytest.mark.parametrize("rows", ["1,2\n", "1,2,3\n"], ids=["right", "refused"])
+def test_a_thread_of_arrow_is_never_the_last_with_a_file(rows: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It would wait for Python to let it go, and abort a process that is ending."""
+    content = ("a,b\n" + "1,2\n" * 1000 + rows).encode()
+    monkeypatch.setattr(text, "decoded", lambda *given: (content, "utf-8"))
+    alone, held = sys.getrefcount(content), []
+    for _ in range(300):
+        with suppress(DataError):
+            text.columns("a.csv", b"", Reading())
+        held.append(sys.getrefcount(content) - alone)
+    assert not any(held)
 
 
 def test_the_delimiter_is_that_which_the_rows_agree_on(write: Write) -> None:
