@@ -75,6 +75,33 @@ def test_predict_refuses_other_columns_and_files_that_are_there(capsys: Capture)
         assert "preparation.json is damaged or missing: " in capsys.readouterr().err
 
 
+def test_predictions_keep_columns_of_the_file_as_they_are_written(capsys: Capture) -> None:
+    rows = "".join(f"{n:03},{n % 28 + 1:02}.01.2024,{n / 7:.3f},{'ab'[n % 2]},{n * 1.5}\n" for n in range(200))
+    Path("table.csv").write_text("id,day,x,kind,y\n" + rows)
+    flags = "--target y --drop id --dates day --networks 3 --steps 3 --run-dir made"
+    trained(f"--data table.csv {flags}", capsys)
+    alone = run("predict made --data table.csv", capsys).splitlines()
+    together = list(csv.reader(run("predict made --data table.csv --keep id,x,day,kind,y", capsys).splitlines()))
+    assert together[0] == ["id", "x", "day", "kind", "y", "prediction"]
+    for row, line, prediction in zip(together[1:], rows.splitlines(), alone[1:], strict=True):
+        number, day, x, kind, y = line.split(",")
+        assert row == [number, x, day, kind, y, prediction]
+    for more in ("--each", "--spread", "--networks 2"):
+        run(f"predict made --data table.csv {more} --keep id --output {more[2:6]}.csv", capsys)
+        kept, given = Path(f"{more[2:6]}.csv").read_text(), run(f"predict made --data table.csv {more}", capsys)
+        assert [line.partition(",")[2] for line in kept.splitlines()] == given.splitlines()
+        assert [line.partition(",")[0].strip('"') for line in kept.splitlines()][1:] == [f"{n:03}" for n in range(200)]
+    Path("named.csv").write_text("prediction," + Path("table.csv").read_text().replace("\n", "\n1,").rstrip("1,"))
+    for arguments, reason in (
+        ("--data table.csv --keep idd", "table.csv: column 'idd' is missing; did you mean 'id'?"),
+        ("--data named.csv --keep prediction", "--keep prediction: so is a column of predictions called"),
+        ("--data table.csv --output out.npz", "--output out.npz: a name that ends in .csv expected"),
+    ):
+        assert main(["predict", "made", *arguments.split()]) == 1
+        assert reason in capsys.readouterr().err
+    assert not Path("out.npz").exists()
+
+
 def test_counts_are_predicted_as_rates_and_targets_by_their_names(capsys: Capture) -> None:
     """Rates exp(2 + a) of a from -1 to 1: 2.7 to 20."""
     source = np.random.default_rng(0)

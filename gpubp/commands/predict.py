@@ -6,6 +6,7 @@ import io
 import os
 import sys
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
     from ..model import Model
+    from ..preparation import Preparation
 
 ABOUT = "predict new samples with a run's networks"
 
@@ -38,6 +40,7 @@ def parser() -> Parser:
         "also how far the networks differ: std and the quantiles 0.05, 0.5 and 0.95 of numbers; of classes entropy and "
         "mutual information, in nats, and with --proba std",
     )
+    flags.flag("--keep", TEXT, "columns of the file to write before the predictions, separated by commas: id")
     flags.flag("--output", TEXT, "a new .csv file; by default standard output")
     return flags
 
@@ -58,11 +61,15 @@ def run(settings: dict[str, Any]) -> int:
     if each and settings["spread"]:
         raise ConfigError("--each and --spread: one of them expected")
     target = None if settings["output"] is None else Path(settings["output"])
+    if target is not None and target.suffix.lower() != ".csv":
+        raise ConfigError(f"--output {target}: a name that ends in .csv expected")
     if target is not None and os.path.lexists(target):
         raise ConfigError(f"{target} exists already; name a new file")
     with spoken():
+        kept = None if settings["keep"] is None else _kept(settings["data"], settings["keep"], model.preparation)
         tables = _spread if settings["spread"] else _predictions
         found = tables(model, settings["data"], chosen, each, settings["proba"])
+        found = found if kept is None else _beside(kept, found)
     with spoken():
         if target is None:
             _print_csv(found)
@@ -101,6 +108,31 @@ def _spread(model: Model, data: str, chosen: str | int, each: bool, proba: bool)
             del found[name]
     tables = [_columns(values[None], [name], _parts(model, proba)) for name, values in found.items()]
     return iter([pa.table({name: values for each in tables for name, values in zip(each.column_names, each.columns)})])
+
+
+def _kept(data: str, names: str, preparation: Preparation) -> pa.Table:
+    """These columns of the file, as they are written there."""
+    import pyarrow as pa
+
+    from ..tables import read
+
+    chosen = tuple(dict.fromkeys(name.strip() for name in names.split(",")))
+    how = preparation.reading
+    dates = {name: form for name, form in how.dates.items() if name not in chosen}
+    table = read(data, reading=replace(how, text=(*how.text, *chosen), dates=dates))
+    return pa.table({name: pa.array(table.column(name), from_pandas=True) for name in chosen})
+
+
+def _beside(kept: pa.Table, tables: Iterable[pa.Table]) -> Iterator[pa.Table]:
+    """The rows of `tables`, each behind its own of `kept`."""
+    import pyarrow as pa
+
+    at = 0
+    for table in tables:
+        if both := {*kept.column_names} & {*table.column_names}:
+            raise ConfigError(f"--keep {min(both)}: so is a column of predictions called; another name expected")
+        some, at = kept.slice(at, len(table)), at + len(table)
+        yield pa.table([*some.columns, *table.columns], [*kept.column_names, *table.column_names])
 
 
 def _parts(model: Model, proba: bool) -> Sequence[Any]:
