@@ -134,8 +134,7 @@ def test_a_file_with_local_formats_goes_from_training_to_prediction_and_the_run_
         "sales.csv: 60 samples, 48 for training, 12 held out",
         "read: encoding utf-16; delimiter ';'; day in days since 1970, dates as %d.%m.%Y; id left out",
         "5 inputs; numbers, scale standard: day, size; texts, an input per category: shop (3)",
-        "target: kind; task: classification, 2 classes (u, v); loss: cross_entropy, as kind holds text; --task "
-        "regression overrides this",
+        "target: kind; task: classification, 2 classes (u, v); loss: cross_entropy, as kind holds text",
         "batch_size 500 is more than the 48 samples: every batch has all of them",
     ]
     Path("new.csv").write_text("shop\tday\tsize\na\t05.03.2021\t5,5\nb\t06.03.2021\t900,5\n")

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import csv
-import io
 import json
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 import pyarrow
 import pyarrow.parquet
 import pytest
@@ -117,7 +115,6 @@ def test_a_run_per_entity_answers_each_row_by_its_entitys_best_network(capsys: C
     assert "3 of 129 samples, of 2 entities (tiny, west), have no network for their shop" in told.err
     read = [cell for (cell,) in csv.reader(told.out.splitlines())][1:]
     assert [number for number, each in enumerate(read) if each == ""] == [126, 127, 128]
-    assert len(pd.read_csv(io.StringIO(told.out))) == 129, "which skips blank lines"
     model, given = gpubp.load("made"), [dict(zip(HEAD.strip().split(","), row)) for row in rows]
     for row in given:
         row |= {"day": int(row["day"]), "price": float(row["price"])}
