@@ -89,6 +89,12 @@ def test_resume_makes_a_run_longer_to_the_same_bits(capsys: Capture) -> None:
     told = json.loads(run("resume short --epochs 8 --json", capsys).splitlines()[-1])
     assert (told["run_dir"], told["networks"]) == ("short", 4)
     assert Path("short/results.csv").read_bytes() == Path("long/results.csv").read_bytes()
+    assert main(["inspect", "missing"]) == 1
+    assert capsys.readouterr().err == (
+        "error: missing/results.parquet is missing: missing is not the directory of a run\n"
+    )
+    assert main(["report", "short", "--output", "page.txt"]) == 1
+    assert capsys.readouterr().err == "error: --output page.txt: a name that ends in .html expected\n"
     for command in ("resume", "explain"):
         assert main([command, "missing"]) == 1
         said = "error: missing/checkpoint/manifest.json is missing: missing is not the directory of a run, or it saved"
@@ -140,16 +146,20 @@ def test_a_config_yaml_that_somebody_edited_decides_nothing_and_is_written_again
 def test_a_run_whose_data_moved_resumes_with_their_new_place(capsys: Capture) -> None:
     Path("a.csv").write_text("x,y\n" + "".join(f"{n}.5,{'ab'[n % 2]}\n" for n in range(20)))
     trained("--data a.csv --target y --networks 2 --epochs 2 --run-dir made", capsys)
+    shown = run("explain made", capsys)
     Path("a.csv").rename("moved.csv")
-    assert main(["resume", "made"]) == 1
-    assert "a.csv" in capsys.readouterr().err
+    for command in ("resume", "explain", "replay"):
+        assert main([command, "made"]) == 1
+        assert "a.csv is missing, which the run was trained on; --data FILE says where" in capsys.readouterr().err
+    assert run("explain made --data moved.csv", capsys) == shown
     run("resume made --data moved.csv", capsys)
     Path("elsewhere").mkdir()
     os.chdir("elsewhere")
     run("resume ../made", capsys)
     Path("../moved.csv").write_text("x,y\n" + "".join(f"{n * n},{'ab'[n % 2]}\n" for n in range(20)))
-    assert main(["resume", "../made"]) == 1
-    assert "the data differ from those that the run started with" in capsys.readouterr().err
+    for command in ("resume", "explain", "replay"):
+        assert main([command, "../made"]) == 1
+        assert "the data differ from those that the run started with" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("when", ["before the lock", "before the settings"])

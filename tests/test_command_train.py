@@ -98,7 +98,7 @@ def test_the_number_of_curves_does_not_depend_on_the_number_of_networks(capsys: 
     ("arguments", "near"),
     [
         ("--netwroks 3", "did you mean '--networks'?"),
-        ("--config wrong.yaml", "does not accept option 'optimiser'; did you mean '--optimizer'?"),
+        ("--config wrong.yaml", "--config: the setting 'optimiser' is unknown; did you mean 'optimizer'?"),
         ("--networks many", "networks"),
     ],
 )

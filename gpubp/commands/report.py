@@ -12,6 +12,7 @@ from ..errors import CheckpointError, ConfigError, GpubpError
 from ..flags import TEXT
 from ..line import line
 from . import train
+from .explain import html
 from .inspect import designed, interim, picked, results
 from .parser import Parser, run_parser
 
@@ -39,7 +40,7 @@ def run(settings: dict[str, Any]) -> int:
     from ..pages.report import report
 
     folder = Path(settings["run"])
-    target = folder / FILE if settings["output"] is None else Path(settings["output"])
+    target = folder / FILE if settings["output"] is None else html("--output", settings["output"])
     if target.exists() and (target.is_dir() or OURS not in files.read(target, first=1000)):
         raise ConfigError(f"{target} exists, and is no page of gpubp; name a new file")
     page = report(facts(folder))
