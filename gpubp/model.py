@@ -159,7 +159,8 @@ class Model:
         """The networks of an export. apart: whether each may be of another entity."""
         entities = None if self.preparation is None else self.preparation.entities
         if entities is not None and not apart and not are_rows(networks):
-            raise ConfigError(f"networks {networks!r}: with one model per entity the rows of its networks expected")
+            told = "with one model per entity the rows of its networks (--rows) expected"
+            raise ConfigError(f"networks {networks!r}: {told}")
         rows = self.chosen(networks)
         groups = [
             Group(each.spec, each.params[local.to(each.device)], each.ids[local.to(each.device)], place, each.seed)

@@ -93,8 +93,12 @@ def test_resume_makes_a_run_longer_to_the_same_bits(capsys: Capture) -> None:
     assert capsys.readouterr().err == (
         "error: missing/results.parquet is missing: missing is not the directory of a run\n"
     )
-    assert main(["report", "short", "--output", "page.txt"]) == 1
-    assert capsys.readouterr().err == "error: --output page.txt: a name that ends in .html expected\n"
+    for page, why in (
+        ("page.txt", "--output page.txt: a name that ends in .html expected"),
+        ("none/page.html", "none/page.html cannot be written: No such file or directory"),
+    ):
+        assert main(["report", "short", "--output", page]) == 1
+        assert capsys.readouterr().err == f"error: {why}\n"
     for command in ("resume", "explain"):
         assert main([command, "missing"]) == 1
         said = "error: missing/checkpoint/manifest.json is missing: missing is not the directory of a run, or it saved"

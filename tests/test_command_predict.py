@@ -52,6 +52,10 @@ def test_a_file_with_classes_of_text_goes_from_training_to_prediction(capsys: Ca
     assert run("predict made --data new.csv --output out.csv", capsys) == ""
     assert list(csv.DictReader(io.StringIO(Path("out.csv").read_text()))) == found["best"]
     model = gpubp.load("made")
+    ours = [row["network_4"] for row in found["all --each"]]
+    assert run("predict made --data new.csv --rows 4", capsys).splitlines()[1:] == [f'"{each}"' for each in ours]
+    head = run("predict made --data new.csv --rows 4,1 --each", capsys).splitlines()[0]
+    assert head == '"network_4","network_1"'
     assert model.predict("new.csv", 3).tolist() == [row["prediction"] for row in found["3"]]
 
 
@@ -63,6 +67,9 @@ def test_predict_refuses_other_columns_and_files_that_are_there(capsys: Capture)
     for arguments, reason in (
         ("--data wrong.csv", "column 'y' is missing"),
         ("--data table.csv --networks 0", "--networks '0': best, all, or a number of 1 or more expected"),
+        ("--data table.csv --rows 2", "network 2: a row from 0 to 1"),
+        ("--data table.csv --rows 1,x", "--rows '1,x': whole numbers of 0 or more, separated by commas, expected"),
+        ("--data table.csv --rows 1 --networks 2", "--networks and --rows: one of them expected"),
         ("--data table.csv --output wrong.csv", "wrong.csv exists already; name a new file"),
         ("--data large.csv", "column 'x' becomes 3.4e+300 in sample 1, one of 1 numbers that are not finite"),
     ):

@@ -5,14 +5,14 @@ from __future__ import annotations
 import io
 import os
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .. import files
 from ..errors import CheckpointError, ConfigError, DataError
-from ..flags import COUNT, TEXT
+from ..flags import COUNT, INDEX, TEXT
 from ..line import line
 from .parser import Parser, run_parser
 
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from ..model import Model
     from ..preparation import Preparation
 
+ROWS = "these networks instead, by their rows in the results, such as 3,17"
 ABOUT = "predict new samples with a run's networks"
 
 
@@ -33,6 +34,7 @@ def parser() -> Parser:
         "--data", type=TEXT, required=True, metavar="TEXT", help="a file with the training's input columns"
     )
     flags.flag("--networks", TEXT, "best, a number K for the best K, or all: their mean", "best")
+    flags.flag("--rows", TEXT, ROWS)
     flags.switch("--proba", "the probability of each class instead of the class")
     flags.switch("--each", "one column per network instead of the mean")
     flags.switch(
@@ -52,12 +54,11 @@ def run(settings: dict[str, Any]) -> int:
     from ..tables import write_csv
     from .printing import spoken
 
-    folder, chosen, each = Path(settings["run"]), settings["networks"], settings["each"]
+    folder, chosen, each = Path(settings["run"]), chosen_of(settings), settings["each"]
     with spoken():
         model = load(folder)
     if model.preparation is None:
         raise CheckpointError(f"{folder / FILE} is missing: the run was trained on data without a preparation")
-    chosen = networks_of(chosen)
     if each and settings["spread"]:
         raise ConfigError("--each and --spread: one of them expected")
     target = None if settings["output"] is None else Path(settings["output"])
@@ -79,15 +80,22 @@ def run(settings: dict[str, Any]) -> int:
     return 0
 
 
-def networks_of(text: str) -> str | int:
-    """The networks that --networks means. Raises ConfigError."""
+def chosen_of(settings: Mapping[str, Any]) -> str | int | list[int]:
+    """The networks that --networks or --rows means. Raises ConfigError."""
+    text, rows = settings["networks"], settings["rows"]
+    if rows is not None and text != "best":
+        raise ConfigError("--networks and --rows: one of them expected")
     try:
+        if rows is not None:
+            return [int(INDEX.read(part)) for part in rows.split(",")]
         return text if text in ("best", "all") else int(COUNT.read(text))
     except (ValueError, ArithmeticError):
+        if rows is not None:
+            raise ConfigError(f"--rows {rows!r}: whole numbers of 0 or more, separated by commas, expected") from None
         raise ConfigError(f"--networks {text!r}: best, all, or a number of 1 or more expected") from None
 
 
-def _predictions(model: Model, data: str, chosen: str | int, each: bool, proba: bool) -> Iterator[pa.Table]:
+def _predictions(model: Model, data: str, chosen: str | int | list[int], each: bool, proba: bool) -> Iterator[pa.Table]:
     """The predictions for some samples at a time."""
     pieces, word = model.pieces(data, chosen, each, proba), "probability" if proba else "prediction"
     heads = [f"network_{row}" for row in model.chosen(chosen).tolist()] if each else [word]
@@ -95,7 +103,7 @@ def _predictions(model: Model, data: str, chosen: str | int, each: bool, proba: 
     return (_columns(piece if each else piece[None], heads, parts) for piece in pieces)
 
 
-def _spread(model: Model, data: str, chosen: str | int, each: bool, proba: bool) -> Iterator[pa.Table]:
+def _spread(model: Model, data: str, chosen: str | int | list[int], each: bool, proba: bool) -> Iterator[pa.Table]:
     """The predictions beside how far the networks differ."""
     import pyarrow as pa
 

@@ -44,7 +44,8 @@ def run(settings: dict[str, Any]) -> int:
     if target.exists() and (target.is_dir() or OURS not in files.read(target, first=1000)):
         raise ConfigError(f"{target} exists, and is no page of gpubp; name a new file")
     page = report(facts(folder))
-    files.write_text(target, page)
+    with files.written(target, ConfigError):
+        files.write_text(target, page)
     print(f"{line(target)}: {len(page.encode()) / 1e6:.2f} MB")
     return 0
 
