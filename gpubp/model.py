@@ -119,7 +119,7 @@ class Model:
         if self.results is None:
             raise CheckpointError(
                 f"the networks have no ranking: {RESULTS} is missing, damaged or not of this checkpoint; name networks "
-                "by their rows, such as [0, 3], or let the run end: gpubp resume"
+                "by their rows, such as [0, 3] (--rows 0,3), or let the run end: gpubp resume"
             )
         return order_of(self.results)
 

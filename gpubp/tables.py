@@ -114,7 +114,7 @@ def write_csv(tables: Iterable[pyarrow.Table], where: Any) -> None:
             plain = pyarrow.table(columns, _no_formula(pyarrow.array(table.column_names)).to_pylist())
             part = pyarrow.BufferOutputStream()
             csv.write_csv(plain, part, csv.WriteOptions(include_header=not number))
-            content = part.getvalue().to_pybytes()
+            content = part.getvalue()
             if len(columns) == 1:
                 content = BLANK.sub(lambda found: found[0] if found[0] != b"\n" else b'""\n', content)
             file.write(content)

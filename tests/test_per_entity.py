@@ -293,7 +293,7 @@ def test_groups_stay_together_and_bootstraps_validate_on_what_they_did_not_draw(
         ("--group shop --folds 2 --data lost.csv --target sold", "lost.csv: column 'shop' lacks 1 of 4 values"),
         (
             "--per shop,day,kind --drop price --validation 0",
-            "every column is a target or one of shop, day, kind; one or more inputs",
+            "every column is a target or one of shop, day, kind, or left out; one or more",
         ),
         ("--data iris --per class", "column 'class' is missing"),
         ("--data tutorial --per a", "--per a: --data tutorial does not have it"),
