@@ -214,9 +214,8 @@ def days(where: str, cells: Array, form: str) -> tuple[Array, str]:
         each, found = max(read.items(), key=lambda item: sum(day is not None for day in item[1].values()))
         wrong = next(cell for cell in cells.tolist() if cell is not None and found[cell] is None)
         at = cells.tolist().index(wrong)
-        raise DataError(
-            f"{where} holds {wrong!r} in sample {at}, which is not a date in format {each}: --dates NAME=FORMAT"
-        )
+        other = "" if form else ": --dates NAME=FORMAT"  # a form that is given is meant, or training's
+        raise DataError(f"{where} holds {wrong!r} in sample {at}, which is not a date in format {each}{other}")
     form, found = next(iter(fits.items()))
     for other in list(fits)[1:]:
         if fits[other] != found:

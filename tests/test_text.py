@@ -181,8 +181,10 @@ def test_dates_that_can_be_read_in_two_ways_and_texts_that_are_none_are_refused(
         "column 'day' holds dates that differ between %d/%m/%Y and %m/%d/%Y; give one, such as --dates NAME=%d/%m/%Y"
     ):
         read(write("a.csv", "day,y\n01/02/2020,1\n"), reading=asked)
-    with refused("column 'day' holds 'soon' in sample 1, which is not a date in format ISO 8601"):
+    with refused("column 'day' holds 'soon' in sample 1, which is not a date in format ISO 8601: --dates NAME=FORMAT"):
         read(write("a.csv", "day,y\n2020-01-31,1\nsoon,2\n"), reading=asked)
+    with pytest.raises(DataError, match=r"in sample 0, which is not a date in format ISO 8601$"):
+        read(write("a.csv", "day,y\n31.01.2020,1\n"), reading=Reading(dates={"day": text.ISO}))
 
 
 def test_prediction_reads_a_file_as_the_training_did(write: Write) -> None:
