@@ -16,6 +16,7 @@ from .tables import Array, Table, listed, missing
 
 USUAL = {"classification": "cross_entropy", "regression": "mean_squared_error"}  # task -> loss
 MOST, EACH = 100, 5
+OVERRIDE = "; --task {} overrides this"
 SHOWN = 6  # names in one sentence
 
 
@@ -34,18 +35,18 @@ def choose_loss(table: Table, usual: str | None, loss: str | None, task: str | N
     if usual is not None:
         return usual, f"usual for {table.name}"
     task, why = guess(table)
-    other = "regression" if task == "classification" else "classification"
-    return USUAL[task], f"as {why}; --task {other} overrides this"
+    return USUAL[task], f"as {why}"
 
 
 def guess(table: Table) -> tuple[str, str]:
-    """The task that the targets of a file look like, and why."""
+    """The task that the targets of a file look like, and why, and how to take the other one where they could be."""
     if len(table.targets) > 1:
         return "regression", f"there are {len(table.targets)} targets"
     name = table.targets[0]
     values: Array = table.columns[name]
     if values.dtype.kind in "Ob":
-        return "classification", f"{name} holds {'text' if values.dtype == object else 'truth values'}"
+        truths = f"truth values{OVERRIDE.format('regression')}"
+        return "classification", f"{name} holds {'text' if values.dtype == object else truths}"
     known = values[~missing(values)]
     parts = known[known != np.floor(known)]
     if len(parts):
@@ -53,7 +54,9 @@ def guess(table: Table) -> tuple[str, str]:
     count = len(np.unique(known))
     why = f"{name} holds {count} different whole numbers in {len(known)} samples"
     few = count <= 2 or (count <= MOST and EACH * count <= len(known))
-    return ("classification", why) if few else ("regression", why + ", too many for classes")
+    if few:
+        return "classification", why + OVERRIDE.format("regression")
+    return "regression", f"{why}, too many for classes{OVERRIDE.format('classification')}"
 
 
 def sentences(

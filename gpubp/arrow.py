@@ -21,8 +21,8 @@ TEXT = 64  # bytes of a text in a Table, without its letters
 
 
 def opened(name: str, source: Any, size: int) -> parquet.ParquetFile:
-    """The Parquet file in `source`, called `name`, of `size` bytes. Raises DataError if it unpacks to more than fits: a
-    value, which is there once, may stand in millions of rows."""
+    """The Parquet file in `source`, a path or a Buffer, called `name`, of `size` bytes. Raises DataError if it unpacks
+    to more than fits: a value, which is there once, may stand in millions of rows."""
     file = parquet.ParquetFile(source)
     free.columns(name, file.metadata.num_columns)
     different(name, file.schema_arrow.names)  # of two columns of a name neither is read as asked

@@ -154,10 +154,10 @@ def _file(path: str | os.PathLike[str]) -> Any:
     """The table in a file. Raises DataError."""
     import pyarrow as pa
 
-    from . import free, tables
+    from . import config_file, free, tables
 
-    if Path(path).suffix.lower() != ".parquet":
-        return tables.read(path).columns
+    if (suffix := Path(path).suffix.lower()) != ".parquet":
+        return config_file.rows(Path(path)) if suffix in config_file.ENDINGS else tables.read(path).columns
     found = tables.parquet(Path(path))  # which holds lists of widths too
     for name, kind in zip(found.schema.names, found.schema.types):
         if pa.types.is_struct(kind) or pa.types.is_map(kind) or pa.types.is_union(kind):

@@ -80,9 +80,15 @@ class Column:
         if not len(known):
             return None
         if self.categories is not None:
-            if set(known.tolist()) & set(self.categories):
+            texts = known.tolist()
+            new = set(texts) - set(self.categories)
+            if not new:
                 return None
-            return f"column {self.name!r} holds {listed(sorted(set(known)))}; in training {listed(self.categories)}"
+            many = sum(map(new.__contains__, texts))
+            if many == len(texts):
+                return f"column {self.name!r} holds {listed(sorted(new))}; in training {listed(self.categories)}"
+            where = f"in {many:,} of {len(values):,} samples, which training did not have; they count as no category"
+            return f"column {self.name!r} holds {listed(sorted(new), 6)} {where}"
         low, high = float(known.min()), float(known.max())
         if self.low is None or self.high is None or (low <= self.high and high >= self.low):
             return None

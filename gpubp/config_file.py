@@ -19,6 +19,7 @@ from .errors import ConfigError
 from .line import line
 
 FILE = "config.yaml"
+ENDINGS = (".json", ".yaml", ".yml")  # of files of rows()
 LARGEST = 200_000  # bytes
 DEEPEST = 20  # nested lists and mappings
 
@@ -87,6 +88,20 @@ def read(path: Path) -> Any:
         mark = getattr(error, "problem_mark", None)
         where = "" if mark is None else f"{_place(mark)}: "
         raise ConfigError(f"{path}: {where}plain YAML in UTF-8 expected, such as networks: 100") from None
+
+
+def rows(path: Path) -> Any:
+    """The design in a .json or YAML file: rows, each a mapping of settings, or columns by name. Raises ConfigError."""
+    if path.suffix.lower() != ".json":
+        return read(path)
+    try:
+        return json.loads(files.read(path))
+    except OSError as error:
+        raise ConfigError(f"{path} cannot be read: {error.strerror}") from None
+    except json.JSONDecodeError as error:
+        raise ConfigError(f"{path}: line {error.lineno}, column {error.colno}: {error.msg}; JSON expected") from None
+    except (ValueError, RecursionError):  # bytes that are not UTF-8, lists within lists
+        raise ConfigError(f"{path}: JSON in UTF-8 expected, a list of rows or columns by name") from None
 
 
 def _check(text: str, within: str = "") -> None:

@@ -146,8 +146,8 @@ class Design:
     @classmethod
     def of(cls, given: Any, first: int = 0, entities: Entities | None = None, **settings: Any) -> Design:
         """A design from a mapping of columns, a list or iterator of mappings, a frame of pandas or polars, a
-        pyarrow.Table or the path of a .csv or .parquet file. first: the number of its first row; entities: of the data;
-        settings: of all rows that have no other."""
+        pyarrow.Table or the path of a .csv, .parquet, .json or .yaml file. first: the number of its first row;
+        entities: of the data; settings: of all rows that have no other."""
         if isinstance(given, Design):
             design = given
         else:

@@ -51,7 +51,8 @@ def fit(
     inputs = [name for name in table.inputs if name not in beside]
     if not inputs:
         others = f" or one of {listed(beside)}" if beside else ""
-        raise DataError(f"{table.name}: every column is a target{others}; one or more inputs expected")
+        out = ", or left out" if table.reading.drop else ""
+        raise DataError(f"{table.name}: every column is a target{others}{out}; one or more inputs expected")
     task, classes = _task(table, loss, rows)
     one_of(("none", "standard"), scale_targets, "scale_targets")
     if scale_targets != "none" and (task != "numbers" or loss in UNSCALED):

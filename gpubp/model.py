@@ -38,6 +38,7 @@ from .spec import NetworkSpec
 from .state import Status
 from .stored import predicts
 from .tables import Array, listed
+from .text import owned
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -118,7 +119,7 @@ class Model:
         if self.results is None:
             raise CheckpointError(
                 f"the networks have no ranking: {RESULTS} is missing, damaged or not of this checkpoint; name networks "
-                "by their rows, such as [0, 3], or let the run end: gpubp resume"
+                "by their rows, such as [0, 3] (--rows 0,3), or let the run end: gpubp resume"
             )
         return order_of(self.results)
 
@@ -157,7 +158,8 @@ class Model:
         """The networks of an export. apart: whether each may be of another entity."""
         entities = None if self.preparation is None else self.preparation.entities
         if entities is not None and not apart and not are_rows(networks):
-            raise ConfigError(f"networks {networks!r}: with one model per entity the rows of its networks expected")
+            told = "with one model per entity the rows of its networks (--rows) expected"
+            raise ConfigError(f"networks {networks!r}: {told}")
         rows = self.chosen(networks)
         groups = [
             Group(each.spec, each.params[local.to(each.device)], each.ids[local.to(each.device)], place, each.seed)
@@ -294,7 +296,7 @@ def load(run_dir: str | Path, device: str | torch.device = "cpu") -> Model:
 def _exported(path: Path, device: torch.device) -> Model:
     """The networks of an exported file."""
     found, content = safetensors.read(path, device)
-    results = None if content is None else results_in(f"{path}: its results", pa.BufferReader(content), len(content))
+    results = None if content is None else results_in(f"{path}: its results", owned(content), len(content))
     try:
         each = tuple(Population(group.spec, group.params, group.seed, group.ids) for group in found.groups)
         networks = Populations(each, tuple(group.place for group in found.groups))

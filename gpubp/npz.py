@@ -58,7 +58,7 @@ def arrays(name: str, content: bytes) -> dict[str, Array]:
     with zipfile.ZipFile(io.BytesIO(content)) as archive:
         inputs, targets = _head(name, archive, INPUTS), _head(name, archive, TARGETS)
         if inputs is None:
-            held = ", ".join(each.removesuffix(".npy") for each in archive.namelist()[:20])
+            held = ", ".join(each.removesuffix(".npy") for each in archive.namelist()[:20]) or "none"
             raise DataError(f"{name}: no array is called {' or '.join(INPUTS)}; it has {held}")
         given = f"{name}: inputs {inputs.shape}" + ("" if targets is None else f", targets {targets.shape}")
         samples = inputs.shape[:1]

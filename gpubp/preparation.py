@@ -127,8 +127,8 @@ class Preparation:
         return tensors(self.target_columns)
 
     def strange(self, table: Table) -> list[str]:
-        """A sentence for each input column of `table` that differs from training: numbers all outside its range, texts
-        that are all unseen."""
+        """A sentence for each input column of `table` that differs from training: numbers all outside its range, or
+        unseen texts."""
         found = [column.strange(table) for column in self.columns if column.name in table.columns]
         return [each for each in found if each is not None]
 

@@ -13,8 +13,10 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import shlex
 from collections.abc import Callable, Collection, Iterable, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeVar
@@ -34,6 +36,7 @@ T = TypeVar("T")
 TIMES = 4  # bytes of memory for a byte of a file: of the file, its text, cells and numbers
 
 FORMULA = r"^[=+\-@\t\r\n＝＋－＠]"  # https://owasp.org/www-community/attacks/CSV_Injection
+BLANK = re.compile(rb'"(?:[^"]|"")*"|^\n', re.MULTILINE)
 NUMBER = r"^[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?$"
 
 
@@ -102,16 +105,19 @@ class Table:
 
 
 def write_csv(tables: Iterable[pyarrow.Table], where: Any) -> None:
-    """Write the rows of one table after the other as CSV. Texts in cells and column names that a spreadsheet would read
-    as formulas get a leading '; numbers stay numbers, also those that are text. Raises OSError."""
-    writer = None
-    for table in tables:
-        columns = [_no_formula(values) for values in table.columns]
-        plain = pyarrow.table(columns, _no_formula(pyarrow.array(table.column_names)).to_pylist())
-        writer = writer or csv.CSVWriter(where, plain.schema)
-        writer.write_table(plain)
-    if writer is not None:
-        writer.close()
+    """Write the rows of one table after the other as CSV, to a path or a file. Texts in cells and column names that a
+    spreadsheet would read as formulas get a leading '; numbers stay numbers, also those that are text. An empty cell
+    that is alone in its row is "", as many readers skip blank lines. Raises OSError."""
+    with nullcontext(where) if hasattr(where, "write") else open(where, "wb") as file:
+        for number, table in enumerate(tables):
+            columns = [_no_formula(values) for values in table.columns]
+            plain = pyarrow.table(columns, _no_formula(pyarrow.array(table.column_names)).to_pylist())
+            part = pyarrow.BufferOutputStream()
+            csv.write_csv(plain, part, csv.WriteOptions(include_header=not number))
+            content = part.getvalue()
+            if len(columns) == 1:
+                content = BLANK.sub(lambda found: found[0] if found[0] != b"\n" else b'""\n', content)
+            file.write(content)
 
 
 def _no_formula(texts: Any) -> Any:
@@ -248,7 +254,7 @@ def _parquet(name: str, content: bytes, targets: tuple[str, ...], reading: Readi
 
 
 def _unpacked(name: str, content: bytes) -> pyarrow.Table:
-    return arrow.opened(name, pyarrow.BufferReader(content), len(content)).read()
+    return arrow.opened(name, text.owned(content), len(content)).read()
 
 
 def _names(name: str, names: Sequence[str]) -> None:

@@ -12,6 +12,7 @@ import csv
 import re
 from collections import Counter
 from collections.abc import Collection, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import cache
@@ -128,35 +129,52 @@ def columns(name: str, content: bytes, reading: Reading) -> tuple[pyarrow.Table,
     if not content.strip():
         raise DataError(f"{name} holds no line; the columns' names, and a line per sample, expected")
     free.columns(name, width(content, sign.encode()))
-    odd = []
-
-    def refused(row: pyarrow.csv.InvalidRow) -> str:
-        odd.append(row)
-        return "error"
-
-    options = {
-        "read_options": pyarrow.csv.ReadOptions(block_size=BLOCK, use_threads=content.find(b"\n") < WIDE),
-        "parse_options": pyarrow.csv.ParseOptions(delimiter=sign, newlines_in_values=True, invalid_row_handler=refused),
-        "convert_options": pyarrow.csv.ConvertOptions(
-            strings_can_be_null=True,
-            decimal_point=reading.decimal,
-            column_types=dict.fromkeys((*reading.text, *reading.dates), pyarrow.string()),
-        ),
-    }
+    threads, held = content.find(b"\n") < WIDE, owned(content)
+    del content
     try:
-        table = pyarrow.csv.read_csv(pyarrow.BufferReader(content), **options)
+        table = _parsed(held, sign, reading, threads)
     except pyarrow.ArrowInvalid:
+        odd = []
+
+        def refused(row: pyarrow.csv.InvalidRow) -> str:
+            odd.append(row)
+            return "error"
+
+        with suppress(pyarrow.ArrowInvalid):
+            _parsed(held, sign, reading, False, refused)
         for row in odd:
-            number = _line(content, row.text.encode())
+            number = _line(held.to_pybytes(), row.text.encode())
             place = f"line {number}" if number else "a line"
             raise DataError(
                 f"{name}: {place} has {row.actual_columns} columns, {row.expected_columns} expected: {row.text}"
             ) from None
-        if len(content) > BLOCK:
+        if held.size > BLOCK:
             raise DataError(f"{name}: a row of more than {BLOCK:,} bytes; is a quotation mark missing?") from None
         raise
     return table, [f"encoding {encoding}"] * (not encoding.startswith("utf-8")) + [f"delimiter {sign!r}"] * (
         sign != ","
+    )
+
+
+def owned(content: bytes) -> pyarrow.Buffer:
+    """A copy of the content in memory of Arrow. A thread of Arrow's may be the last to let memory of Python go: it
+    waits for Python, and aborts a process that is ending."""
+    held = pyarrow.allocate_buffer(len(content))
+    memoryview(held).cast("B")[:] = content
+    return held
+
+
+def _parsed(held: pyarrow.Buffer, sign: str, reading: Reading, threads: bool, refused: Any = None) -> pyarrow.Table:
+    """The table in the content `held`. refused: called with a row of more or fewer columns, without threads alone."""
+    return pyarrow.csv.read_csv(
+        pyarrow.BufferReader(held),
+        pyarrow.csv.ReadOptions(block_size=BLOCK, use_threads=threads),
+        pyarrow.csv.ParseOptions(delimiter=sign, newlines_in_values=True, invalid_row_handler=refused),
+        pyarrow.csv.ConvertOptions(
+            strings_can_be_null=True,
+            decimal_point=reading.decimal,
+            column_types=dict.fromkeys((*reading.text, *reading.dates), pyarrow.string()),
+        ),
     )
 
 
@@ -204,9 +222,8 @@ def days(where: str, cells: Array, form: str) -> tuple[Array, str]:
         each, found = max(read.items(), key=lambda item: sum(day is not None for day in item[1].values()))
         wrong = next(cell for cell in cells.tolist() if cell is not None and found[cell] is None)
         at = cells.tolist().index(wrong)
-        raise DataError(
-            f"{where} holds {wrong!r} in sample {at}, which is not a date in format {each}: --dates NAME=FORMAT"
-        )
+        other = "" if form else ": --dates NAME=FORMAT"  # a form that is given is meant, or training's
+        raise DataError(f"{where} holds {wrong!r} in sample {at}, which is not a date in format {each}{other}")
     form, found = next(iter(fits.items()))
     for other in list(fits)[1:]:
         if fits[other] != found:

@@ -121,9 +121,9 @@ def train_many(
     **common: Any,
 ) -> Result:
     """Train a network for each row of `design`, which may differ in topology, optimizer, loss, batch size and every
-    number: a mapping of columns, a list of mappings, a frame, a pyarrow.Table, or the path of a .csv or .parquet file
-    (design.py lists the columns). common: settings of all rows that have no other, such as loss="cross_entropy",
-    epochs=20.
+    number: a mapping of columns, a list of mappings, a frame, a pyarrow.Table, or the path of a .csv, .parquet, .json
+    or .yaml file (design.py lists the columns). common: settings of all rows that have no other, such as
+    loss="cross_entropy", epochs=20.
 
     Rows that differ in numbers alone train as one population. Each network has the bits that it has in a design of its
     row alone, with its `seed`, by default its row number. data: for all networks; or, with `rows`, inputs or weights

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +34,14 @@ def test_a_design_may_come_in_any_form_and_is_kept_with_the_run(tmp_path: Path) 
     (tmp_path / "a.csv").write_text('widths,lr,batch_size,restore_best\n"3,6,4",0.01,8,true\n3-5-5-4,0.3,,false\n')
     lists = table.set_column(0, "widths", pa.array([[3, 6, 4], [3, 5, 5, 4]]))
     parquet.write_table(lists.append_column("__index_level_0__", pa.array([5, 6])), tmp_path / "lists.parquet")
-    forms = [tmp_path / "lists.parquet", table, table.to_pylist(), iter(table.to_pylist()),
+    (tmp_path / "rows.json").write_text(json.dumps(table.to_pylist()))
+    (tmp_path / "columns.json").write_text(json.dumps(lists.to_pydict()))
+    (tmp_path / "rows.yaml").write_text(
+        "- {widths: [3, 6, 4], lr: 1e-2, batch_size: 8, restore_best: true}\n"
+        "- {widths: '3,5,5,4', lr: 0.3, restore_best: false}\n"
+    )
+    files = [tmp_path / name for name in ("rows.json", "columns.json", "rows.yaml")]
+    forms = [*files, tmp_path / "lists.parquet", table, table.to_pylist(), iter(table.to_pylist()),
              tmp_path / "a.parquet", str(tmp_path / "a.csv"), expected,
              {**columns, "lr": np.array([0.01, 0.3]), "widths": [(3, 6, 4), [3, 5, 5, 4]]},
              {**columns, "lr": torch.tensor([0.01, 0.3], dtype=torch.float64)}]  # fmt: skip
@@ -114,6 +123,24 @@ def test_a_design_may_come_in_any_form_and_is_kept_with_the_run(tmp_path: Path) 
 def test_a_design_that_cannot_be_is_refused_with_its_row(design: Any, more: Any, error: type, told: str) -> None:
     with pytest.raises(error, match=told):
         train(design, **more)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "told"),
+    [
+        ("a.json", b'[{"lr": 0.1}\n', "a.json: line 2, column 1: Expecting ',' delimiter; JSON expected"),
+        ("a.json", b"\xff", "a.json: JSON in UTF-8 expected, a list of rows or columns by name"),
+        ("a.json", b"[" * 100_000, "a.json: JSON in UTF-8 expected, a list of rows or columns by name"),
+        ("a.json", b'"a.csv"', "design is a str; a mapping of columns, a list of mappings"),
+        ("a.yaml", b"- &a {lr: 0.1}\n- *a", "a.yaml: the anchor or alias 'a'"),
+        ("none.json", None, "none.json cannot be read: No such file or directory"),
+    ],
+)
+def test_a_file_that_holds_no_design_is_refused(name: str, content: bytes | None, told: str, tmp_path: Path) -> None:
+    if content is not None:
+        (tmp_path / name).write_bytes(content)
+    with pytest.raises(ConfigError, match=re.escape(told)):
+        Design.of(tmp_path / name)
 
 
 class NAType:

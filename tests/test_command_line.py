@@ -80,6 +80,13 @@ def test_resume_makes_a_run_longer_to_the_same_bits(capsys: Capture) -> None:
     told = json.loads(run("resume short --epochs 8 --json", capsys).splitlines()[-1])
     assert (told["run_dir"], told["networks"]) == ("short", 4)
     assert Path("short/results.csv").read_bytes() == Path("long/results.csv").read_bytes()
+    said = "error: missing/results.parquet is missing: missing is not the directory of a run\n"
+    assert error("inspect missing", capsys) == said
+    for page, why in (
+        ("page.txt", "--output page.txt: a name that ends in .html expected"),
+        ("none/page.html", "none/page.html cannot be written: No such file or directory"),
+    ):
+        assert error(f"report short --output {page}", capsys) == f"error: {why}\n"
     for command in ("resume", "explain"):
         said = "error: missing/checkpoint/manifest.json is missing: missing is not the directory of a run, or it saved"
         assert error(f"{command} missing", capsys) == f"{said} nothing\n"
@@ -126,14 +133,19 @@ def test_a_config_yaml_that_somebody_edited_decides_nothing_and_is_written_again
 def test_a_run_whose_data_moved_resumes_with_their_new_place(capsys: Capture) -> None:
     Path("a.csv").write_text("x,y\n" + "".join(f"{n}.5,{'ab'[n % 2]}\n" for n in range(20)))
     trained("--data a.csv --target y --networks 2 --epochs 2 --run-dir made", capsys)
+    shown = run("explain made", capsys)
     Path("a.csv").rename("moved.csv")
-    assert "a.csv" in error("resume made", capsys)
+    for command in ("resume", "explain", "replay"):
+        told = error(f"{command} made", capsys)
+        assert "a.csv is missing, which the run was trained on; --data FILE says where" in told
+    assert run("explain made --data moved.csv", capsys) == shown
     run("resume made --data moved.csv", capsys)
     Path("elsewhere").mkdir()
     os.chdir("elsewhere")
     run("resume ../made", capsys)
     Path("../moved.csv").write_text("x,y\n" + "".join(f"{n * n},{'ab'[n % 2]}\n" for n in range(20)))
-    assert "the data differ from those that the run started with" in error("resume ../made", capsys)
+    for command in ("resume", "explain", "replay"):
+        assert "the data differ from those that the run started with" in error(f"{command} ../made", capsys)
 
 
 @pytest.mark.parametrize("when", ["before the lock", "before the settings"])

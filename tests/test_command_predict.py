@@ -51,6 +51,10 @@ def test_a_file_with_classes_of_text_goes_from_training_to_prediction(capsys: Ca
     assert run("predict made --data new.csv --output out.csv", capsys) == ""
     assert list(csv.DictReader(io.StringIO(Path("out.csv").read_text()))) == found["best"]
     model = gpubp.load("made")
+    ours = [row["network_4"] for row in found["all --each"]]
+    assert run("predict made --data new.csv --rows 4", capsys).splitlines()[1:] == [f'"{each}"' for each in ours]
+    head = run("predict made --data new.csv --rows 4,1 --each", capsys).splitlines()[0]
+    assert head == '"network_4","network_1"'
     assert model.predict("new.csv", 3).tolist() == [row["prediction"] for row in found["3"]]
 
 
@@ -62,6 +66,9 @@ def test_predict_refuses_other_columns_and_files_that_are_there(capsys: Capture)
     for arguments, reason in (
         ("--data wrong.csv", "column 'y' is missing"),
         ("--data table.csv --networks 0", "--networks '0': best, all, or a number of 1 or more expected"),
+        ("--data table.csv --rows 2", "network 2: a row from 0 to 1"),
+        ("--data table.csv --rows 1,x", "--rows '1,x': whole numbers of 0 or more, separated by commas, expected"),
+        ("--data table.csv --rows 1 --networks 2", "--networks and --rows: one of them expected"),
         ("--data table.csv --output wrong.csv", "wrong.csv exists already; name a new file"),
         ("--data large.csv", "column 'x' becomes 3.4e+300 in sample 1, one of 1 numbers that are not finite"),
     ):
@@ -70,6 +77,33 @@ def test_predict_refuses_other_columns_and_files_that_are_there(capsys: Capture)
     for damaged in ("{", "{}"):
         Path("made/preparation.json").write_text(damaged)
         assert "preparation.json is damaged or missing: " in error("predict made --data table.csv", capsys)
+
+
+def test_predictions_keep_columns_of_the_file_as_they_are_written(capsys: Capture) -> None:
+    rows = "".join(f"{n:03},{n % 28 + 1:02}.01.2024,{n / 7:.3f},{'ab'[n % 2]},{n * 1.5}\n" for n in range(200))
+    Path("table.csv").write_text("id,day,x,kind,y\n" + rows)
+    flags = "--target y --drop id --dates day --networks 3 --steps 3 --run-dir made"
+    trained(f"--data table.csv {flags}", capsys)
+    alone = run("predict made --data table.csv", capsys).splitlines()
+    together = list(csv.reader(run("predict made --data table.csv --keep id,x,day,kind,y", capsys).splitlines()))
+    assert together[0] == ["id", "x", "day", "kind", "y", "prediction"]
+    for row, line, prediction in zip(together[1:], rows.splitlines(), alone[1:], strict=True):
+        number, day, x, kind, y = line.split(",")
+        assert row == [number, x, day, kind, y, prediction]
+    for more in ("--each", "--spread", "--networks 2"):
+        run(f"predict made --data table.csv {more} --keep id --output {more[2:6]}.csv", capsys)
+        kept, given = Path(f"{more[2:6]}.csv").read_text(), run(f"predict made --data table.csv {more}", capsys)
+        assert [line.partition(",")[2] for line in kept.splitlines()] == given.splitlines()
+        assert [line.partition(",")[0].strip('"') for line in kept.splitlines()][1:] == [f"{n:03}" for n in range(200)]
+    Path("named.csv").write_text("prediction," + Path("table.csv").read_text().replace("\n", "\n1,").rstrip("1,"))
+    for arguments, reason in (
+        ("--data table.csv --keep idd", "table.csv: column 'idd' is missing; did you mean 'id'?"),
+        ("--data named.csv --keep prediction", "--keep prediction: so is a column of predictions called"),
+        ("--data table.csv --output out.npz", "--output out.npz: a name that ends in .csv expected"),
+    ):
+        assert main(["predict", "made", *arguments.split()]) == 1
+        assert reason in capsys.readouterr().err
+    assert not Path("out.npz").exists()
 
 
 def test_counts_are_predicted_as_rates_and_targets_by_their_names(capsys: Capture) -> None:
@@ -103,8 +137,7 @@ def test_a_file_with_local_formats_goes_from_training_to_prediction_and_the_run_
         "sales.csv: 60 samples, 48 for training, 12 held out",
         "read: encoding utf-16; delimiter ';'; day in days since 1970, dates as %d.%m.%Y; id left out",
         "5 inputs; numbers, scale standard: day, size; texts, an input per category: shop (3)",
-        "target: kind; task: classification, 2 classes (u, v); loss: cross_entropy, as kind holds text; --task "
-        "regression overrides this",
+        "target: kind; task: classification, 2 classes (u, v); loss: cross_entropy, as kind holds text",
         "batch_size 500 is more than the 48 samples: every batch has all of them",
     ]
     Path("new.csv").write_text("shop\tday\tsize\na\t05.03.2021\t5,5\nb\t06.03.2021\t900,5\n")

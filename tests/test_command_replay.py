@@ -176,3 +176,21 @@ def test_a_replay_of_one_of_many_networks_takes_seconds_and_the_memory_of_the_ch
     process.start()
     process.join()
     assert process.exitcode == 0
+
+
+@pytest.mark.parametrize("flags", ["--data iris --folds 3", "--data iris --bootstrap 3", "--data shops.csv --per shop"])
+def test_explain_shows_the_step_that_a_longer_run_takes_next(flags: str, capsys: Capture) -> None:
+    """On the samples of the network's own fold, bootstrap or entity."""
+    rows = "".join(f"{'abc'[n % 3]},{n % 7}.5,{n % 5}.5\n" for n in range(60))
+    Path("shops.csv").write_text("shop,x,y\n" + rows)
+    target = " --target y" if "shops" in flags else ""
+    for steps in (4, 5):
+        trained(f"{flags}{target} --networks 2 --batch-size 4 --steps {steps} --run-dir made{steps}", capsys)
+    seen = set()
+    for row in range(6):
+        explained = json.loads(run(f"explain made4 --network {row} --json", capsys))
+        replayed = json.loads(run(f"replay made5 --network {row} --step 5 --json", capsys))["explanation"]
+        explained["step"] |= {"status": "running", "total": 5}
+        assert explained == replayed
+        seen.add(json.dumps(explained["inputs"]))
+    assert len(seen) == 6

@@ -114,3 +114,18 @@ def test_a_run_of_ten_thousand_networks_is_shown_in_less_than_five_seconds(chrom
             board.kill()
     print(*(f"{each:.2f} s" for each in seconds))
     assert min(seconds) < 5
+
+
+@pytest.mark.parametrize("more", [["--json"], ["--hidden-width", "2,3"]], ids=str)
+def test_a_run_whose_networks_all_diverge_ends_like_any_other(
+    more: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    flags = "--data iris --lr 1e30 --networks 2 --epochs 2 --engine eager --run-dir lost --tensorboard true"
+    assert main(["train", *flags.split(), *more]) == 0
+    assert "2 diverged." in capsys.readouterr().err
+    for command in ("inspect", "report"):
+        assert main([command, "lost"]) == 0
+    for words in ("predict lost --data lost.csv", "export lost"):
+        assert main(words.split()) == 1
+        assert "every network diverged" in capsys.readouterr().err

@@ -96,7 +96,7 @@ def test_a_file_of_settings_is_refused_in_the_same_sentence_and_null_is_as_if_no
     file = Path("settings.yaml")
     for text, expected in (
         ("networks: ten", "networks ten: a whole number of 1 or more expected"),
-        ("optimiser: adam", "Subcommand 'train' does not accept option 'optimiser'; did you mean '--optimizer'?"),
+        ("optimiser: adam", "--config: the setting 'optimiser' is unknown; did you mean 'optimizer'?"),
         ("train_bias: 2", "train_bias 2: true or false expected"),
         ("widths: {a: 1}", "widths {'a': 1}: a text expected"),
         ("- 1", "settings.yaml: settings by name expected, such as networks: 100"),
@@ -122,6 +122,10 @@ def test_a_file_of_settings_is_refused_in_the_same_sentence_and_null_is_as_if_no
         ("", "a command expected: train, resume, "),
         ("train --netw 3", "unrecognized arguments: --netw 3; did you mean '--networks'?"),
         ("explain --netw 3", "unrecognized arguments: --netw; did you mean '--network'?"),
+        ("predict made --keeps id --data a.csv", "unrecognized arguments: --keeps id; did you mean '--keep'?"),
+        ("predict made", "--data expected; --help has all"),
+        ("predict", "RUN and --data expected; --help has all"),
+        ("inspect", "RUN expected; --help has all"),
         ("train --networks", "--networks expected one argument"),
         ("inspect made --top 0", "--top 0: a whole number of 1 or more expected"),
         ("explain --network 1.5", "--network 1.5: a whole number of 0 or more expected"),
@@ -129,6 +133,10 @@ def test_a_file_of_settings_is_refused_in_the_same_sentence_and_null_is_as_if_no
 )
 def test_what_is_not_a_command_or_a_flag_is_named(arguments: str, expected: str, capsys: Capture) -> None:
     assert refused(arguments.split(), capsys).startswith(expected)
+
+
+def test_a_flag_that_is_like_none_is_not_likened(capsys: Capture) -> None:
+    assert refused(["resume", "made", "--lr", "0.1"], capsys) == "unrecognized arguments: --lr 0.1"
 
 
 @pytest.mark.parametrize(

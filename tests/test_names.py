@@ -12,7 +12,9 @@ import shlex
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
+import pandas as pd
 import pyarrow as pa
 import pytest
 
@@ -127,3 +129,12 @@ def test_predictions_of_a_class_that_is_a_formula_are_texts_in_their_file(ran: s
     expected = gpubp.load(RUN).predict("data.csv").tolist()
     assert found == [f"'{each}" if each == CLASSES[0] else each for each in expected]
     assert CLASSES[0] in expected
+
+
+@pytest.mark.parametrize("cells", [[1.5, None, None, -2.0], ["a", None, 'b\n\n"c', None], [None] * 4], ids=str)
+def test_a_row_of_one_empty_cell_is_no_blank_line_which_readers_skip(cells: list[Any], tmp_path: Path) -> None:
+    table = pa.table({"prediction": pa.array(cells)})
+    write_csv([table, table], tmp_path / "out.csv")
+    found = pd.read_csv(tmp_path / "out.csv")["prediction"]
+    assert [None if pd.isna(each) else each for each in found] == cells * 2
+    assert len(list(csv.reader(io.StringIO((tmp_path / "out.csv").read_text(), newline="")))) == 9

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -35,8 +36,13 @@ from .files import Write, refused, table
 )
 def test_text_truth_values_and_few_whole_numbers_are_classes(write: Write, column: str, loss: str, task: str) -> None:
     lines = "".join(f"1,{value}\n" for value in column.split())
-    data = load(write("a.csv", "x,y\n" + lines), target="y", validation=0)
+    path = write("a.csv", "x,y\n" + lines)
+    data = load(path, target="y", validation=0)
     assert (data.loss, data.preparation.task) == (loss, task)
+    other = "regression" if task == "classes" else "classification"
+    offered = data.about[2].endswith(f"; --task {other} overrides this")
+    with nullcontext() if offered else pytest.raises(DataError):
+        load(path, target="y", validation=0, task=other)
 
 
 def test_the_task_and_its_reason_are_reported_and_can_be_overridden(write: Write) -> None:

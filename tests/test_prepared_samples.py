@@ -97,7 +97,10 @@ def test_a_file_with_columns_unlike_those_of_training_gives_a_warning() -> None:
     learned = fit(table({"colour": ["red", "blue"], "x": [1.0, 3.0], "y": [0.5, 1.5]}), "huber")
     again = Preparation.from_dict(learned.to_dict())
     for made in (learned, again):
-        assert made.strange(table({"colour": ["red", "green"], "x": [3.0, np.nan]}, ())) == []
+        assert made.strange(table({"colour": ["red", "blue"], "x": [3.0, np.nan]}, ())) == []
+        assert made.strange(table({"colour": ["red", "green", "red", "rot", "green"], "x": [3.0] * 5}, ())) == [
+            "column 'colour' holds green, rot in 3 of 5 samples, which training did not have; they count as no category"
+        ]
         assert made.strange(table({"colour": ["green", "rot"], "x": [3.1, 4.0]}, ())) == [
             "column 'colour' holds green, rot; in training blue, red",
             "column 'x' holds 3.1 to 4, in training 1 to 3; are the units the same?",

@@ -62,6 +62,21 @@ def test_without_a_terminal_there_are_plain_lines() -> None:
     assert "50 finished" in text.splitlines()[-1]
 
 
+def test_the_last_line_has_the_medians_of_the_results() -> None:
+    """Whatever the evaluations before were: of rows that are not restored, of losses while training."""
+    data, screen = gpubp.Dataset(*ragged()[:2]), Console(file=io.StringIO(), width=80, soft_wrap=True)
+    config = gpubp.TrainConfig(steps=40, lr=torch.tensor([0.001, 0.1, 0.3, 1.0]), evaluate_every=10, restore_best=True)
+    population = gpubp.Population.create(gpubp.NetworkSpec((3, 4, 1)), 4)
+    for held_out in (gpubp.Dataset(*ragged()[:2]), None):
+        result = gpubp.train(population, data, config, held_out, engine="eager", reporters=[ConsoleReporter(screen)])
+        found = result.table.to_pandas().median(numeric_only=True)
+        told = f"loss {found['loss']:.4g}, r2 {found['r2']:.4g} (best "
+        if held_out is not None:
+            losses = f"loss {found['loss']:.4g}, validation {found['validation_loss']:.4g}"
+            told = f"{losses}, r2 {found['validation_r2']:.4g} (best "
+        assert f" 4 finished. median {told}" in screen.file.getvalue().splitlines()[-1]
+
+
 def test_the_time_left_knows_nothing_of_the_first_call_which_compiles(monkeypatch: pytest.MonkeyPatch) -> None:
     clock = [0.0]
     monkeypatch.setattr(console.time, "monotonic", lambda: clock[0])

@@ -305,10 +305,15 @@ def test_tables_fit_80_columns(tmp_path: Path) -> None:
         study_tables.grouped(screen, folds, folds.by("fold"))
         entry = {"network": 1, **{f"a_name_of_a_column_{n}": 1.23456789e-5 for n in range(12)}}
         study_tables.networks(screen, {"best": [entry] * 7}, {"best": 7})
-        alike = studies.Study(results(loss=loss, r2=loss, validation_loss=loss, validation_r2=loss))
+        study_tables.networks(screen, {"best": [entry], "worst": [entry]}, {"best": 1, "worst": 1})
+        setting = {f"some_setting_{n}": 2.3456789e-5 for n in range(6)}
+        study_tables.settings(screen, [{"networks": 3, **setting, "± some_setting_0": 1e-6}] * 4)
+        alike = studies.Study(results(loss=loss / 1e9, r2=loss, validation_loss=loss / 1e9, validation_r2=loss))
         study_tables.distributions(screen, alike.distributions())
     text = (tmp_path / "screen").read_text(encoding="utf-8")
     assert max(map(len, text.splitlines())) <= 80
     assert "…" not in text
     assert "best of 7, from 5" in text
+    assert "worst" not in text, "which the best are"
+    assert text.count("2.346e-05") == 6 * 4
     assert "100..200" in text, "the bounds of bins are not written as powers"

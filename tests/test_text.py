@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import re
+import sys
 import time
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
@@ -45,6 +47,19 @@ def test_a_row_that_is_longer_than_is_read_is_refused(row: str, write: Write, mo
     monkeypatch.setattr(text, "BLOCK", 1 << 10)
     with refused("a.csv: a row of more than 1,024 bytes; is a quotation mark missing?"):
         read(write("a.csv", "a,b\n1,2\n" + row + "\n1,2" * 1000))
+
+
+@pytest.mark.parametrize("rows", ["1,2\n", "1,2,3\n"], ids=["right", "refused"])
+def test_a_thread_of_arrow_is_never_the_last_with_a_file(rows: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It would wait for Python to let it go, and abort a process that is ending."""
+    content = ("a,b\n" + "1,2\n" * 1000 + rows).encode()
+    monkeypatch.setattr(text, "decoded", lambda *given: (content, "utf-8"))
+    alone, held = sys.getrefcount(content), []
+    for _ in range(300):
+        with suppress(DataError):
+            text.columns("a.csv", b"", Reading())
+        held.append(sys.getrefcount(content) - alone)
+    assert not any(held)
 
 
 def test_the_delimiter_is_that_which_the_rows_agree_on(write: Write) -> None:
@@ -166,8 +181,10 @@ def test_dates_that_can_be_read_in_two_ways_and_texts_that_are_none_are_refused(
         "column 'day' holds dates that differ between %d/%m/%Y and %m/%d/%Y; give one, such as --dates NAME=%d/%m/%Y"
     ):
         read(write("a.csv", "day,y\n01/02/2020,1\n"), reading=asked)
-    with refused("column 'day' holds 'soon' in sample 1, which is not a date in format ISO 8601"):
+    with refused("column 'day' holds 'soon' in sample 1, which is not a date in format ISO 8601: --dates NAME=FORMAT"):
         read(write("a.csv", "day,y\n2020-01-31,1\nsoon,2\n"), reading=asked)
+    with pytest.raises(DataError, match=r"in sample 0, which is not a date in format ISO 8601$"):
+        read(write("a.csv", "day,y\n31.01.2020,1\n"), reading=Reading(dates={"day": text.ISO}))
 
 
 def test_prediction_reads_a_file_as_the_training_did(write: Write) -> None:

@@ -29,6 +29,7 @@ def parser() -> Parser:
     """The command's flags."""
     flags = Parser(description="The next step of one network of a run, with every number; by default the tutorial's.")
     flags.add_argument("run", type=RUN, nargs="?", default="tutorial", help="the directory of a run, or tutorial")
+    flags.flag("--data", TEXT, "where the run's file of data is now")
     shown(flags)
     return flags
 
@@ -44,16 +45,22 @@ def shown(flags: Parser) -> None:
 
 def run(settings: dict[str, Any]) -> int:
     """Steps of one network, as text, JSON or a page."""
+    import torch
+
     from .. import checkpoint, tutorial
     from ..alone import network_of
     from ..ambient import HOME
     from ..explain import explain_steps
+    from ..making import ready
+    from ..resuming import check_data
     from ..state import TrainState
     from ..stored import is_row
-    from .settings import load_data, settings_of
+    from .settings import load_data, of_run, settings_of
 
     page, row = page_of(settings), settings["network"]
     if settings["run"] == "tutorial":
+        if settings["data"] is not None:
+            raise ConfigError("--data: only with a run")
         title, figures = "The tutorial's network, step by step", tutorial.compare() if page else ()
         data = tutorial.dataset()
         state = TrainState.start(tutorial.population(), tutorial.config(), data)
@@ -61,18 +68,32 @@ def run(settings: dict[str, Any]) -> int:
     else:
         folder, figures = Path(settings["run"]), ()
         title = f"Network {row} of {folder}"
-        before = settings_of(folder, train.kinds())
+        before = of_run(settings_of(folder, train.kinds()), settings["data"])
         saved = checkpoint.load(folder, HOME, is_row)
         sys.stderr.writelines(f"warning: {line(each)}\n" for each in saved.told)
         state = network_of(saved, row).state
-        data = load_data(before).training
-        explanations = explain_steps(state, data.alone(state.position).to(HOME, state.population.params.dtype), 0, row)
+        prepared, networks = load_data(before), [each.state.population for each in saved.populations]
+        data, specs = prepared.training, [each.spec for each in networks]
+        check_data(
+            folder, saved.populations[0], ready(specs, networks[0].params.dtype, data, prepared.validation, None)
+        )
+        own = data.alone(state.position).to(HOME, state.population.params.dtype)
+        state.position = torch.zeros_like(state.position)
+        explanations = explain_steps(state, own, 0, row)
     if page is not None:
         write(page, explanations, title, data.preparation, settings, figures)
         return 0
     explanation = next(explanations)
     print(explanation.json() if settings["json"] else explanation.text(full=settings["full"]))
     return 0
+
+
+def html(flag: str, given: str) -> Path:
+    """The file of a page that a flag names. Raises ConfigError for a name whose content browsers show as text."""
+    found = files.path(flag, given)
+    if found.suffix.lower() not in (".html", ".htm"):
+        raise ConfigError(f"{flag} {given}: a name that ends in .html expected")
+    return found
 
 
 def page_of(settings: dict[str, Any]) -> Path | None:
@@ -89,10 +110,7 @@ def page_of(settings: dict[str, Any]) -> Path | None:
         raise ConfigError(f"--steps {steps}: at most {MOST} expected")
     if os.path.lexists(page):
         raise ConfigError(f"{page} exists already; name a new file")
-    found = files.path("--html", page)
-    if found.suffix.lower() not in (".html", ".htm"):  # which a browser would show as text
-        raise ConfigError(f"--html {page}: a name that ends in .html expected")
-    return found
+    return html("--html", page)
 
 
 def write(

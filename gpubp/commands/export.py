@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import ConfigError
-from ..flags import INDEX, TEXT
+from ..flags import TEXT
 from ..line import line
 from .parser import Parser, run_parser
-from .predict import networks_of
+from .predict import ROWS, chosen_of
 
 ABOUT = "networks of a run as a file for ONNX, NumPy, torch or gpubp itself"
 LOADED = {  # by what the file is read
@@ -28,7 +28,7 @@ def parser() -> Parser:
     flags = run_parser("Write networks of a run to a file, with scaling and names of classes; several answer together.")
     flags.flag("--to", TEXT, "onnx, numpy (a Python file), safetensors or torch; as --output ends, or safetensors")
     flags.flag("--networks", TEXT, "best, a number K for the best K, or all", "best")
-    flags.flag("--rows", TEXT, "these networks instead, by their rows in the results, such as 3,17")
+    flags.flag("--rows", TEXT, ROWS)
     flags.flag("--output", TEXT, "a new file; by default networks.onnx, .py, .safetensors or .pt in the run")
     return flags
 
@@ -46,21 +46,12 @@ def run(settings: dict[str, Any]) -> int:
     target = home / f"networks{FORMATS[to].suffix}" if given is None else Path(given)
     if os.path.lexists(target):
         raise ConfigError(f"{target} exists already; --output with a new file expected")
-    if settings["rows"] is not None and settings["networks"] != "best":
-        raise ConfigError("--networks and --rows: one of them expected")
+    chosen = chosen_of(settings)
     with spoken():
         model = load(place)
-        chosen = _rows(settings["rows"]) if settings["rows"] else networks_of(settings["networks"])
         model.export(target, chosen, to)
         rows = model.chosen(chosen).tolist()
     print(line(f"{target}: {len(rows):,} of {len(model):,} networks, row{'s' * (len(rows) > 1)} {listed(rows, 5)}"))
     how = SEVERAL if to == "torch" and len(rows) > 1 else LOADED[to]
     sys.stderr.write(f"read it by {how.format(str(target), str(target))}\n")
     return 0
-
-
-def _rows(text: str) -> list[int]:
-    try:
-        return [int(INDEX.read(part)) for part in text.split(",")]
-    except (ValueError, ArithmeticError):
-        raise ConfigError(f"--rows {text!r}: whole numbers of 0 or more, separated by commas, expected") from None

@@ -125,10 +125,8 @@ def results(folder: Path, early: bool = False) -> pa.Table:
     path = folder / RESULTS
     found = read_results(path) if path.is_file() else _so_far(folder) if early else None
     if found is None:
-        raise CheckpointError(
-            f"{path} is missing: {folder} is not the directory of a run, or the run has not ended: gpubp resume "
-            f"{quoted(folder)}"
-        )
+        ended = f", or the run has not ended: gpubp resume {quoted(folder)}" if (folder / "checkpoint").exists() else ""
+        raise CheckpointError(f"{path} is missing: {folder} is not the directory of a run{ended}")
     return designed(folder, found)
 
 

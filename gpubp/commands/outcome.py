@@ -11,12 +11,13 @@ from ..checkpoint import begun
 from ..errors import ClusterError, ConfigError, GpubpError, lookup
 from ..evaluate import metric_name
 from ..line import counted, line, quoted
-from ..reporters import Reporter, quantiles
+from ..reporters import Reporter, ends
 from ..reporters.console import ConsoleReporter
 from ..reporters.mlflow import MLflowReporter
 from ..reporters.tensorboard import TensorBoardReporter
 from ..reporters.wandb import WandbReporter
 from ..result import Result
+from ..state import Status
 from .printing import print_json
 
 SERVICES: dict[str, Callable[[], Reporter]] = {"mlflow": MLflowReporter, "wandb": WandbReporter}
@@ -64,7 +65,8 @@ def report(settings: Mapping[str, Any], result: Result) -> int:
         best = result.ranking()[:1]
         metric = result.metric if result.validation_metric is None else result.validation_metric
         loss = result.loss if result.validation_loss is None else result.validation_loss
-        spread, good = quantiles(loss), metric[metric.isfinite()]
+        alive = result.status != Status.diverged
+        losses, metrics = ends(loss[alive]), ends(metric[alive])
         print_json(
             {
                 "networks": result.populations.count,
@@ -77,11 +79,11 @@ def report(settings: Mapping[str, Any], result: Result) -> int:
                 "engine_reason": result.engine_reason,
                 "device": settings["device"],
                 "notes": result.notes,
-                "loss": {"best": spread.get("min"), "median": spread.get("median"), "worst": spread.get("max")},
+                "loss": {"best": losses.get("min"), "median": losses.get("median"), "worst": losses.get("max")},
                 "metric": {
                     "name": metric_name(result.populations.each[0].spec),
-                    "best": float(good.max()) if len(good) else None,
-                    "median": float(good.median()) if len(good) else None,
+                    "best": metrics.get("max"),
+                    "median": metrics.get("median"),
                 },
                 "best_network": int(best[0]) if len(best) else None,
                 "statuses": result.statuses,

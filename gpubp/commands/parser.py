@@ -105,9 +105,16 @@ class Parser(jsonargparse.ArgumentParser):
             return f"{found[1]} {found[2]}"
         if found := re.match(r"Option '([\w.-]+)' is not accepted", message):  # of a file, without a command
             return unknown("setting", found[1], {action.dest for action in self._actions} - {"help"})
-        if found := re.search(r"unrecognized arguments: --([\w-]+)|accept option '([\w.-]+)'", message):
-            name = (found[1] or found[2]).replace("_", "-")
-            return message + nearest("--" + name, self.flags)
+        if found := re.search(r"accept option '([\w.-]+)'", message):  # of a file
+            known = [flag.removeprefix("--").replace("-", "_") for flag in self.flags]
+            return f"--config: the setting {found[1]!r} is unknown{nearest(found[1], known)}"
+        if found := re.search(r"unrecognized arguments: --([\w-]+)", message):
+            near = nearest(found[1].replace("_", "-"), [flag.removeprefix("--") for flag in self.flags])
+            return message + near.replace("mean '", "mean '--")
+        if found := re.fullmatch(r"the following arguments are required: (.*)", message):
+            names = [name.rpartition(".")[2] for name in found[1].split(", ")]
+            flags = [f"--{name}" if f"--{name}" in self.flags else name.upper() for name in names]
+            return f"{' and '.join(flags)} expected; --help has all"
         return message
 
 

@@ -5,13 +5,14 @@ from __future__ import annotations
 import io
 import os
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .. import files
 from ..errors import CheckpointError, ConfigError, DataError
-from ..flags import COUNT, TEXT
+from ..flags import COUNT, INDEX, TEXT
 from ..line import line
 from .parser import Parser, run_parser
 
@@ -20,7 +21,9 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
     from ..model import Model
+    from ..preparation import Preparation
 
+ROWS = "these networks instead, by their rows in the results, such as 3,17"
 ABOUT = "predict new samples with a run's networks"
 
 
@@ -31,6 +34,7 @@ def parser() -> Parser:
         "--data", type=TEXT, required=True, metavar="TEXT", help="a file with the training's input columns"
     )
     flags.flag("--networks", TEXT, "best, a number K for the best K, or all: their mean", "best")
+    flags.flag("--rows", TEXT, ROWS)
     flags.switch("--proba", "the probability of each class instead of the class")
     flags.switch("--each", "one column per network instead of the mean")
     flags.switch(
@@ -38,6 +42,7 @@ def parser() -> Parser:
         "also how far the networks differ: std and the quantiles 0.05, 0.5 and 0.95 of numbers; of classes entropy and "
         "mutual information, in nats, and with --proba std",
     )
+    flags.flag("--keep", TEXT, "columns of the file to write before the predictions, separated by commas: id")
     flags.flag("--output", TEXT, "a new .csv file; by default standard output")
     return flags
 
@@ -49,20 +54,23 @@ def run(settings: dict[str, Any]) -> int:
     from ..tables import write_csv
     from .printing import spoken
 
-    folder, chosen, each = Path(settings["run"]), settings["networks"], settings["each"]
+    folder, chosen, each = Path(settings["run"]), chosen_of(settings), settings["each"]
     with spoken():
         model = load(folder)
     if model.preparation is None:
         raise CheckpointError(f"{folder / FILE} is missing: the run was trained on data without a preparation")
-    chosen = networks_of(chosen)
     if each and settings["spread"]:
         raise ConfigError("--each and --spread: one of them expected")
     target = None if settings["output"] is None else Path(settings["output"])
+    if target is not None and target.suffix.lower() != ".csv":
+        raise ConfigError(f"--output {target}: a name that ends in .csv expected")
     if target is not None and os.path.lexists(target):
         raise ConfigError(f"{target} exists already; name a new file")
     with spoken():
+        kept = None if settings["keep"] is None else _kept(settings["data"], settings["keep"], model.preparation)
         tables = _spread if settings["spread"] else _predictions
         found = tables(model, settings["data"], chosen, each, settings["proba"])
+        found = found if kept is None else _beside(kept, found)
     with spoken():
         if target is None:
             _print_csv(found)
@@ -72,15 +80,22 @@ def run(settings: dict[str, Any]) -> int:
     return 0
 
 
-def networks_of(text: str) -> str | int:
-    """The networks that --networks means. Raises ConfigError."""
+def chosen_of(settings: Mapping[str, Any]) -> str | int | list[int]:
+    """The networks that --networks or --rows means. Raises ConfigError."""
+    text, rows = settings["networks"], settings["rows"]
+    if rows is not None and text != "best":
+        raise ConfigError("--networks and --rows: one of them expected")
     try:
+        if rows is not None:
+            return [int(INDEX.read(part)) for part in rows.split(",")]
         return text if text in ("best", "all") else int(COUNT.read(text))
     except (ValueError, ArithmeticError):
+        if rows is not None:
+            raise ConfigError(f"--rows {rows!r}: whole numbers of 0 or more, separated by commas, expected") from None
         raise ConfigError(f"--networks {text!r}: best, all, or a number of 1 or more expected") from None
 
 
-def _predictions(model: Model, data: str, chosen: str | int, each: bool, proba: bool) -> Iterator[pa.Table]:
+def _predictions(model: Model, data: str, chosen: str | int | list[int], each: bool, proba: bool) -> Iterator[pa.Table]:
     """The predictions for some samples at a time."""
     pieces, word = model.pieces(data, chosen, each, proba), "probability" if proba else "prediction"
     heads = [f"network_{row}" for row in model.chosen(chosen).tolist()] if each else [word]
@@ -88,7 +103,7 @@ def _predictions(model: Model, data: str, chosen: str | int, each: bool, proba: 
     return (_columns(piece if each else piece[None], heads, parts) for piece in pieces)
 
 
-def _spread(model: Model, data: str, chosen: str | int, each: bool, proba: bool) -> Iterator[pa.Table]:
+def _spread(model: Model, data: str, chosen: str | int | list[int], each: bool, proba: bool) -> Iterator[pa.Table]:
     """The predictions beside how far the networks differ."""
     import pyarrow as pa
 
@@ -101,6 +116,31 @@ def _spread(model: Model, data: str, chosen: str | int, each: bool, proba: bool)
             del found[name]
     tables = [_columns(values[None], [name], _parts(model, proba)) for name, values in found.items()]
     return iter([pa.table({name: values for each in tables for name, values in zip(each.column_names, each.columns)})])
+
+
+def _kept(data: str, names: str, preparation: Preparation) -> pa.Table:
+    """These columns of the file, as they are written there."""
+    import pyarrow as pa
+
+    from ..tables import read
+
+    chosen = tuple(dict.fromkeys(name.strip() for name in names.split(",")))
+    how = preparation.reading
+    dates = {name: form for name, form in how.dates.items() if name not in chosen}
+    table = read(data, reading=replace(how, text=(*how.text, *chosen), dates=dates))
+    return pa.table({name: pa.array(table.column(name), from_pandas=True) for name in chosen})
+
+
+def _beside(kept: pa.Table, tables: Iterable[pa.Table]) -> Iterator[pa.Table]:
+    """The rows of `tables`, each behind its own of `kept`."""
+    import pyarrow as pa
+
+    at = 0
+    for table in tables:
+        if both := {*kept.column_names} & {*table.column_names}:
+            raise ConfigError(f"--keep {min(both)}: so is a column of predictions called; another name expected")
+        some, at = kept.slice(at, len(table)), at + len(table)
+        yield pa.table([*some.columns, *table.columns], [*kept.column_names, *table.column_names])
 
 
 def _parts(model: Model, proba: bool) -> Sequence[Any]:

@@ -31,11 +31,10 @@ def run(settings: dict[str, Any]) -> int:
     from ..population import DTYPES
     from ..replaying import replay
     from .printing import print_json
-    from .settings import load_data, located, settings_of
+    from .settings import load_data, of_run, settings_of
 
     page, folder, row = explain.page_of(settings), Path(settings["run"]), settings["network"]
-    before = settings_of(folder, train.kinds(), "replay")
-    before["data"] = located(settings["data"] or before["data"])
+    before = of_run(settings_of(folder, train.kinds(), "replay"), settings["data"])
     prepared, given = load_data(before), dict[str, Any](init=before["init"])
     if before["data"] == "tutorial":
         given = {"population": tutorial.population(dtype=DTYPES[before["dtype"]])}

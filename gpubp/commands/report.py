@@ -12,6 +12,7 @@ from ..errors import CheckpointError, ConfigError, GpubpError
 from ..flags import TEXT
 from ..line import line
 from . import train
+from .explain import html
 from .inspect import designed, interim, picked, results
 from .parser import Parser, run_parser
 
@@ -39,11 +40,12 @@ def run(settings: dict[str, Any]) -> int:
     from ..pages.report import report
 
     folder = Path(settings["run"])
-    target = folder / FILE if settings["output"] is None else Path(settings["output"])
+    target = folder / FILE if settings["output"] is None else html("--output", settings["output"])
     if target.exists() and (target.is_dir() or OURS not in files.read(target, first=1000)):
         raise ConfigError(f"{target} exists, and is no page of gpubp; name a new file")
     page = report(facts(folder))
-    files.write_text(target, page)
+    with files.written(target, ConfigError):
+        files.write_text(target, page)
     print(f"{line(target)}: {len(page.encode()) / 1e6:.2f} MB")
     return 0
 

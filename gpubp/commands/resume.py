@@ -39,7 +39,7 @@ def run(settings: dict[str, Any]) -> int:
     from ..resuming import resume
     from ..stored import FOLDER as SHARDS
     from . import outcome
-    from .settings import load_data, located, name_device, settings_of
+    from .settings import load_data, name_device, of_run, settings_of
 
     folder = Path(settings["run"])
     begun = checkpoint.begun(folder)
@@ -50,7 +50,7 @@ def run(settings: dict[str, Any]) -> int:
         how = "has ended its shards: it goes on" if before["cluster"] else "began"
         raise ConfigError(f"--cluster {line(settings['cluster'])}: {line(folder)} {how} on one machine")
     now = {**before, **{name: settings[name] for name in CHANGEABLE if settings[name] is not None}}
-    now["data"] = located(now["data"])
+    now = of_run(now, settings["data"])
     if begun:
         now["cluster"] = clusters.chosen(folder / config_file.FILE, before["cluster"], settings["cluster"])
         for name, other in (("epochs", "steps"), ("steps", "epochs")):

@@ -9,7 +9,7 @@ from typing import Any
 
 from .. import checkpoint, config_file, manifests, sources
 from ..devices import ALL, automatic, devices
-from ..errors import CheckpointError, ConfigError, unknown
+from ..errors import CheckpointError, ConfigError, DataError, unknown
 from ..flags import Kind, RefusedError
 from ..text import Reading
 
@@ -30,6 +30,14 @@ def load_data(settings: dict[str, Any]) -> sources.Prepared:
 def located(data: str) -> str:
     """The name of data, or the absolute path of their file: a run may be resumed from another folder."""
     return data if data in sources.SOURCES else str(Path(data).absolute())
+
+
+def of_run(settings: dict[str, Any], now: str | None) -> dict[str, Any]:
+    """The settings of a run, with its data where they are `now`, or were. Raises DataError for a file that is gone."""
+    found = located(settings["data"] if now is None else now)
+    if now is None and found not in sources.SOURCES and not Path(found).exists():
+        raise DataError(f"{found} is missing, which the run was trained on; --data FILE says where it is now")
+    return settings | {"data": found}
 
 
 def _reading(settings: dict[str, Any]) -> Reading:

@@ -30,34 +30,42 @@ bars: medians, between the quantiles of all networks"""
 
 
 def networks(screen: Console, picked: Mapping[str, Sequence[Mapping[str, Any]]], many: Mapping[str, int]) -> None:
-    """The best, worst and diverged networks, a row each, or where there is no room for that some columns at a time."""
+    """The best, worst and diverged networks, a row each, or where there is no room for that some columns at a time. If
+    the best are all, the worst are not listed again."""
     for name, entries in picked.items():
-        if not entries:
+        if not entries or (name == "worst" and len(entries) == many[name]):
             continue
         alike = {"status", "steps"} if name != "diverged" else {"status"}
         some = [name for name in entries[0] if any(entry[name] is not None for entry in entries)]
         shown = [each for each in some if each not in alike or len({entry[each] for entry in entries}) > 1]
-        title, table = f"{name} of {many[name]:,}", _table(shown)
-        for entry in entries:
-            table.add_row(*(_shown(entry[each]) for each in shown))
-        if _fits(screen, table):
-            _print(screen, title, table)
-            continue
-        turned = [_turned(shown, entries[:count]) for count in range(min(len(entries), MOST), 0, -1)]
-        fitting = next((len(table.columns) - 1 for table in turned if _fits(screen, table)), 1)
-        for first in range(0, len(entries), fitting):
-            _print(
-                screen,
-                title if not first else f"{title}, from {first + 1}",
-                _turned(shown, entries[first : first + fitting]),
-            )
+        rows = [[_shown(entry[each]) for each in shown] for entry in entries]
+        _rows(screen, f"{name} of {many[name]:,}", shown, rows)
 
 
-def _turned(names: Sequence[str], entries: Sequence[Mapping[str, Any]]) -> Table:
-    """A column per entry."""
-    table = _table([names[0], *(_shown(entry[names[0]]) for entry in entries)], whole=True)
-    for name in names[1:]:
-        table.add_row(name, *(_shown(entry[name]) for entry in entries))
+def _rows(screen: Console, title: str, names: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """A table, or where there is no room for it a column for each row, some at a time."""
+    table = _table(names)
+    for row in rows:
+        table.add_row(*row)
+    if _fits(screen, table):
+        _print(screen, title, table)
+        return
+    turned = [_turned(names, rows[:count]) for count in range(min(len(rows), MOST), 0, -1)]
+    fitting = next((len(table.columns) - 1 for table in turned if _fits(screen, table)), 1)
+    for first in range(0, len(rows), fitting):
+        _print(
+            screen,
+            title if not first else f"{title}, from {first + 1}",
+            _turned(names, rows[first : first + fitting]),
+        )
+
+
+def _turned(names: Sequence[str], rows: Sequence[Sequence[str]]) -> Table:
+    """A column per row."""
+    columns = list(zip(names, *rows))
+    table = _table(columns[0], whole=True)
+    for column in columns[1:]:
+        table.add_row(*column)
     return table
 
 
@@ -85,10 +93,8 @@ def settings(screen: Console, entries: Sequence[Mapping[str, Any]]) -> None:
     if not entries:
         return
     names = [name for name in entries[0] if not name.startswith("± ")]
-    table = _table(names)
-    for entry in entries:
-        table.add_row(*(_with_error(entry[name], entry.get(f"± {name}")) for name in names))
-    _print(screen, "best settings, over folds, entities and seeds (mean ± standard error)", table)
+    rows = [[_with_error(entry[name], entry.get(f"± {name}")) for name in names] for entry in entries]
+    _rows(screen, "best settings, over folds, entities and seeds (mean ± standard error)", names, rows)
 
 
 def parts(screen: Console, plan: Plan) -> None:
@@ -175,11 +181,11 @@ def _print(screen: Console, title: str, table: Table, below: str = "") -> None:
 
 
 def _table(columns: Sequence[str], whole: bool = False) -> Table:
-    """A table whose names of columns break after an underscore, unless `whole`."""
+    """A table whose names of columns break after an underscore, unless `whole`. No number is ever cut off."""
     table = Table(box=box.SIMPLE_HEAD, padding=(0, 1), show_edge=False, pad_edge=False)
     for name in columns:
-        head = line(name)
-        table.add_column(head if whole else head.replace("_", "_\n", 1).replace("..", "..\n"), justify="right")
+        head = line(name) if whole else line(name).replace("_", "_\n", 1).replace("..", "..\n")
+        table.add_column(head, justify="right", overflow="fold")
     return table
 
 

@@ -66,8 +66,8 @@ def parser() -> Parser:
     add(
         "--design",
         TEXT,
-        "a .csv or .parquet file with a row per network: columns are flags from --widths on, but --hidden-width, and "
-        "fold or entity; flags are for the rows whose cell is empty",
+        "a .csv, .parquet, .json or .yaml file with a row per network: columns are flags from --widths on, but "
+        "--hidden-width, and fold or entity; flags are for the rows whose cell is empty",
     )
     add("--widths", TEXT, "of inputs, hidden layers and outputs: 64,32,10; several topologies: 64,32,10;64,16,16,10")
     add("--hidden-width", NUMBERS, "of one hidden layer, instead of --widths: 8..256:log, or 16,32,64")

@@ -14,6 +14,7 @@ from ..line import counted
 from ..result import Result
 from .snapshot import QUANTILES as QUANTILES
 from .snapshot import Snapshot
+from .snapshot import ends as ends
 from .snapshot import quantiles as quantiles
 
 

@@ -8,9 +8,11 @@ import time
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from ..evaluate import metric_name
 from ..line import line
 from ..result import Result
-from . import Progress, Reporter, Start
+from ..state import Status
+from . import Progress, Reporter, Start, ends
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -102,9 +104,14 @@ class ConsoleReporter(Reporter):
             self.bar.stop()
 
     def finish(self, result: Result) -> None:
-        """Remove the bar and summarise the run."""
+        """Remove the bar and summarise the run, with the figures of its results."""
         if self.bar is not None:
             self.bar.stop()
+        alive = result.status != Status.diverged
+        metric = result.metric if result.validation_metric is None else result.validation_metric
+        figures = {"loss": result.loss, "validation_loss": result.validation_loss, "metric": metric}
+        found = {name: None if values is None else ends(values[alive]) for name, values in figures.items()}
+        self.evaluated({**found, "metric_name": metric_name(result.populations.each[0].spec)})
         steps, spent = result.network_steps, result.step_seconds
         if steps:
             rate = f"{steps:,} network-steps in {spent:,.1f} s, {steps / max(spent, 1e-9):,.0f}/s"

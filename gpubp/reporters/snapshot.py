@@ -126,6 +126,13 @@ def quantiles(values: Tensor) -> dict[str, float]:
     return dict(zip(QUANTILES, finite[ranks].tolist()))
 
 
+def ends(values: Tensor) -> dict[str, float]:
+    """The min, median and max of the finite `values` (N,) as studies have them: of two in the middle the median is the
+    mean. Empty if none is finite."""
+    finite = values[values.isfinite()].double().cpu().numpy()
+    return dict(zip(("min", "median", "max"), np.quantile(finite, (0, 0.5, 1)).tolist())) if len(finite) else {}
+
+
 @lru_cache
 def _ranks(count: int) -> list[int]:
     """The places of QUANTILES among `count` sorted numbers."""

@@ -201,7 +201,7 @@ class TensorBoardReporter(Reporter):
         held_out = "validation_" if "validation_loss" in table.column_names else ""
         names = [f"{held_out}loss", f"{held_out}{self.metric}"]
         chosen = _settings(table)
-        for row in table.take(best.tolist()).to_pylist():
+        for row in table.take(best.numpy()).to_pylist():
             name, when = f"network_{row['network']}", time.time()
             file = self.events.EventFile(self.folder / HPARAMS / name)
             settings = {key: row[key] for key in chosen if row[key] is not None and row[key] == row[key]}
