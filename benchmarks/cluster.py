@@ -29,14 +29,15 @@ from gpubp.cluster.progress import Together
 from gpubp.cluster.shards import dealt
 from gpubp.cluster.storage import Storage
 from gpubp.design import Design
-from gpubp.evaluate import Evaluation
+from gpubp.evaluate import Evaluation, Round
 from gpubp.history import History
 from gpubp.making import Source
+from gpubp.networks import Figures
 from gpubp.reporters import Progress
 from gpubp.reporters.listeners import Listeners
 from gpubp.reporters.results_file import write
 from gpubp.reporters.table import Results
-from gpubp.run import Round, Sets
+from gpubp.run import Sets
 from gpubp.stored import is_row
 
 from .cluster_model import Cluster, Costs, meeting, simulate
@@ -163,9 +164,8 @@ def joined(shards: Sequence[Any], parts: Sequence[Any], runs: Sequence[Any], set
     for shard in shards:
         (index,), numbers = shard.index, torch.rand(len(shard.index[0]))
         named = {"file": f"shards/{shard.number}/checkpoint/tensors-00000001.safetensors", "sha256": 64 * "0"}
-        end = End(
-            [(Evaluation(numbers, numbers), None)], [notes], named | {"networks": shard.networks(len(shards))}, ""
-        )
+        figures = Figures(Evaluation(numbers, numbers), None, torch.full(numbers.shape, -1, dtype=torch.int16))
+        end = End([figures], [notes], named | {"networks": shard.networks(len(shards))}, "")
         states = [{name: each[index] for name, each in runs[0].state.tensors() if name != "source"}]
         reports.append(pickle.dumps((states, end)))
     lock.file(folder).parent.mkdir(parents=True)

@@ -21,7 +21,7 @@ import torch
 import gpubp
 
 from .browser import chromium  # noqa: F401
-from .commands import Capture, error
+from .commands import Capture, error, run
 
 
 @pytest.fixture
@@ -122,10 +122,8 @@ def test_a_run_whose_networks_all_diverge_ends_like_any_other(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     flags = "--data iris --lr 1e30 --networks 2 --epochs 2 --engine eager --run-dir lost --tensorboard true"
-    assert main(["train", *flags.split(), *more]) == 0
-    assert "2 diverged." in capsys.readouterr().err
+    assert "2 diverged." in error(f"train {flags} {' '.join(more)}", capsys, 0)
     for command in ("inspect", "report"):
-        assert main([command, "lost"]) == 0
+        run(f"{command} lost", capsys)
     for words in ("predict lost --data lost.csv", "export lost"):
-        assert main(words.split()) == 1
-        assert "every network diverged" in capsys.readouterr().err
+        assert "every network diverged" in error(words, capsys)
