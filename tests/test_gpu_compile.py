@@ -164,9 +164,8 @@ def test_kernels_that_stream_compile_everywhere_into_registers(
     assert nvrtc.use(compiled(own, arch)).local <= local
 
 
-@pytest.mark.parametrize(
-    ("given", "arch"), [(("sgd", 64, 2), 90), pytest.param(("adam", 1, 8), 100, marks=pytest.mark.slow)]
-)
+@pytest.mark.parametrize(("given", "arch"), [(("sgd", 64, 2), 90), (("adam", 1, 8), 100)])
+@pytest.mark.slow
 def test_clusters_compile_into_registers(given: tuple[str, int, int], arch: int) -> None:
     optimizer, networks, blocks = given
     spec = gpubp.NetworkSpec((784, 128, 10), "relu")
