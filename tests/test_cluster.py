@@ -126,9 +126,8 @@ def test_searches_decide_over_the_networks_of_all_shards_and_these_meet_nowhere_
         assert len(found.search.lineage) == 2
 
 
-@pytest.mark.parametrize(
-    "search", [pytest.param(None, marks=pytest.mark.slow), PopulationBased(4)], ids=["plain", "pbt"]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("search", [None, PopulationBased(4)], ids=["plain", "pbt"])
 def test_a_run_that_ended_early_goes_on_by_the_same_call(
     machines: Any, iris: Any, tmp_path: Path, search: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:

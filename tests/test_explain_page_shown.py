@@ -137,7 +137,7 @@ def test_a_folded_layer_opens_where_a_place_leads_to_it(large, opened):
 @pytest.mark.parametrize(
     ("name", "width", "scheme"),
     [
-        ("ours", WIDE, "light"),
+        pytest.param("ours", WIDE, "light", marks=pytest.mark.slow),
         ("ours", NARROW, "dark"),
         pytest.param("deep", WIDE, "light", marks=pytest.mark.slow),
         pytest.param("large", NARROW, "dark", marks=pytest.mark.slow),

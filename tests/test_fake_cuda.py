@@ -69,7 +69,11 @@ def test_every_feature_stays_on_the_gpu(name: str) -> None:
 
 @pytest.mark.parametrize(
     ("own", "features"),
-    [("rows", ("dropout", "ends", "clipping")), ("inputs", ("one order",)), ("weights", ("in order", "penalties"))],
+    [
+        ("rows", ("dropout", "ends", "clipping")),
+        pytest.param("inputs", ("one order",), marks=pytest.mark.slow),
+        ("weights", ("in order", "penalties")),
+    ],
 )
 def test_a_whole_call_stays_on_the_gpu(own: str, features: tuple[str, ...]) -> None:
     """However samples are drawn, and however many steps the networks take."""

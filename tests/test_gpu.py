@@ -282,7 +282,6 @@ def faulty(layout: Layout, change: Callable[[Launch], Launch | None]) -> bool:
 
 QUICK = {  # of every kind of layout, and of a launch
     "a grid too small", "a barrier for some", "a barrier of the neighbours", "no barrier after gradients",
-    "tiles of another block",
 }  # fmt: skip
 
 

@@ -194,6 +194,7 @@ def test_the_command_line_names_it(tmp_path: Path, capsys: Capture) -> None:
     assert "no CPU reproduces: it cannot be had with networks on cpu" in error(f"train {flags}", capsys)
 
 
+@SLOW
 def test_the_proofs_on_a_device_tell_the_precisions_apart(monkeypatch: pytest.MonkeyPatch) -> None:
     """tf32 and exact in place of each other are found."""
     monkeypatch.setattr(proofs, "SPECS", {"8-16-1": proofs.SPECS["8-16-1"]})

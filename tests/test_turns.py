@@ -117,7 +117,7 @@ def test_memory_that_has_no_room_for_two_seats_halves_the_groups(name: str, monk
 
 @pytest.mark.parametrize(
     ("name", "player"),
-    [("own inputs and weights", "chance"), ("some diverge", "all late"),
+    [("some diverge", "all late"), pytest.param("own inputs and weights", "chance", marks=pytest.mark.slow),
      *(pytest.param(*each, marks=pytest.mark.slow) for each in itertools.product(("adam", "own rows"), PLAYERS))],
 )  # fmt: skip
 def test_the_compiled_engine_which_waits_for_nothing_has_the_same_bits(
