@@ -107,8 +107,7 @@ class Maker:
         with memory.explained(shapes, self.where[0]):
             runs = [self.run(each, *of_it, copy) for each, of_it in zip(groups, fitted)]
         if self.every is None:  # no other networks join later
-            self.notes += idle([config for config, _ in fitted]) + (confounded(runs) if self.folds else [])
-            self.notes += repeated(groups)
+            self.notes += remarks(runs) + repeated(groups)
         return runs
 
     def fit(self, group: Group) -> tuple[TrainConfig, Choice]:
@@ -163,6 +162,11 @@ class Maker:
         return Run(state, config, self.sets, choice, self.where, group.rows, folds=self.folds)
 
 
+def remarks(runs: Sequence[Run]) -> list[str]:
+    """Notes on settings that do nothing, or not what they seem to do."""
+    return [*idle([run.config for run in runs]), *warming(runs), *(confounded(runs) if runs[0].folds else [])]
+
+
 def idle(configs: Sequence[TrainConfig]) -> list[str]:
     """Notes on what is to stop or restore networks where every network's training is over before it could."""
     found = []
@@ -180,6 +184,15 @@ def idle(configs: Sequence[TrainConfig]) -> list[str]:
                 f"{one.interval:,} {unit}, and the training has {one.longest:,}: evaluate_every says how often"
             )
     return found
+
+
+def warming(runs: Sequence[Run]) -> list[str]:
+    """A note, if the training of every network with a warm-up is over before that is."""
+    some = [(run.state.hyper["warmup"][:, 0], run.state.end) for run in runs if "warmup" in run.state.hyper]
+    if not some or any(bool((warmup < end).any()) for warmup, end in some):
+        return []
+    warmup, end = (float(each[0]) for each in some[0])
+    return [f"warmup never ends: it takes {warmup:,.0f} steps, and the training has {end:,.0f}"]
 
 
 def repeated(groups: Sequence[Group]) -> list[str]:

@@ -18,7 +18,7 @@ from .errors import ConfigError, ShapeError
 from .free import size
 from .line import counted
 from .loop import Search
-from .making import Maker, Source, confounded, idle, ready
+from .making import Maker, Source, ready, remarks
 from .population import Population, precise
 from .queue import Rows, Waiting, limit
 from .reporters.table import described
@@ -176,8 +176,7 @@ def planned(
     given = sum(spec.size * many * itemsize for spec, _, many, itemsize in shapes) * copies
     room = None if waiting.free is None else waiting.free - given
     told = memory.plan(shapes, copies, room, sets.each, bool(rows.left), max(workspaces), files=True)
-    notes = maker.notes + ([] if rows.left else idle([run.config for run in runs]))
-    notes += confounded(runs) if folds and not rows.left else []
+    notes = maker.notes + ([] if rows.left else remarks(runs))
     notes += [] if search is None else search.begin(runs)
     return Plan([_part(run, copies) for run in runs], rows.taken, told, reasons(runs), notes)
 

@@ -108,9 +108,16 @@ def test_a_stream_has_no_plan() -> None:
 
 
 def test_settings_that_do_nothing_are_told_of() -> None:
-    plan = gpubp.plan([{"widths": "3,6,2"}], data(), steps=10, patience=20)
-    assert any("patience never stops a network" in each for each in plan.notes)
-    assert "patience never stops a network" in str(plan)
+    """By a plan and by the training; a warm-up of some network that ends is none of them."""
+    common: dict[str, Any] = {"widths": "3,6,2", "steps": 10}
+    late = [{"warmup": 20, "patience": 20}, {"warmup": 10, "patience": 20, "optimizer": "sgd"}]
+    for call in (gpubp.plan, gpubp.train_many):
+        told = call(late, data(), engine="eager", **common).notes
+        assert any("patience never stops a network" in each for each in told)
+        assert "warmup never ends: it takes 20 steps, and the training has 10" in told
+        told = call([late[0], {"warmup": 9}], data(), engine="eager", **common).notes
+        assert not any("warmup" in each for each in told)
+    assert "patience never stops a network" in str(gpubp.plan(late, data(), **common))
 
 
 def test_settings_that_folds_do_not_compare_are_told_of() -> None:

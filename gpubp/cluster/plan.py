@@ -13,7 +13,7 @@ from ..design import Design
 from ..errors import ClusterError, ConfigError, warn
 from ..line import line
 from ..loop import Search
-from ..making import confounded, idle
+from ..making import remarks
 from ..run import Sets
 from ..search import restored
 from ..search.method import Method
@@ -90,7 +90,7 @@ class Plan:
     def begin(self, record: Record, keeping: Path, runs: Sequence[LightRun]) -> list[str]:
         """Bring back what was decided, if anything was, and begin the search. -> what it does."""
         record.restore(keeping, runs)
-        told = idle([each.config for each in self.parts]) + (confounded(runs) if self.folds else [])
+        told = remarks(runs)
         if self.search is None:
             return told
         if record.decided:
