@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from ..reporters.table import FAULT
 from ..result import order_of
 from ..studies import Study
 from . import figures
@@ -156,13 +157,15 @@ def _networks(facts: Facts, data: Mapping[str, Any]) -> str:
         )
     many = {"best": int(facts.study.counted.sum()), "worst": int(facts.study.counted.sum())}
     many["diverged"] = int(facts.study.diverged.sum())
-    faults = facts.study.faults()
-    known = {"diverged": records(faults, "what was not finite first")} if faults else {}
     tables = [
-        f"<h3>{name} of {many[name]:,}</h3>{known.get(name, '')}{records(rows, name)}"
+        f"<h3>{name} of {many[name]:,}</h3>{records(rows, name)}"
         for name, rows in facts.picked.items()
         if rows and (name != "worst" or many["best"] > len(rows))
     ]
+    if faults := facts.study.faults():
+        rows = [[each[FAULT] or "unknown", each["networks"], each["median_step"]] for each in faults]
+        about = "not finite first"
+        tables.append(f"<h3>{about}</h3>{table(['', 'networks', 'median step'], rows, about)}")
     return section("Networks", f"{text}<div class='grid curves'>{''.join(parts)}</div>{''.join(tables)}")
 
 
