@@ -221,3 +221,10 @@ def test_a_seed_that_is_no_32_bit_number_is_refused(seed: object) -> None:
 def test_no_network_may_have_the_id_of_the_shared_order() -> None:
     with pytest.raises(ConfigError, match="from 0 to 4294967294"):
         gpubp.Population.create(gpubp.NetworkSpec((2, 2)), ids=[EVERYBODY])
+
+
+def test_numbers_are_on_their_counters_device_whatever_is_the_default() -> None:
+    place, key = torch.arange(5, dtype=torch.int32), torch.zeros(5, dtype=torch.int32)
+    expected = rng.permute(place, 5, key)
+    with torch.device("meta"):
+        assert torch.equal(rng.permute(place, 5, key), expected)
