@@ -11,6 +11,7 @@ import inspect
 import math
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from types import FunctionType
 from typing import Any
 
@@ -175,12 +176,20 @@ def optimizer(config: TrainConfig, column: Tensor, known: dict[str, Tensor], dty
             raise ConfigError(
                 f"optimizer {name!r}: prepare returned {came(prepared)}; a dictionary with {', '.join(wanted)} expected"
             )
+        for each in [*wanted, *(["rate"] if isinstance(prepared.get("rate"), Tensor) else [])]:
+            one, like = partial(entry, rule.prepare, each), column if each in rule.columns else None
+            apart(ConfigError, f"optimizer {name!r}: prepare", one, {}, taken, [each], like)
     takes(ConfigError, f"optimizer {name!r}: direction", rule.direction, ("grad", *rule.slots), some=known | prepared)
     arguments = {each: column.to(dtype) for each, column in prepare(rule, known, columns)[0].items()}
     grad = column.to(dtype)
     given = {"grad": grad, **dict.fromkeys(rule.slots, grad * grad)}
     wanted = ["the direction", *(f"the new {slot}" for slot in rule.slots)]
     apart(ConfigError, f"optimizer {name!r}: direction", rule.direction, given, arguments, wanted, grad)
+
+
+def entry(function: Callable[..., Mapping[str, Any]], name: str, /, **given: Tensor) -> Any:
+    """What a function returns of this name."""
+    return function(**given)[name]
 
 
 def takes(
