@@ -109,7 +109,7 @@ def apart(
         one, by_name = ({name: each[row : row + 1] for name, each in some.items()} for some in (given, named))
         alone = function(*one.values(), **by_name)
         for name, ours, own in zip(wanted, together, alone if isinstance(alone, (tuple, list)) else (alone,)):
-            ours = ours[row : row + 1] if ours.ndim and len(ours) == 2 else ours
+            ours = ours[row : row + 1] if ours.ndim and ours.shape != own.shape else ours
             if ours.shape != own.shape or not torch.allclose(ours.double(), own.double(), rtol=1e-3, equal_nan=True):
                 raise error(
                     f"{rule}: {name} of a network differs with the networks beside it, or from call to call; numbers "
