@@ -179,9 +179,9 @@ def message(
     each = (bytes_needed - needed(spec, recipe, 0, itemsize, gpu, data)) / count
     slots = len(recipe.rule.slots)
     text = (
-        f"{counted(count, 'network')} of {'-'.join(map(str, spec.widths))} with {recipe.optimizer} need "
-        f"{size(bytes_needed)} on {device}: {spec.size:,} parameters and {slots} slots of {itemsize} bytes each, "
-        f"{size(each)} per network"
+        f"{counted(count, 'network')} of {'-'.join(map(str, spec.widths))} with {recipe.optimizer} "
+        f"need{'s' * (count == 1)} {size(bytes_needed)} on {device}: {spec.size:,} parameters and {slots} slots of "
+        f"{itemsize} bytes each, {size(each)} per network"
     )
     if room is None:
         return f"{text}; train fewer networks at once"

@@ -168,11 +168,12 @@ def planned(
     sets = ready([each.spec for each in groups], rows.source.dtype, data, validation, count)
     maker = Maker(sets, engine, where, looks=True, every={} if rows.left else None)
     folds = data.entities is None and (data.folded or waiting.folds)
+    some = rows.source.planned(rows.design.part(0, rows.taken)) if rows.left else []  # for as many engines are chosen
+    begins = [_blank(maker, each, folds) for each in some]
     runs = [_blank(maker, each, folds) for each in groups]
-    begins = [(run, many) for run in runs if (many := int((run.rows < rows.taken).sum()))]
-    shapes = [(*run.shape[:2], many, run.shape[3]) for run, many in begins]
+    shapes = [run.shape for run in begins or runs]
     memory.check(shapes, HOME)
-    workspaces = (run.choice.engine.workspace(run.state.rows(slice(many)), sets.data) for run, many in begins)
+    workspaces = (run.choice.engine.workspace(run.state, sets.data) for run in begins or runs)
     given = sum(spec.size * many * itemsize for spec, _, many, itemsize in shapes) * copies
     room = None if waiting.free is None else waiting.free - given
     told = memory.plan(shapes, copies, room, sets.each, bool(rows.left), max(workspaces), files=True)

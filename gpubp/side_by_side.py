@@ -48,7 +48,8 @@ class Crew:
             run.begin()
 
     def compile_ahead(self, runs: Sequence[Run]) -> None:
-        """Compile their kernels, none after a signal has come."""
+        """Compile the kernels of those that have some, none after a signal has come."""
+        runs = [run for run in runs if run.choice.compiles]
 
         def compile_ahead(run: Run) -> None:
             if not self.signals:

@@ -240,3 +240,22 @@ def in_place_by_name(a: Tensor, b: Tensor) -> Tensor:
 def test_what_a_list_of_operations_would_lose_is_refused(rule: Rule) -> None:
     with pytest.raises(EngineError, match="cannot be compiled: its operations alone give other numbers"):
         trace(rule, ["a", "b"])
+
+
+@pytest.mark.parametrize("dimensions", [0, 1, 2])
+def test_a_slope_that_is_the_same_for_all_networks_is_taken(dimensions: int) -> None:
+    def doubled(net: torch.Tensor) -> torch.Tensor:
+        return 2 * net
+
+    def slope(net: torch.Tensor, out: torch.Tensor) -> torch.Tensor:
+        return torch.full(net.shape[net.ndim - dimensions :], 2.0, dtype=net.dtype)
+
+    def number(net: torch.Tensor, out: torch.Tensor) -> float:
+        return 2.0
+
+    found = []
+    for each in (slope, number):
+        spec = gpubp.NetworkSpec((3, 2, 2), hidden=gpubp.Activation(doubled, each))
+        some, config = gpubp.Population.create(spec, 3), gpubp.TrainConfig(steps=3, batch_size=4)
+        found.append(gpubp.train(some, gpubp.Dataset(*samples(spec, 9)), config, engine="eager").population.params)
+    assert same_bits(*found)

@@ -13,6 +13,7 @@ import pytest
 from rich.console import Console
 
 import gpubp
+from gpubp.engines import Choice
 from gpubp.reporters import Progress, Start, console
 from gpubp.reporters.console import ConsoleReporter
 from gpubp.run import Run
@@ -64,6 +65,7 @@ def test_a_run_tells_of_populations_without_kernels_and_ends_with_an_error_at_on
         time.sleep(0.02)
 
     monkeypatch.setattr(Run, "compile_ahead", compile_ahead)
+    monkeypatch.setattr(Choice, "compiles", True)
     design = [{"widths": (3, width, 1)} for width in range(4, 34)]
     told, data = Compiling(), gpubp.Dataset(*samples(gpubp.NetworkSpec((3, 1)), 40))
     gpubp.train_many(design, data, engine="eager", steps=1, reporters=[told])
@@ -75,6 +77,10 @@ def test_a_run_tells_of_populations_without_kernels_and_ends_with_an_error_at_on
     one = Compiling()
     gpubp.train_many(design[:1], data, engine="eager", steps=1, reporters=[one])
     assert not one.left, "of a single population there is nothing to count"
+    monkeypatch.undo()
+    none = Compiling()
+    gpubp.train_many(design, data, engine="eager", steps=1, reporters=[none])
+    assert not none.left, "engine eager has no kernels"
 
 
 def test_a_signal_while_networks_of_a_queue_come_compiles_for_no_more(
@@ -99,6 +105,7 @@ def test_a_signal_while_networks_of_a_queue_come_compiles_for_no_more(
 
     with monkeypatch.context() as patched:
         patched.setattr(Run, "compile_ahead", compile_ahead)
+        patched.setattr(Choice, "compiles", True)
         patched.setattr(Run, "figures", figures)
         with pytest.raises(KeyboardInterrupt) as caught:
             gpubp.train_many(design, data, data, run_dir=tmp_path / "run", **common)

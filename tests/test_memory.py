@@ -37,6 +37,9 @@ def test_a_population_that_cannot_fit_is_refused_with_what_to_change(
     assert f"{memory.size(fixed + 3 * each)} are free: train up to 3 networks at once" in message
     assert ("or use an optimizer without slots (sgd)" in message) == bool(advice)
     assert message.endswith(", or float32")
+    monkeypatch.setattr("gpubp.free.available", lambda device: fixed)
+    with pytest.raises(OutOfMemoryError, match=f"^1 network of 3-6-2 with {optimizer} needs .*, too little for one"):
+        gpubp.train(population(SPEC, 1), data(), settings, engine="eager")
 
 
 def test_a_run_says_what_it_needs_and_how_many_have_room(monkeypatch: pytest.MonkeyPatch) -> None:

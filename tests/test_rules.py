@@ -173,6 +173,15 @@ CASES = {
         "loss 'own': value changes out, which it is given, in place; a new tensor expected")),
     "a column in place": Case("OPTIMIZERS", Optimizer(sgd, (), {}, ("power",), emptied), (
         "optimizer 'own': prepare changes power, which it is given, in place; a new tensor expected"), ConfigError),
+    "a column that is a number": Case("OPTIMIZERS", Optimizer(
+        direction, ("mean",), {}, ("power",), lambda power: {"power": power, "rest": 0.5}), (
+        "optimizer 'own': prepare returned a float; a tensor, rest, expected"), ConfigError),
+    "a column without networks": Case("OPTIMIZERS", Optimizer(
+        direction, ("mean",), {}, ("power",), lambda power: {"power": power[:, 0], "rest": power}), (
+        "optimizer 'own': prepare returned power of shape (2,), float64; (2, 1), float64, expected"), ConfigError),
+    "a rate of all networks": Case("OPTIMIZERS", Optimizer(
+        sgd, (), {}, ("power",), lambda power: {"power": power, "rate": power.sum()}), (
+        "optimizer 'own': prepare: rate of a network differs with the networks beside it"), ConfigError),
     "a norm of all networks": Case("OPTIMIZERS", Optimizer(normed), (
         "optimizer 'own': direction: the direction of a network differs with the networks beside it"), ConfigError),
     "a sum of all networks": Case("OPTIMIZERS", Optimizer(added, ("speed",)), (

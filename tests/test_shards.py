@@ -14,14 +14,15 @@ import torch
 import gpubp
 from gpubp import cluster, config_file, lock
 from gpubp.cli import main
+from gpubp.cluster import worker
 from gpubp.cluster.session import _connected
-from gpubp.cluster.shards import dealt
+from gpubp.cluster.shards import Job, dealt
 from gpubp.cluster.storage import Storage
 from gpubp.cluster.storage import _put as put
 from gpubp.commands import outcome, train
 from gpubp.design import Design
 from gpubp.errors import CheckpointError, ConfigError
-from gpubp.making import Source
+from gpubp.making import Source, ready
 from gpubp.run import Sets
 
 from .commands import Capture
@@ -152,6 +153,21 @@ def test_shards_cost_the_same_and_hold_every_network_once() -> None:
     assert {sum(map(len, shard.rows)) for shard in shards} == {5, 6}
     with pytest.raises(ConfigError, match="shards 24: the run has 23 networks"):
         list(dealt(parts, 24))
+
+
+def test_after_a_signal_a_shard_that_has_trained_has_figures_and_one_that_has_not_has_none(tmp_path: Path) -> None:
+    common = {"loss": "cross_entropy", "epochs": 4, "evaluate_every": 1}
+    parts = Source(0, torch.float32, None).planned(Design.of([{"widths": "4,3,3"}] * 3, **common))
+    iris = gpubp.load_data("iris")
+    sets = ready([parts[0].spec], torch.float32, iris.training, iris.validation, None)
+    (shard,), job = dealt(parts, 1), Job(Storage(str(tmp_path)), ("eager",), "cpu", False, 1, 5.0, {}, 1, 0)
+    for phase, trained in enumerate((False, True)):
+        if trained:
+            worker.train(job, shard, sets, phase, None, 2, lambda told: None)
+        (figures,) = worker.show(job, shard, sets, phase).end.figures  # type: ignore[union-attr]
+        assert figures.validation is not None
+        for found in (figures.training, figures.validation):
+            assert found.loss.isfinite().tolist() == [trained] * 3
 
 
 def test_a_save_counts_when_it_is_complete(tmp_path: Path) -> None:

@@ -18,6 +18,7 @@ from gpubp import checkpoint
 from gpubp.cli import main
 from gpubp.commands import outcome, settings
 from gpubp.compaction import Compaction
+from gpubp.engines import Choice
 from gpubp.reporters.results_file import read_results
 from gpubp.run import Run
 
@@ -222,6 +223,7 @@ def test_a_signal_while_kernels_are_compiled_ends_the_run_with_the_present_one(
 
     with monkeypatch.context() as patched:
         patched.setattr(Run, "compile_ahead", compile_ahead)
+        patched.setattr(Choice, "compiles", True)
         patched.setattr(Compaction, "evaluate", lambda *given: pytest.fail("it would be compiled for"))
         with pytest.raises(KeyboardInterrupt) as caught:
             again()

@@ -154,6 +154,8 @@ def refused(rule: Rule, *words: str, dtype: torch.dtype = torch.float32) -> None
         ("add_", lambda a, b: a.add_(b)),
         ("getitem", lambda a, b: a[0]),
         ("getattr", lambda a, b: a * a.shape[0]),
+        ("getattr", lambda a, b: a * a.shape[2]),
+        ("getattr", lambda a, b: a * (1 / (b.ndim - 1))),
         ("matmul", lambda a, b: a @ b),
         ("pow", lambda a, b: a**1.7),
         ("pow", lambda a, b: a**b),
@@ -180,6 +182,7 @@ def test_an_operation_that_is_not_in_the_table_is_refused_by_name(operation: str
         lambda a, b: math.exp(a),
         lambda a, b: a * float(b),
         lambda a, b: a > 0 and b,
+        lambda a, b: {1: a}[b.ndim],
     ],
 )
 def test_control_flow_and_what_is_no_arithmetic_are_refused_with_advice(rule: Rule) -> None:
@@ -232,7 +235,13 @@ def test_a_literal_in_float32_is_one_in_networks_of_float32(compiled: ctypes.CDL
 
 
 @pytest.mark.parametrize(
-    "rule", [lambda a, b: 1 - (a > 0), lambda a, b: torch.lerp(a, b, a > 0), lambda a, b: torch.add(a, b, alpha=b)]
+    "rule",
+    [
+        lambda a, b: 1 - (a > 0),
+        lambda a, b: torch.lerp(a, b, a > 0),
+        lambda a, b: torch.add(a, b, alpha=b),
+        lambda a, b: torch.softmax(a, 2),
+    ],
 )
 def test_what_torch_itself_refuses_is_refused_in_its_words(rule: Rule) -> None:
     refused(rule, "torch itself refuses operation '")

@@ -157,6 +157,7 @@ def show(job: Job, shard: Shard, sets: Sets, phase: int) -> Report:
     with _opened(job, shard, sets, phase, lambda _: None) as loop:
         loop.signals = [signal.SIGINT]
         loop.begin()
+        loop.taken = 0  # what has trained before is evaluated
         return loop.report(0)
 
 

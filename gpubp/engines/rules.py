@@ -11,6 +11,7 @@ import inspect
 import math
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from types import FunctionType
 from typing import Any
 
@@ -108,7 +109,7 @@ def apart(
         one, by_name = ({name: each[row : row + 1] for name, each in some.items()} for some in (given, named))
         alone = function(*one.values(), **by_name)
         for name, ours, own in zip(wanted, together, alone if isinstance(alone, (tuple, list)) else (alone,)):
-            ours = ours[row : row + 1] if ours.ndim and len(ours) == 2 else ours
+            ours = ours[row : row + 1] if ours.ndim and ours.shape != own.shape else ours
             if ours.shape != own.shape or not torch.allclose(ours.double(), own.double(), rtol=1e-3, equal_nan=True):
                 raise error(
                     f"{rule}: {name} of a network differs with the networks beside it, or from call to call; numbers "
@@ -175,12 +176,20 @@ def optimizer(config: TrainConfig, column: Tensor, known: dict[str, Tensor], dty
             raise ConfigError(
                 f"optimizer {name!r}: prepare returned {came(prepared)}; a dictionary with {', '.join(wanted)} expected"
             )
+        for each in [*wanted, *(["rate"] if isinstance(prepared.get("rate"), Tensor) else [])]:
+            one, like = partial(entry, rule.prepare, each), column if each in rule.columns else None
+            apart(ConfigError, f"optimizer {name!r}: prepare", one, {}, taken, [each], like)
     takes(ConfigError, f"optimizer {name!r}: direction", rule.direction, ("grad", *rule.slots), some=known | prepared)
     arguments = {each: column.to(dtype) for each, column in prepare(rule, known, columns)[0].items()}
     grad = column.to(dtype)
     given = {"grad": grad, **dict.fromkeys(rule.slots, grad * grad)}
     wanted = ["the direction", *(f"the new {slot}" for slot in rule.slots)]
     apart(ConfigError, f"optimizer {name!r}: direction", rule.direction, given, arguments, wanted, grad)
+
+
+def entry(function: Callable[..., Mapping[str, Any]], name: str, /, **given: Tensor) -> Any:
+    """What a function returns of this name."""
+    return function(**given)[name]
 
 
 def takes(

@@ -83,7 +83,7 @@ def called(rule: Callable[..., Any], given: Sequence[Any]) -> Any:
     """The result of a rule. Raises EngineError in place of its own errors."""
     try:
         return rule(*given)
-    except (fx.proxy.TraceError, TypeError, AttributeError, ValueError, RuntimeError) as error:
+    except Exception as error:
         name = getattr(rule, "__name__", rule)
         raise EngineError(
             f"rule {name!r} cannot be compiled: {error}; only arithmetic can, without Python control flow on "
@@ -158,8 +158,8 @@ def computed(rule: str, node: fx.Node, known: Mapping[fx.Node, Any]) -> Any:
         if isinstance(node.target, str):
             return getattr(args[0], node.target)(*args[1:], **kwargs)
         return node.target(*args, **kwargs)
-    except (TypeError, AttributeError, ValueError, RuntimeError) as error:
-        says = str(error).splitlines()[0]
+    except Exception as error:
+        says = f"{error}".partition("\n")[0]
         raise EngineError(f"rule {rule!r}: torch itself refuses operation {_name(node)!r}: {says}") from None
 
 
