@@ -149,6 +149,15 @@ CALLS: dict[str, Callable[[Numbers, Path], Found]] = {
     "data": lambda given, _: {
         **vars(given.ragged()), "whole": gpubp.Dataset([[1, 2], [3, 300]], [[True], [False]]).inputs
     },
+    "divided": lambda given, _: {
+        f"{name} {side}": part.rows
+        for whole in (gpubp.Dataset(given.inputs, given.classes),)
+        for name, parts in {
+            "folds": whole.folds(3), "groups": whole.folds(3, groups=[n // 2 for n in range(40)]),
+            "bootstrap": whole.bootstrap(3), "split": whole.by([n % 4 for n in range(40)]).split(0.2),
+        }.items()
+        for side, part in enumerate(parts)
+    },
     "predict": lambda given, _: {"outs": given.population().predict(given.inputs)},
     "forward": lambda given, _: {"outs": gpubp.backprop.forward(SPEC, given.population().params, given.inputs)},
     "gradients": lambda given, _: dict(
