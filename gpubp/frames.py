@@ -147,7 +147,7 @@ def checked(samples: Any, preparation: Preparation) -> Table:
     strange = preparation.strange(table)
     more = len(strange) - TOLD
     if more > 0:
-        strange[TOLD:] = [f"{more} more column{'s differ' if more > 1 else ' differs'} as much from training"]
+        strange[TOLD:] = [f"{more} more column{'s differ' if more > 1 else ' differs'} from training"]
     for each in strange:
         warn(f"{table.name}: {each}")
     return table
