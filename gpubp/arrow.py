@@ -18,6 +18,8 @@ from .text import Array
 AT_ONCE = 1 << 16  # rows of texts read at once
 NUMBER = 8  # bytes of a number in a Table
 TEXT = 64  # bytes of a text in a Table, without its letters
+FORMULA = r"^[=+\-@\t\r\n＝＋－＠]"  # https://owasp.org/www-community/attacks/CSV_Injection
+PLAIN = r"^[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?$"  # a number as text
 
 
 def opened(name: str, source: Any, size: int) -> parquet.ParquetFile:
@@ -104,3 +106,17 @@ def numbers(where: str, column: Any, otherwise: str) -> Array:
                 f"are floats then, and rounded: fill in the values, or make the numbers smaller{otherwise}"
             ) from None
     return np.asarray(column.to_numpy())
+
+
+def no_formula(texts: Any) -> Any:
+    """A column, whose texts, of any of Arrow's types for them, are no formulas."""
+    types = pyarrow.types
+    if types.is_dictionary(texts.type):
+        texts = texts.cast(texts.type.value_type)
+    if types.is_large_string(texts.type) or types.is_string_view(texts.type):
+        texts = texts.cast(pyarrow.string())
+    if not types.is_string(texts.type):
+        return texts
+    risky = compute.match_substring_regex(texts, FORMULA)
+    risky = compute.and_not(risky, compute.match_substring_regex(texts, PLAIN))
+    return compute.if_else(risky, compute.binary_join_element_wise("'", texts, ""), texts)

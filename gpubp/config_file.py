@@ -7,7 +7,8 @@ hundred bytes of them grow to gigabytes), of limited size and depth.
 from __future__ import annotations
 
 import json
-from collections.abc import Hashable, Iterator, Mapping
+from collections import Counter
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -95,13 +96,24 @@ def rows(path: Path) -> Any:
     if path.suffix.lower() != ".json":
         return read(path)
     try:
-        return json.loads(files.read(path))
+        return json.loads(files.read(path), object_pairs_hook=_once)
     except OSError as error:
         raise ConfigError(f"{path} cannot be read: {error.strerror}") from None
+    except ConfigError as error:
+        raise ConfigError(f"{path}: {error}") from None
     except json.JSONDecodeError as error:
         raise ConfigError(f"{path}: line {error.lineno}, column {error.colno}: {error.msg}; JSON expected") from None
     except (ValueError, RecursionError):  # bytes that are not UTF-8, lists within lists
         raise ConfigError(f"{path}: JSON in UTF-8 expected, a list of rows or columns by name") from None
+
+
+def _once(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
+    """An object of JSON; json takes the last of two values of a name silently."""
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        name, count = Counter(name for name, _ in pairs).most_common(1)[0]
+        raise ConfigError(f"{name!r} occurs {count} times in an object; once expected")
+    return found
 
 
 def _check(text: str, within: str = "") -> None:

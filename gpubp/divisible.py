@@ -13,6 +13,7 @@ from typing import Any, Self
 import torch
 from torch import Tensor
 
+from .ambient import neutral
 from .entities import Entities, by, key_columns, told
 from .errors import ConfigError, DataError, ShapeError
 from .folds import Parts, Rows, bootstraps, held_out_of, k_folds, splits
@@ -33,6 +34,7 @@ class Divisible:
     entities: Entities | None = None
     folded: bool = False  # whether positions are folds, or bootstraps
 
+    @neutral()
     def folds(
         self, count: int, stratify: bool | None = None, groups: Any = None, repeats: int = 1, seed: int = 0
     ) -> tuple[Self, Self]:
@@ -46,10 +48,12 @@ class Divisible:
             raise ShapeError(f"stratify: class numbers (M,) expected; targets are {tuple(self.targets.shape)}")
         return self._divided(k_folds(self._many, count, self.targets if stratify else None, groups, repeats, seed))
 
+    @neutral()
     def bootstrap(self, count: int, seed: int = 0) -> tuple[Self, Self]:
         """`count` bootstraps: M samples drawn with replacement, and to validate on those never drawn, at position b."""
         return self._divided(bootstraps(self._many, count, seed))
 
+    @neutral()
     def by(self, keys: Any, min_samples: int = 1, small: str = "refuse") -> Self:
         """The samples of each entity, those of entities[n] at position n, for network n or a design's column `entity`.
 
@@ -63,6 +67,7 @@ class Divisible:
             raise ShapeError(f"sample_weight {tuple(weight.shape)}: the keys name {count} entities")
         return self.of(torch.from_numpy(found.rows).split(found.sizes.tolist()), found.entities)
 
+    @neutral()
     def split(self, share: float, seed: int = 0) -> tuple[Self, Self]:
         """The samples of each position to train on, and round(share of them) to validate on, at equal positions. What
         is held out depends on seed and the position's number of samples alone."""

@@ -1,5 +1,6 @@
 """read_frame(): columns with names as a Table to train on: frames of pandas and polars, pyarrow, mappings, rows of
-mappings; table_of(): the same, and arrays and files, as a Table for predictions; inputs_of(): as inputs of networks.
+mappings; table_of(): the same, and arrays and files, as a Table for predictions; inputs_of(): as inputs of networks;
+written(): columns of a file as they are.
 
 Frames are recognised by their `columns` and Arrow stream, so neither library is imported. Columns that training
 did not use are ignored in predictions. Refused: missing columns, and rows of another width.
@@ -8,19 +9,20 @@ did not use are ignored in predictions. Refused: missing columns, and rows of an
 from __future__ import annotations
 
 import os
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 from torch import Tensor
 
-from . import arrays
+from . import arrays, text
 from .arrow import different
-from .errors import DataError, ShapeError, nearest, warn
+from .errors import DataError, ShapeError, warn
 from .preparation import Preparation
-from .tables import Table, from_arrow, listed, named, read
+from .tables import Table, from_arrow, named, parquet, parsed, present, read
 from .text import Reading
 
 TOLD = 3  # columns that warnings name
@@ -31,11 +33,29 @@ def table_of(samples: Any, preparation: Preparation) -> Table:
     which are last in rows without names."""
     if isinstance(samples, Table):
         return samples
-    if isinstance(samples, str | os.PathLike):
-        return read(samples, reading=preparation.reading)
     names = [column.name for column in preparation.columns]
     names += [] if preparation.entities is None else preparation.entities.names
+    if isinstance(samples, str | os.PathLike):
+        return read(samples, reading=replace(preparation.reading, drop=()), only=names)
     return from_arrow("samples", _arrow("samples", samples, names), reading=replace(preparation.reading, drop=()))
+
+
+def written(path: Path, names: Sequence[str], reading: Reading) -> pa.Table:
+    """The columns `names` of a .csv, .tsv or .parquet file, as they are written there. Raises DataError, also for lists
+    in cells."""
+    name, plain, suffix = str(path), replace(reading, text=tuple(names), dates={}), path.suffix.lower()
+    if suffix == ".parquet":
+        table = parquet(path)
+    elif suffix in (".csv", ".tsv"):
+        table = parsed(path, lambda content: text.columns(name, content, plain, missing=False)[0])
+    else:
+        raise DataError(f"{path}: columns of a .csv, .tsv or .parquet file expected")
+    different(name, table.column_names)
+    table = table.select(present(name, table.column_names, names))
+    for column, kind in zip(names, table.schema.types):
+        if pa.types.is_nested(kind):
+            raise DataError(f"{name}: column {column!r} holds {kind}; numbers, dates, truth values or text expected")
+    return table
 
 
 def read_frame(samples: Any, target: str | Sequence[str] | None, reading: Reading) -> Table:
@@ -47,16 +67,16 @@ def _arrow(what: str, samples: Any, names: Sequence[str] | None) -> pa.Table:
     """The columns `names`, or all. Raises DataError."""
     try:
         if isinstance(samples, Sequence) and len(samples) and isinstance(samples[0], Mapping):
-            present = dict.fromkeys(name for row in samples for name in row)
-            samples = {name: [row.get(name) for row in samples] for name in present}
+            names_of_all = dict.fromkeys(name for row in samples for name in row)
+            samples = {name: [row.get(name) for row in samples] for name in names_of_all}
         if isinstance(samples, pa.Table):
-            return samples.select(_present(what, samples.column_names, names))
+            return samples.select(present(what, samples.column_names, names))
         if isinstance(samples, Mapping):
             known = _known(what, samples)
-            return pa.table({name: _column(what, name, samples[known[name]]) for name in _present(what, known, names)})
+            return pa.table({name: _column(what, name, samples[known[name]]) for name in present(what, known, names)})
         if hasattr(samples, "columns"):
             known = _known(what, samples.columns)
-            chosen = list(_present(what, known, names))
+            chosen = list(present(what, known, names))
             arrow = pa.table(samples[[known[name] for name in chosen]])
             return arrow.select(range(len(chosen))).rename_columns(chosen)  # pandas' index is last
         if names is not None:
@@ -79,16 +99,6 @@ def _known(what: str, names: Iterable[Any]) -> dict[str, Any]:
     names = list(names)
     different(what, [str(name) for name in names])
     return {str(name): name for name in names}
-
-
-def _present(what: str, given: Collection[str], wanted: Sequence[str] | None) -> Collection[str]:
-    """The names `wanted`, or all; raises DataError if one is not among those given."""
-    for name in wanted or ():
-        if name not in given:
-            raise DataError(
-                f"{what}: column {name!r} is missing{nearest(name, given)}; the columns are {listed(given)}"
-            )
-    return given if wanted is None else wanted
 
 
 def _places(what: str, samples: Any, names: Sequence[str]) -> list[pa.Array]:
@@ -137,7 +147,7 @@ def checked(samples: Any, preparation: Preparation) -> Table:
     strange = preparation.strange(table)
     more = len(strange) - TOLD
     if more > 0:
-        strange[TOLD:] = [f"{more} more column{'s differ' if more > 1 else ' differs'} as much from training"]
+        strange[TOLD:] = [f"{more} more column{'s differ' if more > 1 else ' differs'} from training"]
     for each in strange:
         warn(f"{table.name}: {each}")
     return table

@@ -24,20 +24,19 @@ from typing import Any, TypeVar
 import numpy as np
 import numpy.typing as npt
 import pyarrow
-from pyarrow import compute, csv
+from pyarrow import csv
 
 from . import arrow, files, free, npz, text
 from .errors import ConfigError, DataError, nearest, unknown
 from .text import Reading
 
 Array = npt.NDArray[Any]
+Only = Collection[str] | None
 T = TypeVar("T")
 
 TIMES = 4  # bytes of memory for a byte of a file: of the file, its text, cells and numbers
 
-FORMULA = r"^[=+\-@\t\r\n＝＋－＠]"  # https://owasp.org/www-community/attacks/CSV_Injection
 BLANK = re.compile(rb'"(?:[^"]|"")*"|^\n', re.MULTILINE)
-NUMBER = r"^[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?$"
 
 
 @dataclass(frozen=True, eq=False)
@@ -87,8 +86,7 @@ class Table:
 
     def column(self, name: str) -> Array:
         """The values (M,) of a column; raises DataError with the nearest name if it is missing."""
-        if name not in self.columns:
-            raise self.wrong(name, f"is missing{nearest(name, self.columns)}; the columns are {listed(self.columns)}")
+        present(self.name, self.columns, (name,))
         return self.columns[name]
 
     def wrong(self, name: str, why: str) -> DataError:
@@ -110,28 +108,14 @@ def write_csv(tables: Iterable[pyarrow.Table], where: Any) -> None:
     that is alone in its row is "", as many readers skip blank lines. Raises OSError."""
     with nullcontext(where) if hasattr(where, "write") else open(where, "wb") as file:
         for number, table in enumerate(tables):
-            columns = [_no_formula(values) for values in table.columns]
-            plain = pyarrow.table(columns, _no_formula(pyarrow.array(table.column_names)).to_pylist())
+            columns = [arrow.no_formula(values) for values in table.columns]
+            plain = pyarrow.table(columns, arrow.no_formula(pyarrow.array(table.column_names)).to_pylist())
             part = pyarrow.BufferOutputStream()
             csv.write_csv(plain, part, csv.WriteOptions(include_header=not number))
             content = part.getvalue()
             if len(columns) == 1:
                 content = BLANK.sub(lambda found: found[0] if found[0] != b"\n" else b'""\n', content)
             file.write(content)
-
-
-def _no_formula(texts: Any) -> Any:
-    """A column, whose texts, of any of Arrow's types for them, are no formulas."""
-    types = pyarrow.types
-    if types.is_dictionary(texts.type):
-        texts = texts.cast(texts.type.value_type)
-    if types.is_large_string(texts.type) or types.is_string_view(texts.type):
-        texts = texts.cast(pyarrow.string())
-    if not types.is_string(texts.type):
-        return texts
-    risky = compute.match_substring_regex(texts, FORMULA)
-    risky = compute.and_not(risky, compute.match_substring_regex(texts, NUMBER))
-    return compute.if_else(risky, compute.binary_join_element_wise("'", texts, ""), texts)
 
 
 def named(what: str, given: str | Sequence[str] | None) -> tuple[str, ...]:
@@ -146,6 +130,15 @@ def listed(names: Collection[object], most: int = 20) -> str:
     """The first names, and how many more there are."""
     shown = ", ".join(str(name) for name in list(names)[:most])
     return shown if len(names) <= most else f"{shown} and {len(names) - most} more"
+
+
+def present(what: str, given: Collection[str], wanted: Only, why: str = "") -> Collection[str]:
+    """The names `wanted`, or all; raises DataError with the nearest name if one is not among those given."""
+    for name in wanted or ():
+        if name not in given:
+            near = nearest(name, given)
+            raise DataError(f"{what}: column {name!r}{why} is missing{near}; the columns are {listed(given)}")
+    return given if wanted is None else wanted
 
 
 def missing(values: Array) -> Array:
@@ -184,30 +177,31 @@ def complete(table: Table, name: str, values: Array, advice: str = "targets are 
 
 
 def read(
-    path: str | os.PathLike[str], target: str | Sequence[str] | None = None, reading: Reading | None = None
-) -> Table:
+    path: str | os.PathLike[str], target: str | Sequence[str] | None = None, reading: Reading | None = None,
+    only: Only = None,
+) -> Table:  # fmt: skip
     """The raw samples of a .csv, .tsv, .npz or .parquet file.
 
     target: the columns that are targets; without it every column of .csv and .parquet is an input, as for prediction.
     An .npz has its inputs in an array inputs, X or x, and its targets, if any, in targets or y. reading: how, for
-    prediction Preparation.reading. Raises DataError that names the file.
+    prediction Preparation.reading. only: the columns of .csv and .parquet that are wanted, whatever others hold. Raises
+    DataError that names the file.
     """
     if not isinstance(path, str | os.PathLike):
         raise DataError(f"{path!r} is no path of a file that ends in {listed(READERS)}")
     path, targets = Path(path), named("target", target)
     if path.suffix.lower() not in READERS and not path.is_dir():
         raise DataError(f"{path}: {unknown('the ending', path.suffix, READERS)}")
-    return _parsed(
-        path, lambda content: READERS[path.suffix.lower()](str(path), content, targets, reading or Reading())
-    )
+    given = targets, reading or Reading(), only
+    return parsed(path, lambda content: READERS[path.suffix.lower()](str(path), content, *given))
 
 
 def parquet(path: Path) -> pyarrow.Table:
     """The table in a Parquet file. Raises DataError that names the file."""
-    return _parsed(path, lambda content: _unpacked(str(path), content))
+    return parsed(path, lambda content: _unpacked(str(path), content))
 
 
-def _parsed(path: Path, parse: Callable[[bytes], T]) -> T:
+def parsed(path: Path, parse: Callable[[bytes], T]) -> T:
     """The content of a file, parsed. Raises DataError."""
     if path.is_dir():
         raise DataError(f"{path} is a directory; a file that ends in {listed(READERS)} expected")
@@ -245,12 +239,12 @@ def _plain(where: str, values: Array) -> Array:
     return values.astype(types[values.dtype.kind])
 
 
-def _csv(name: str, content: bytes, targets: tuple[str, ...], reading: Reading) -> Table:
-    return from_arrow(name, *text.columns(name, content, reading), targets, reading)
+def _csv(name: str, content: bytes, targets: tuple[str, ...], reading: Reading, only: Only) -> Table:
+    return from_arrow(name, *text.columns(name, content, reading), targets, reading, only)
 
 
-def _parquet(name: str, content: bytes, targets: tuple[str, ...], reading: Reading) -> Table:
-    return from_arrow(name, _unpacked(name, content), (), targets, reading)
+def _parquet(name: str, content: bytes, targets: tuple[str, ...], reading: Reading, only: Only) -> Table:
+    return from_arrow(name, _unpacked(name, content), (), targets, reading, only)
 
 
 def _unpacked(name: str, content: bytes) -> pyarrow.Table:
@@ -266,20 +260,17 @@ def _names(name: str, names: Sequence[str]) -> None:
 
 
 def from_arrow(
-    name: str, table: Any, found: Sequence[str] = (), targets: tuple[str, ...] = (), reading: Reading | None = None
-) -> Table:
-    """A pyarrow.Table as a Table; raises DataError for columns without a name or of another type. found: what was found
-    out in reading it."""
+    name: str, table: Any, found: Sequence[str] = (), targets: tuple[str, ...] = (), reading: Reading | None = None,
+    only: Only = None,
+) -> Table:  # fmt: skip
+    """A pyarrow.Table, or `only` some columns of it, as a Table; raises DataError for columns without a name or of
+    another type. found: what was found out in reading it."""
     reading, found = reading or Reading(), list(found)
     _names(name, table.column_names)
+    table = table.select(present(name, table.column_names, only))
     free.fits(name, arrow.unpacked(table))
     columns, dates = {}, dict(reading.dates)
-    for column in reading.drop:
-        if column not in table.column_names:
-            near = nearest(column, table.column_names)
-            raise DataError(
-                f"{name}: column {column!r}, to be left out, is missing{near}; {listed(table.column_names)}"
-            )
+    present(name, table.column_names, reading.drop, ", to be left out,")
     both = [column for column in targets if column in reading.drop]
     if both:
         raise DataError(f"{name}: column {both[0]!r} is a target, and to be left out; one of the two expected")
@@ -304,7 +295,7 @@ def from_arrow(
     return Table(name, columns, targets, reading=replace(reading, dates=dates), about=tuple(found))
 
 
-def _npz(name: str, content: bytes, targets: tuple[str, ...], reading: Reading) -> Table:
+def _npz(name: str, content: bytes, targets: tuple[str, ...], reading: Reading, only: Only) -> Table:
     if targets:
         raise DataError(f"{name}: target {listed(targets)} chooses columns of .csv and .parquet; .npz has targets or y")
     if replace(reading, text=()) != Reading():
@@ -314,5 +305,5 @@ def _npz(name: str, content: bytes, targets: tuple[str, ...], reading: Reading) 
     return Table(name, columns, tuple(column for column in columns if column.startswith("targets")), named=False)
 
 
-Reader = Callable[[str, bytes, tuple[str, ...], Reading], Table]
+Reader = Callable[[str, bytes, tuple[str, ...], Reading, Only], Table]
 READERS: dict[str, Reader] = {".csv": _csv, ".tsv": _csv, ".npz": _npz, ".parquet": _parquet}

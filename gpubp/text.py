@@ -121,9 +121,9 @@ def delimiter(content: bytes) -> str:
     return max(DELIMITERS, key=columns)
 
 
-def columns(name: str, content: bytes, reading: Reading) -> tuple[pyarrow.Table, list[str]]:
-    """A .csv as a table, and the detected format. Raises DataError with a row that has more or fewer columns than
-    others, or is too long."""
+def columns(name: str, content: bytes, reading: Reading, missing: bool = True) -> tuple[pyarrow.Table, list[str]]:
+    """A .csv as a table, and the detected format. missing: whether a text such as NA is none. Raises DataError with a
+    row that has more or fewer columns than others, or is too long."""
     content, encoding = decoded(name, content, reading.encoding)
     sign = reading.delimiter or delimiter(content)
     if not content.strip():
@@ -132,7 +132,7 @@ def columns(name: str, content: bytes, reading: Reading) -> tuple[pyarrow.Table,
     threads, held = content.find(b"\n") < WIDE, owned(content)
     del content
     try:
-        table = _parsed(held, sign, reading, threads)
+        table = _parsed(held, sign, reading, missing, threads)
     except pyarrow.ArrowInvalid:
         odd = []
 
@@ -141,13 +141,12 @@ def columns(name: str, content: bytes, reading: Reading) -> tuple[pyarrow.Table,
             return "error"
 
         with suppress(pyarrow.ArrowInvalid):
-            _parsed(held, sign, reading, False, refused)
+            _parsed(held, sign, reading, missing, False, refused)
         for row in odd:
             number = _line(held.to_pybytes(), row.text.encode())
-            place = f"line {number}" if number else "a line"
-            raise DataError(
-                f"{name}: {place} has {row.actual_columns} columns, {row.expected_columns} expected: {row.text}"
-            ) from None
+            place = f"{name}: line {number}" if number else f"{name}: a line"
+            many = f"has {row.actual_columns} columns, {row.expected_columns} expected"
+            raise DataError(f"{place} {many}: {row.text}") from None
         if held.size > BLOCK:
             raise DataError(f"{name}: a row of more than {BLOCK:,} bytes; is a quotation mark missing?") from None
         raise
@@ -164,14 +163,16 @@ def owned(content: bytes) -> pyarrow.Buffer:
     return held
 
 
-def _parsed(held: pyarrow.Buffer, sign: str, reading: Reading, threads: bool, refused: Any = None) -> pyarrow.Table:
+def _parsed(
+    held: pyarrow.Buffer, sign: str, reading: Reading, missing: bool, threads: bool, refused: Any = None
+) -> pyarrow.Table:
     """The table in the content `held`. refused: called with a row of more or fewer columns, without threads alone."""
     return pyarrow.csv.read_csv(
         pyarrow.BufferReader(held),
         pyarrow.csv.ReadOptions(block_size=BLOCK, use_threads=threads),
         pyarrow.csv.ParseOptions(delimiter=sign, newlines_in_values=True, invalid_row_handler=refused),
         pyarrow.csv.ConvertOptions(
-            strings_can_be_null=True,
+            strings_can_be_null=missing,
             decimal_point=reading.decimal,
             column_types=dict.fromkeys((*reading.text, *reading.dates), pyarrow.string()),
         ),

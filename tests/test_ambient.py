@@ -13,9 +13,11 @@ from typing import Any, NamedTuple
 
 import pytest
 import torch
+from sklearn.exceptions import ConvergenceWarning
 from torch import Tensor, nn
 
 import gpubp
+import gpubp.sklearn
 from gpubp.ambient import neutral
 
 from .helpers import compiled, same_bits  # noqa: F401
@@ -120,6 +122,17 @@ def modules(given: Numbers, _: Path) -> Found:
     return {name: each.detach() for name, each in back.named_parameters()}
 
 
+def estimators(given: Numbers, _: Path) -> Found:
+    samples = given.inputs.numpy(), given.classes.numpy()
+    settings = {"hidden_layer_sizes": (6,), "batch_size": 8, "max_iter": 2, "random_state": 1}
+    ours = gpubp.sklearn.MLPClassifier(early_stopping=True, **settings)
+    with warnings.catch_warnings(category=ConvergenceWarning, action="ignore"):
+        fitted = ours.fit(*samples, sample_weight=given.weight.numpy())
+    more = gpubp.sklearn.MLPClassifier(**settings).partial_fit(*samples, classes=[0, 1, 2])
+    shares = [each.predict_proba(samples[0]).tolist() for each in (fitted, more)]
+    return {"shares": shares, "params": fitted.model_.population.params}
+
+
 def of_a_run(folder: Path) -> Found:
     data = gpubp.load_data("iris")
     spec = gpubp.NetworkSpec((data.widths_in, 6, data.widths_out), loss=data.loss)
@@ -149,6 +162,15 @@ CALLS: dict[str, Callable[[Numbers, Path], Found]] = {
     "data": lambda given, _: {
         **vars(given.ragged()), "whole": gpubp.Dataset([[1, 2], [3, 300]], [[True], [False]]).inputs
     },
+    "divided": lambda given, _: {
+        f"{name} {side}": part.rows
+        for whole in (gpubp.Dataset(given.inputs, given.classes),)
+        for name, parts in {
+            "folds": whole.folds(3), "groups": whole.folds(3, groups=[n // 2 for n in range(40)]),
+            "bootstrap": whole.bootstrap(3), "split": whole.by([n % 4 for n in range(40)]).split(0.2),
+        }.items()
+        for side, part in enumerate(parts)
+    },
     "predict": lambda given, _: {"outs": given.population().predict(given.inputs)},
     "forward": lambda given, _: {"outs": gpubp.backprop.forward(SPEC, given.population().params, given.inputs)},
     "gradients": lambda given, _: dict(
@@ -160,6 +182,7 @@ CALLS: dict[str, Callable[[Numbers, Path], Found]] = {
     "compiled": lambda given, _: trained(given, "cpu"),
     "in place": in_place,
     "modules": modules,
+    "estimators": estimators,
     "a run": lambda given, folder: of_a_run(folder / "run"),
 }  # fmt: skip
 

@@ -129,6 +129,7 @@ def test_a_design_that_cannot_be_is_refused_with_its_row(design: Any, more: Any,
     ("name", "content", "told"),
     [
         ("a.json", b'[{"lr": 0.1}\n', "a.json: line 2, column 1: Expecting ',' delimiter; JSON expected"),
+        ("a.json", b'[{"lr": 0.1, "lr": 0.2}]', "a.json: 'lr' occurs 2 times in an object; once expected"),
         ("a.json", b"\xff", "a.json: JSON in UTF-8 expected, a list of rows or columns by name"),
         ("a.json", b"[" * 100_000, "a.json: JSON in UTF-8 expected, a list of rows or columns by name"),
         ("a.json", b'"a.csv"', "design is a str; a mapping of columns, a list of mappings"),

@@ -7,6 +7,9 @@ import io
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import torch
 
@@ -104,6 +107,27 @@ def test_predictions_keep_columns_of_the_file_as_they_are_written(capsys: Captur
         assert main(["predict", "made", *arguments.split()]) == 1
         assert reason in capsys.readouterr().err
     assert not Path("out.npz").exists()
+
+
+@pytest.mark.parametrize("ending", ["csv", "parquet"])
+def test_predictions_ignore_what_other_columns_hold_and_keep_it(capsys: Capture, ending: str) -> None:
+    samples = pd.DataFrame(
+        {"x": np.arange(40) / 40, "y": np.arange(40) % 3 * 1.5, "code": ["NA", "null", "007", "b"] * 10}
+    )
+    samples["day"] = pd.date_range("2024-01-01", periods=40).date
+    file = f"table.{ending}"
+    samples.to_csv(file, index=False) if ending == "csv" else samples.to_parquet(file, index=False)
+    trained(f"--data {file} --target y --drop code,day --networks 2 --steps 3 --run-dir made", capsys)
+    alone = run(f"predict made --data {file}", capsys).splitlines()[1:]
+    head, *rows = csv.reader(run(f"predict made --data {file} --keep code,day", capsys).splitlines())
+    assert head == ["code", "day", "prediction"]
+    assert rows == [[*map(str, kept), own] for *kept, own in zip(samples["code"], samples["day"], alone, strict=True)]
+    pq.write_table(pa.table({"x": [0.1], "lists": [[1]]}), "lists.parquet")
+    assert "column 'lists' holds list<" in error("predict made --data lists.parquet --keep lists", capsys)
+    Path("lists.txt").touch()
+    assert "lists.txt: columns of a .csv, .tsv or .parquet file" in error(
+        "predict made --data lists.txt --keep a", capsys
+    )
 
 
 def test_counts_are_predicted_as_rates_and_targets_by_their_names(capsys: Capture) -> None:

@@ -6,7 +6,6 @@ import io
 import os
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -120,15 +119,9 @@ def _spread(model: Model, data: str, chosen: str | int | list[int], each: bool, 
 
 def _kept(data: str, names: str, preparation: Preparation) -> pa.Table:
     """These columns of the file, as they are written there."""
-    import pyarrow as pa
+    from ..frames import written
 
-    from ..tables import read
-
-    chosen = tuple(dict.fromkeys(name.strip() for name in names.split(",")))
-    how = preparation.reading
-    dates = {name: form for name, form in how.dates.items() if name not in chosen}
-    table = read(data, reading=replace(how, text=(*how.text, *chosen), dates=dates))
-    return pa.table({name: pa.array(table.column(name), from_pandas=True) for name in chosen})
+    return written(Path(data), tuple(dict.fromkeys(name.strip() for name in names.split(","))), preparation.reading)
 
 
 def _beside(kept: pa.Table, tables: Iterable[pa.Table]) -> Iterator[pa.Table]:

@@ -123,7 +123,8 @@ def effects(screen: Console, study: Study, top: int) -> None:
     """The strongest effects."""
     found = study.effects()
     for effect in found[:top]:
-        about = [] if effect.correlation is None else [f"rank correlation {effect.correlation:+.2f}"]
+        known = effect.correlation is not None and math.isfinite(effect.correlation)
+        about = [f"rank correlation {effect.correlation:+.2f}"] if known else []
         if math.isfinite(effect.explained):
             about.append(f"explained {100 * max(effect.explained, 0):.0f} %")
         groups = effect.groups

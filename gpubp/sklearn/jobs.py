@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from .. import training
+from ..ambient import neutral
 from ..cells import EXTRA
 from ..config import TrainConfig
 from ..data import Dataset
@@ -118,6 +119,7 @@ def specified(row: Mapping[str, Any]) -> dict[str, Any]:
     return {name: row[name] for name in SPEC if name in row}
 
 
+@neutral()
 def train(jobs: Sequence[Job]) -> list[Trained | GpubpError]:
     """The trained networks of each job, in their order, or why they cannot be trained."""
     kinds: dict[Any, list[int]] = {}
