@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.optim import SGD, Optimizer, lr_scheduler
 
 import gpubp
+from gpubp.errors import ConfigError
 from gpubp.schedules import SCHEDULES, scheduled
 from gpubp.state import Status
 from gpubp.stopping import decide, plateau
@@ -187,3 +188,14 @@ def test_plateau_leaves_networks_alone_that_no_longer_run() -> None:
         decide(state, torch.ones(3), torch.ones(3) > 0, torch.ones(3) > 0)
     assert state.memory["scale"][:, 0].tolist() == pytest.approx([0.01, 1.0, 0.01])
     assert state.memory["best"][:, 0].tolist() == [1.0, float("inf"), 1.0]
+
+
+@pytest.mark.parametrize("warmup", [None, 2])
+def test_a_rate_of_another_precision_is_refused_also_of_a_warm_up(
+    warmup: int | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(gpubp.SCHEDULES, "own", gpubp.Schedule(lambda lr, step, total: lr.float()))
+    networks = gpubp.Population.create(gpubp.NetworkSpec((3, 2)), count=4)
+    config = gpubp.TrainConfig(steps=3, batch_size=4, schedule="own", warmup=warmup)
+    with pytest.raises(ConfigError, match=r"the learning rate of shape \(2, 1\), float32"):
+        gpubp.train(networks, gpubp.Dataset(torch.zeros(4, 3), torch.zeros(4, 2)), config)

@@ -24,7 +24,7 @@ from ..errors import ConfigError, GpubpError, SpecError
 from ..losses import LOSSES, cross_entropy_shares
 from ..optimizers import prepare
 from ..recipe import Recipe
-from ..schedules import names, scheduled
+from ..schedules import names
 from ..spec import NetworkSpec
 
 Rows = tuple[tuple[Any, ...], ...]
@@ -82,8 +82,9 @@ def check(spec: NetworkSpec, config: TrainConfig, device: torch.device, dtype: t
         rule, given = f"schedule {config.schedule!r}: rate", {**known, "scale": column}
         takes(ConfigError, rule, config.timetable.rate, ("lr", "step", "total"), some=(*given,))
 
-        def rate(step: Tensor, total: Tensor, **hyper: Tensor) -> Tensor:
-            return scheduled(config.timetable, hyper, step, total)
+        def rate(step: Tensor, total: Tensor, **hyper: Tensor) -> Tensor:  # without the factor of a warm-up
+            some = {name: hyper[name] for name in names(config.timetable.rate)[3:]}
+            return config.timetable.rate(hyper["lr"], step, total, **some)
 
         apart(ConfigError, rule, rate, {"step": 4 * column, "total": 8 * column}, given, ["the learning rate"], column)
     if custom(config.rule):
