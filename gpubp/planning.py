@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import torch
 
@@ -26,6 +26,8 @@ from .rng import check_seed
 from .room import Room
 from .run import Run, reasons
 from .state import TrainState
+
+Kind = TypeVar("Kind", Group, Planned)
 
 
 class Part(NamedTuple):
@@ -120,6 +122,13 @@ def own(search: Any) -> Search:
     return copy.copy(search)
 
 
+def searched(search: Any, groups: Sequence[Kind]) -> tuple[Search, list[Kind]]:
+    """own(), and the groups of a run, with the evaluations that the search needs."""
+    search = own(search)
+    every = search.interval([each.config for each in groups])
+    return search, [each._replace(config=replace(each.config, evaluate_every=every)) for each in groups]
+
+
 def compared(waiting: Waiting) -> None:
     """Raise ConfigError unless all networks of a design train at the same time, as a search needs it."""
     if waiting.rows.left:
@@ -161,16 +170,15 @@ def planned(
     groups = rows.source.planned(rows.design)
     if search is not None:
         compared(waiting)
-        search = own(search)
-        every = search.interval([each.config for each in groups])
-        groups = [each._replace(config=replace(each.config, evaluate_every=every)) for each in groups]
     count = None if waiting.folds else rows.total
     sets = ready([each.spec for each in groups], rows.source.dtype, data, validation, count)
-    maker = Maker(sets, engine, where, looks=True, every={} if rows.left else None)
+    if search is not None:
+        search, groups = searched(search, groups)
     folds = data.entities is None and (data.folded or waiting.folds)
+    maker = Maker(sets, engine, where, folds, looks=True, every={} if rows.left else None)
     some = rows.source.planned(rows.design.part(0, rows.taken)) if rows.left else []  # for as many engines are chosen
-    begins = [_blank(maker, each, folds) for each in some]
-    runs = [_blank(maker, each, folds) for each in groups]
+    begins = [_blank(maker, each) for each in some]
+    runs = [_blank(maker, each) for each in groups]
     shapes = [run.shape for run in begins or runs]
     memory.check(shapes, HOME)
     workspaces = (run.choice.engine.workspace(run.state, sets.data) for run in begins or runs)
@@ -182,13 +190,13 @@ def planned(
     return Plan([_part(run, copies) for run in runs], rows.taken, told, reasons(runs), notes)
 
 
-def _blank(maker: Maker, group: Planned, folds: bool) -> Run:
+def _blank(maker: Maker, group: Planned) -> Run:
     """A run of networks that take no memory."""
     params = torch.zeros(1, dtype=group.dtype).expand(len(group.rows), group.spec.size)
     population = Population(group.spec, params, group.seed, group.ids)
     config, choice = maker.fit(Group(group.rows, population, group.config, group.position))
     state = TrainState.start(population, config, maker.sets.data, group.position, light=True)
-    return Run(state, config, maker.sets, choice, maker.where, group.rows, folds=folds)
+    return Run(state, config, maker.sets, choice, maker.where, group.rows, folds=maker.folds)
 
 
 def _part(run: Run, copies: bool) -> Part:

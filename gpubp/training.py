@@ -24,7 +24,7 @@ from .history import Records
 from .line import quoted
 from .loop import Loop, Search
 from .making import Maker, ready
-from .planning import compared, first, own
+from .planning import compared, first, searched
 from .population import Population
 from .populations import Populations
 from .queue import Waiting
@@ -161,9 +161,7 @@ def _trained(
     if design is not None and waits:
         design.check(sets)
     if search is not None:
-        search = own(search)
-        every = search.interval([each.config for each in groups])
-        groups = [each._replace(config=replace(each.config, evaluate_every=every)) for each in groups]
+        search, groups = searched(search, groups)
     looks = validation is not None or any(map(watches, reporters))
     folds = data.entities is None and (data.folded or (design is not None and design.folds))
     maker = Maker(sets, engine, where, folds, looks, design.every(looks) if design and waits else None, notes)
