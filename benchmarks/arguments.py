@@ -9,8 +9,8 @@ from pathlib import Path
 
 import torch
 
-from gpubp.devices import usable
 from gpubp.errors import DeviceError
+from gpubp.system.devices import usable
 
 from .contenders import PEERS, ours
 from .limits import compiler

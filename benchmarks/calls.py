@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-from gpubp import gpus
+from gpubp.system import gpus
 
 from .harness import PAUSE, Setting
 from .limits import wait

@@ -26,7 +26,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from gpubp import devices
+from gpubp.system import devices
 
 from . import threads
 from .harness import own_kernels

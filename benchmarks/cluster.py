@@ -20,7 +20,10 @@ from typing import Any
 import torch
 
 import gpubp
-from gpubp import checkpoint, cluster, lock
+from gpubp import cluster
+from gpubp.checkpoints import checkpoint
+from gpubp.checkpoints.history import History
+from gpubp.checkpoints.stored import is_row
 from gpubp.cluster.board import board
 from gpubp.cluster.meeting import light_runs
 from gpubp.cluster.merge import outcomes, saved
@@ -28,17 +31,16 @@ from gpubp.cluster.messages import NONE, End, Looked, clocks
 from gpubp.cluster.progress import Together
 from gpubp.cluster.shards import dealt
 from gpubp.cluster.storage import Storage
-from gpubp.design import Design
 from gpubp.evaluate import Evaluation, Round
-from gpubp.history import History
-from gpubp.making import Source
 from gpubp.networks import Figures
 from gpubp.reporters import Progress
 from gpubp.reporters.listeners import Listeners
-from gpubp.reporters.results_file import write
-from gpubp.reporters.table import Results
-from gpubp.run import Sets
-from gpubp.stored import is_row
+from gpubp.results.results_file import write
+from gpubp.results.table import Results
+from gpubp.runs.design import Design
+from gpubp.runs.making import Source
+from gpubp.runs.run import Sets
+from gpubp.system import lock
 
 from .cluster_model import Cluster, Costs, meeting, simulate
 

@@ -21,8 +21,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from gpubp import gpus
-from gpubp.spec import NetworkSpec
+from gpubp.maths.spec import NetworkSpec
+from gpubp.system import gpus
 
 from .peers import VALUES, Stacked, loss_of, recorded
 from .updates import BETA1, BETA2, EPS

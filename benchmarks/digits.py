@@ -15,7 +15,7 @@ from typing import Any
 import torch
 
 import gpubp
-from gpubp import sources
+from gpubp.samples import sources
 
 from .harness import Setting, interleave, ratio
 

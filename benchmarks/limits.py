@@ -17,10 +17,10 @@ from pathlib import Path
 
 import torch
 
-from gpubp import gpus
 from gpubp.engines import build, nvrtc
 from gpubp.engines import device as driver
 from gpubp.errors import EngineError
+from gpubp.system import gpus
 
 SIDE = {"cpu": 2048, "cuda": 8192}  # of the matrices whose product replaces the peak
 COPIED = 512 << 20  # bytes; more than the last-level cache of most processors

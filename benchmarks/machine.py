@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from gpubp import gpus
+from gpubp.system import gpus
 
 from . import limits
 

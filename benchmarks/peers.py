@@ -15,11 +15,11 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy, mse_loss, pad
 
-from gpubp import Dataset, TrainConfig, gpus
+from gpubp import Dataset, NetworkSpec, TrainConfig
 from gpubp.engines import ENGINES
-from gpubp.recipe import EXACT
-from gpubp.spec import NetworkSpec
+from gpubp.settings.recipe import EXACT
 from gpubp.state import TrainState
+from gpubp.system import gpus
 
 from .updates import DeviceUpdate, Update, capturable, torch_optimizer
 from .workloads import Problem

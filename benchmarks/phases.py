@@ -50,7 +50,7 @@ class Clock:
 
 def _wait(place: Any) -> None:
     """Wait for the devices of a Place."""
-    from gpubp import gpus
+    from gpubp.system import gpus
 
     shards = getattr(place, "shards", None)
     for device in [place.state.population.device] if shards is None else [shard.device for shard in shards]:
@@ -59,8 +59,9 @@ def _wait(place: Any) -> None:
 
 def watch(clock: Clock) -> None:
     """Time the parts of a run."""
-    from gpubp import placement, saving
+    from gpubp.placing import placement
     from gpubp.reporters import tensorboard
+    from gpubp.runs import saving
 
     for place in (placement.Home, placement.Shards):
         for name, part in (("run", "steps"), ("evaluate", "evaluation")):

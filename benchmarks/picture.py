@@ -8,7 +8,7 @@ import matplotlib as mpl
 import torch
 
 import gpubp
-from gpubp import sources
+from gpubp.samples import sources
 
 mpl.use("Agg")
 import matplotlib.pyplot as plt

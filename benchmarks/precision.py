@@ -24,7 +24,7 @@ from torch import Tensor
 
 import gpubp
 from gpubp.engines import build, cpu
-from gpubp.recipe import PRECISIONS
+from gpubp.settings.recipe import PRECISIONS
 
 from .workloads import WORKLOADS, Workload
 

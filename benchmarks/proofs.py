@@ -17,7 +17,7 @@ from torch import Tensor
 
 import gpubp
 from gpubp.engines import ENGINES
-from gpubp.recipe import EXACT
+from gpubp.settings.recipe import EXACT
 from gpubp.state import TrainState
 
 SPECS = {

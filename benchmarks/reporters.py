@@ -15,9 +15,7 @@ import gpubp
 SAMPLES = 64
 
 
-def spent(
-    data: gpubp.sources.Prepared | None, given: argparse.Namespace, count: int, *reporters: gpubp.Reporter
-) -> float:
+def spent(data: gpubp.Prepared | None, given: argparse.Namespace, count: int, *reporters: gpubp.Reporter) -> float:
     """Seconds of all processors for a run."""
     spec = gpubp.NetworkSpec(tuple(map(int, given.widths.split(","))), "tanh", loss="cross_entropy")
     inputs = torch.rand(SAMPLES, spec.widths[0], generator=torch.Generator().manual_seed(0))

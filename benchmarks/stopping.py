@@ -24,7 +24,7 @@ class Cost(NamedTuple):
     clock: float
 
 
-def run(data: gpubp.sources.Prepared, count: int, patience: int | None) -> Cost:
+def run(data: gpubp.Prepared, count: int, patience: int | None) -> Cost:
     """Train the sweep."""
     spec = gpubp.NetworkSpec((64, 32, 10), "relu", loss="cross_entropy")
     config = gpubp.TrainConfig(

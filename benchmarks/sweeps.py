@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from gpubp.free import available
+from gpubp.system.free import available
 
 from .contenders import PEERS, excuse
 from .harness import Setting, measure

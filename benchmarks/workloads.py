@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from gpubp import NetworkSpec, Population
-from gpubp.losses import LOSSES
+from gpubp.maths.losses import LOSSES
 
 LR = 1e-3  # small, so that no network diverges in a long run
 

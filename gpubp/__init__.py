@@ -9,27 +9,32 @@ from importlib import import_module
 from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
-from . import forks as forks
+from .system import forks as forks
 
 if TYPE_CHECKING:
-    from .ensemble import Ensemble
-    from .model import Model, load
     from .public import *
-    from .sources import load as load_data
+    from .raw.text import Reading
+    from .results.ensemble import Ensemble
+    from .results.model import Model, load
+    from .samples.sources import Prepared
+    from .samples.sources import load as load_data
 
 FILES = {  # names that need pyarrow
-    "Ensemble": ("ensemble", "Ensemble"),
-    "Model": ("model", "Model"),
-    "load": ("model", "load"),
-    "load_data": ("sources", "load"),
+    "Ensemble": ("results.ensemble", "Ensemble"),
+    "Model": ("results.model", "Model"),
+    "Prepared": ("samples.sources", "Prepared"),
+    "Reading": ("raw.text", "Reading"),
+    "load": ("results.model", "load"),
+    "load_data": ("samples.sources", "load"),
 }
 
 __version__ = "0.1.0"
 __all__ = [
-    "ACTIVATIONS", "INITIALISERS", "LOSSES", "OPTIMIZERS", "SCHEDULES",
+    "ACTIVATIONS", "INITIALISERS", "LOSSES", "MODULES", "OPTIMIZERS", "SCHEDULES",
     "Activation", "ConsoleReporter", "Dataset", "Ensemble", "GpubpError", "Initialiser", "Loss", "Model", "NetworkSpec",
-    "Optimizer", "Plan", "Population", "Replay", "Reporter", "Result", "Schedule", "Status", "TensorBoardReporter",
-    "TrainConfig", "backprop", "load", "load_data", "plan", "replay", "resume", "train", "train_many",
+    "Optimizer", "Plan", "Population", "Prepared", "Reading", "Replay", "Reporter", "Result", "Schedule", "Status",
+    "TensorBoardReporter", "TrainConfig", "backprop", "load", "load_data", "plan", "replay", "resume", "train",
+    "train_many",
 ]  # fmt: skip
 
 

@@ -21,13 +21,13 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from torch.nn.functional import pad
 
-from .activations import ACTIVATIONS
-from .ambient import neutral
-from .blocks import CHUNK, Layers, blocks, check, spread, whole, widen
 from .errors import ConfigError, ShapeError, unknown
-from .losses import LOSSES, cross_entropy_shares
-from .numerics import flush, kernel_widths, product
-from .spec import NetworkSpec
+from .maths.activations import ACTIVATIONS
+from .maths.blocks import CHUNK, Layers, blocks, check, spread, whole, widen
+from .maths.losses import LOSSES, cross_entropy_shares
+from .maths.numerics import flush, kernel_widths, product
+from .maths.spec import NetworkSpec
+from .system.ambient import neutral
 
 
 class Pass(NamedTuple):

@@ -18,7 +18,7 @@ from .commands import dashboard, explain, export, inspect, predict, replay, repo
 from .commands.parser import STATUSES, Parser, values
 from .errors import GpubpError
 from .line import line, short
-from .signals import terminating
+from .runs.signals import terminating
 
 DEMO = ["--lr", "1e-4..1e-1:log"]  # the flags of `train` without any
 

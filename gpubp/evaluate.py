@@ -15,11 +15,11 @@ import torch
 from torch import Tensor
 
 from .backprop import errors, outs
-from .blocks import CHUNK, blocks, filled, fixed, together
-from .data import Batch, Dataset
-from .losses import LOSSES, Loss
+from .maths.blocks import CHUNK, blocks, filled, fixed, together
+from .maths.losses import LOSSES, Loss
+from .maths.spec import NetworkSpec
 from .population import Population
-from .spec import NetworkSpec
+from .samples.data import Batch, Dataset
 
 AT_ONCE = 1 << 22  # targets that spread() reads at once
 FLAT = 1e-28  # of the sum of squares: less is rounding of the mean

@@ -9,15 +9,15 @@ from importlib.util import find_spec
 
 import torch
 
-from . import free
-from .blocks import BLOCK, GROUP
-from .data import Dataset
 from .errors import OutOfMemoryError
-from .free import size
 from .line import counted
-from .recipe import Recipe
-from .rng import AT_ONCE, EACH
-from .spec import NetworkSpec
+from .maths.blocks import BLOCK, GROUP
+from .maths.rng import AT_ONCE, EACH
+from .maths.spec import NetworkSpec
+from .samples.data import Dataset
+from .settings.recipe import Recipe
+from .system import free
+from .system.free import size
 
 RESERVE = 1 << 28  # bytes of a GPU for libraries and the nodes of recordings
 RAN_OUT = ("out of memory", "allocate memory", "ALLOC_FAILED", "cublasCreate")

@@ -9,9 +9,9 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from .config import HYPER, TrainConfig
 from .evaluate import Evaluation
-from .ranges import numbers_of
+from .settings.config import HYPER, TrainConfig
+from .settings.ranges import numbers_of
 from .state import TrainState
 
 

@@ -10,14 +10,15 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from . import arrays, free, modules
-from .ambient import neutral
 from .backprop import forward
-from .devices import usable
 from .errors import ConfigError, OutOfMemoryError, ShapeError, SpecError, check_kind, lookup
-from .initialise import INITIALISERS, initialise
-from .rng import EVERYBODY, check_seed
-from .spec import NetworkSpec
+from .export import modules
+from .maths.initialise import INITIALISERS, initialise
+from .maths.rng import EVERYBODY, check_seed
+from .maths.spec import NetworkSpec
+from .system import arrays, free
+from .system.ambient import neutral
+from .system.devices import usable
 
 DTYPES = {"float32": torch.float32, "float64": torch.float64}
 

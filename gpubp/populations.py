@@ -10,10 +10,10 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from . import arrays
-from .ambient import neutral
 from .errors import CheckpointError, ConfigError, ShapeError
 from .population import Population
+from .system import arrays
+from .system.ambient import neutral
 
 
 class Part(NamedTuple):

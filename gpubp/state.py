@@ -10,13 +10,13 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from .config import TrainConfig
-from .data import Dataset
 from .errors import ConfigError, ShapeError
+from .maths.rng import EVERYBODY
 from .population import Population
-from .ranges import numbers_of
-from .recipe import MEMORY, TRACKED, Recipe
-from .rng import EVERYBODY
+from .samples.data import Dataset
+from .settings.config import TrainConfig
+from .settings.ranges import numbers_of
+from .settings.recipe import MEMORY, TRACKED, Recipe
 
 
 class Status(IntEnum):

@@ -26,12 +26,12 @@ import pyarrow as pa
 import torch
 from pyarrow import compute
 
-from .config import HYPER
 from .errors import ConfigError, unknown
 from .line import line
-from .reporters.table import DESIGNED, FAULT, TEXTS
-from .result import diverged_in, entities, ranked_by, worth
-from .tables import listed
+from .raw.tables import listed
+from .results.result import diverged_in, entities, ranked_by, worth
+from .results.table import DESIGNED, FAULT, TEXTS
+from .settings.config import HYPER
 
 Array = npt.NDArray[Any]
 

@@ -16,12 +16,12 @@ import torch
 from rich.table import Table
 
 from .backprop import forward, gradients
-from .config import ORDERS, TrainConfig
-from .data import Dataset
 from .engines import choose
-from .explain import explain
+from .explaining.explain import explain
+from .maths.spec import NetworkSpec
 from .population import Population
-from .spec import NetworkSpec
+from .samples.data import Dataset
+from .settings.config import ORDERS, TrainConfig
 from .state import TrainState
 
 SPEC = NetworkSpec(

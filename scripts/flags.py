@@ -1,4 +1,4 @@
-"""Prints gpubp/flags.json, from TrainConfig and the tables: python scripts/flags.py > gpubp/flags.json"""
+"""Prints gpubp/system/flags.json, from TrainConfig and the tables: python scripts/flags.py > gpubp/system/flags.json"""
 
 import json
 import re
@@ -8,13 +8,13 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # this checkout's gpubp, not an installed one
 
-from gpubp.activations import ACTIVATIONS
-from gpubp.config import HYPER, TrainConfig
-from gpubp.initialise import INITIALISERS
-from gpubp.losses import LOSSES
-from gpubp.optimizers import OPTIMIZERS
-from gpubp.schedules import SCHEDULES, WARMUP
-from gpubp.sources import SOURCES
+from gpubp.maths.activations import ACTIVATIONS
+from gpubp.maths.initialise import INITIALISERS
+from gpubp.maths.losses import LOSSES
+from gpubp.maths.optimizers import OPTIMIZERS
+from gpubp.maths.schedules import SCHEDULES, WARMUP
+from gpubp.samples.sources import SOURCES
+from gpubp.settings.config import HYPER, TrainConfig
 
 TABLES = {"data": SOURCES, "activation": ACTIVATIONS, "loss": LOSSES, "init": INITIALISERS, "optimizer": OPTIMIZERS,
           "schedule": SCHEDULES}  # fmt: skip

@@ -17,7 +17,7 @@ sys.path.insert(0, str(ROOT))  # benchmarks/ is not installed
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    from gpubp import gpus
+    from gpubp.system import gpus
 
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     folder = ROOT / "benchmarks" / "results" / "gpu_check"

@@ -14,9 +14,10 @@ from typing import Any
 import pytest
 
 import gpubp
-from gpubp import cluster, gpus
+from gpubp import cluster
 from gpubp.cluster.board import board
 from gpubp.cluster.shards import Job
+from gpubp.system import gpus
 
 from .helpers import FAST, differing, failing
 
@@ -57,7 +58,7 @@ def machines(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
 
 
 @pytest.fixture(name="iris", scope="module")
-def irises() -> gpubp.sources.Prepared:
+def irises() -> gpubp.Prepared:
     return gpubp.load_data("iris")
 
 

@@ -19,7 +19,7 @@ import pytest
 import torch
 from jaxtyping import _decorator, install_import_hook
 
-CHECKED = ("gpubp.backprop", "gpubp.blocks", "gpubp.numerics", "gpubp.rng")
+CHECKED = ("gpubp.backprop", "gpubp.maths.blocks", "gpubp.maths.numerics", "gpubp.maths.rng")
 SHAPED = ("divergence", "gradient", "groups", "independence", "left_out", "numerics", "optimizers",
           "predictions", "products", "rng", "step", "tutorial")  # fmt: skip
 _decorator._tb_flag = False  # or it imports jax, which takes three seconds, to shorten tracebacks
@@ -164,7 +164,7 @@ def write(tmp_path: Path) -> Callable[[str, str | bytes], Path]:
 @pytest.fixture
 def runs(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """The number of networks of each run of gpubp.sklearn."""
-    from gpubp import training
+    from gpubp.runs import training
 
     counts: list[int] = []
     train_many = training.train_many

@@ -11,12 +11,12 @@ from typing import Any
 
 import gpubp
 from gpubp import tutorial
-from gpubp.columns import Column
-from gpubp.explain import Explanation, explain_steps
-from gpubp.explain_notation import Term
-from gpubp.explain_text import Text
+from gpubp.explaining.explain import Explanation, explain_steps
+from gpubp.explaining.notation import Term
+from gpubp.explaining.text import Text
 from gpubp.pages.explained import explained
-from gpubp.preparation import Preparation
+from gpubp.raw.columns import Column
+from gpubp.raw.preparation import Preparation
 from gpubp.state import TrainState
 
 from .helpers import population, samples, start

@@ -9,10 +9,10 @@ import numpy as np
 import torch
 
 import gpubp
-from gpubp.fitting import fit, fit_apart
-from gpubp.model import Model
 from gpubp.populations import Populations
-from gpubp.preparation import Preparation
+from gpubp.raw.fitting import fit, fit_apart
+from gpubp.raw.preparation import Preparation
+from gpubp.results.model import Model
 
 from .files import table
 from .helpers import population

@@ -12,7 +12,7 @@ import pytest
 
 from gpubp.cli import main
 from gpubp.errors import DataError
-from gpubp.tables import Table
+from gpubp.raw.tables import Table
 
 Write = Callable[[str, str | bytes], Path]
 

@@ -20,10 +20,11 @@ import numpy as np
 import pyarrow.parquet
 
 import gpubp
-from gpubp import checkpoint, files
+from gpubp.checkpoints import checkpoint
 from gpubp.cli import COMMANDS, main
 from gpubp.errors import GpubpError
 from gpubp.line import line
+from gpubp.system import files
 
 from . import mutated_arrays, mutations
 from .files import status

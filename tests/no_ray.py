@@ -14,12 +14,13 @@ from typing import Any
 import pytest
 import torch
 
-from gpubp import files, manifests
+from gpubp.checkpoints import manifests
 from gpubp.cluster import training
 from gpubp.cluster.messages import NONE, Looked, clocks
 from gpubp.cluster.record import Record
 from gpubp.errors import ClusterError
 from gpubp.evaluate import Evaluation, Round
+from gpubp.system import files
 
 from . import mutated_arrays, mutations
 from .helpers import failing

@@ -15,14 +15,15 @@ import pytest
 import torch
 from torch import Tensor
 
-from gpubp import ambient, shard
-from gpubp import gpus as calls
-from gpubp.data import Dataset
 from gpubp.engines import build, cuda, nvrtc
 from gpubp.engines.chip import Limits
 from gpubp.engines.device import Function
 from gpubp.engines.layout import Layout
+from gpubp.placing import shard
+from gpubp.samples.data import Dataset
 from gpubp.state import TrainState
+from gpubp.system import ambient
+from gpubp.system import gpus as calls
 
 HEADER = Path(__file__).parent / "play.h"
 H100 = Limits(90, 227 << 10)
@@ -129,7 +130,7 @@ class Machine:
 
     @contextmanager
     def enter(self, device: torch.device, stream: int | None = None) -> Iterator[None]:
-        """gpubp.gpus.on."""
+        """gpubp.system.gpus.on."""
         present, before = self.player.present, getattr(self.player.present, "stream", None)
         self.on.add((threading.current_thread().name, str(device)))
         present.stream = before if stream is None else stream
@@ -137,7 +138,7 @@ class Machine:
         present.stream = before
 
     def pin(self, tensor: Tensor) -> Tensor:
-        """gpubp.gpus.pinned."""
+        """gpubp.system.gpus.pinned."""
         self.pinned += tensor.nbytes
         return tensor.clone()
 

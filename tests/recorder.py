@@ -22,8 +22,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 import gpubp
-from gpubp import blocks, gpus, rng
 from gpubp.engines import graph
+from gpubp.maths import blocks, rng
+from gpubp.system import gpus
 
 aten = torch.ops.aten
 WAITS = (aten._local_scalar_dense, aten.nonzero, aten.equal, aten.is_nonzero, aten.masked_select, aten._unique2)
@@ -74,7 +75,7 @@ def _masked(index: Any) -> bool:
 
 
 class Recorder:
-    """Stands for gpubp.gpus's graphs. tapes: every recording that was made, in order."""
+    """Stands for gpubp.system.gpus's graphs. tapes: every recording that was made, in order."""
 
     def __init__(self) -> None:
         self.tapes: list[Tape] = []
@@ -82,7 +83,7 @@ class Recorder:
     def capture(
         self, step: Callable[[], None], first: Callable[[], None] | None = None, pool: Any = None
     ) -> Callable[[], None]:
-        """gpubp.gpus.capture."""
+        """gpubp.system.gpus.capture."""
         for _ in range(gpus.WARM):
             (first or step)()
         tape = Tape()

@@ -10,8 +10,8 @@ from typing import Any, NamedTuple
 import torch
 
 import gpubp
-from gpubp import files
 from gpubp.search import Hyperband, PopulationBased, SuccessiveHalving
+from gpubp.system import files
 
 from .helpers import population, same_bits, samples
 from .short_runs import COUNT, SPEC, config, forge, held_out, networks, training

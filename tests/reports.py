@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from gpubp import curves
+from gpubp.checkpoints import curves
 from gpubp.cli import main
 from gpubp.commands.inspect import picked
 from gpubp.pages.report import Facts, report

@@ -19,9 +19,10 @@ import torch
 from safetensors.torch import save_file
 
 import gpubp
-from gpubp import checkpoint, files, manifests
+from gpubp.checkpoints import checkpoint, manifests
+from gpubp.checkpoints.stored import is_row, rowless
 from gpubp.state import TrainState
-from gpubp.stored import is_row, rowless
+from gpubp.system import files
 
 from .helpers import differing, handled, population, samples
 
@@ -39,8 +40,8 @@ APART.set_forkserver_preload(["torch", "gpubp", "pytest", "hypothesis"])
 def calls_of_three_steps() -> Iterator[None]:
     """Runs take their steps in calls of three, however short these are."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("gpubp.run.CALL", 100.0)
-        patch.setattr("gpubp.run.MOST", 3)
+        patch.setattr("gpubp.runs.run.CALL", 100.0)
+        patch.setattr("gpubp.runs.run.MOST", 3)
         yield
 
 

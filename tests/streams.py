@@ -17,12 +17,12 @@ import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes
 
-from gpubp import gpus
-from gpubp.compaction import Compaction
-from gpubp.data import Dataset
 from gpubp.engines import ENGINES
-from gpubp.shard import Shard
+from gpubp.placing.compaction import Compaction
+from gpubp.placing.shard import Shard
+from gpubp.samples.data import Dataset
 from gpubp.state import TrainState
+from gpubp.system import gpus
 
 Act = Callable[[], Any]
 
@@ -87,7 +87,7 @@ class Between(TorchDispatchMode):
 
 
 class Copies:
-    """gpubp.gpus.Copies."""
+    """gpubp.system.gpus.Copies."""
 
     def __init__(self, streams: Streams) -> None:
         self.streams, self.stream = streams, Stream(streams.copies)
@@ -127,7 +127,7 @@ class Streams:
         self.training.reach(len(self.training.given))
 
     def wait(self, device: torch.device) -> None:
-        """gpubp.gpus.wait."""
+        """gpubp.system.gpus.wait."""
         self.waits += 1
         self.read()
 

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 import gpubp
 import gpubp.sklearn
-from gpubp.ambient import neutral
+from gpubp.system.ambient import neutral
 
 from .helpers import compiled, same_bits  # noqa: F401
 

@@ -14,8 +14,8 @@ import pytest
 import torch
 
 import gpubp
-from gpubp import arrays
 from gpubp.errors import ConfigError, DataError, GpubpError, ShapeError
+from gpubp.system import arrays
 
 from .helpers import population, same_bits, samples
 

@@ -12,7 +12,6 @@ import pytest
 import torch
 
 import gpubp
-from gpubp import sources
 from gpubp.errors import (
     ConfigError,
     DataError,
@@ -23,6 +22,7 @@ from gpubp.errors import (
     ShapeError,
     SpecError,
 )
+from gpubp.samples import sources
 
 from .files import status
 from .helpers import population, same_bits, samples
@@ -123,7 +123,7 @@ PYTHON: dict[str, tuple[Callable[[], Any], type[GpubpError], str]] = {
     "a target that is none": (
         lambda: sources.load("a.csv", target=3), ConfigError, "target 3: the name of a column, or a list of names"),  # type: ignore
     "a reading that is none": (
-        lambda: sources.load("iris", reading={}), ConfigError, "reading is a dict; a gpubp.text.Reading"),  # type: ignore
+        lambda: sources.load("iris", reading={}), ConfigError, "reading is a dict; a gpubp.Reading"),  # type: ignore
     "hidden that is no name": (
         lambda: gpubp.NetworkSpec((3, 2, 2), hidden=True), SpecError, "hidden True: the name of an activation"),  # type: ignore
     **{

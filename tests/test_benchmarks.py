@@ -16,8 +16,8 @@ from benchmarks import digits, harness, layouts, limits, sweeps, whole
 from benchmarks.contenders import OURS, PEERS, excuse, parity, rows
 from benchmarks.peers import AutogradBmm
 from benchmarks.workloads import WORKLOADS
-from gpubp import gpus
 from gpubp.engines import cpu
+from gpubp.system import gpus
 
 from .helpers import covering
 from .recorder import Recorder

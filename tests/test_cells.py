@@ -14,9 +14,9 @@ import torch
 from pyarrow import parquet
 
 import gpubp
-from gpubp import cells
-from gpubp.design import Design
 from gpubp.errors import ConfigError, DataError, GpubpError, OutOfMemoryError, ShapeError, SpecError
+from gpubp.runs import cells
+from gpubp.runs.design import Design
 
 from .test_design import data, train
 

@@ -15,8 +15,9 @@ import torch
 from safetensors.torch import load_file, save_file
 
 import gpubp
-from gpubp import checkpoint, config_file, files, manifests
+from gpubp.checkpoints import checkpoint, manifests
 from gpubp.errors import CheckpointError
+from gpubp.system import config_file, files
 
 from .helpers import same_bits
 from .short_runs import (

@@ -15,8 +15,10 @@ import pytest
 import torch
 
 import gpubp
-import gpubp.curves
-from gpubp import checkpoint, cluster, manifests
+import gpubp.checkpoints.curves
+from gpubp import cluster
+from gpubp.checkpoints import checkpoint, manifests
+from gpubp.checkpoints.stored import Source
 from gpubp.cli import main
 from gpubp.cluster import driver
 from gpubp.cluster.driver import Driver
@@ -24,7 +26,6 @@ from gpubp.cluster.plan import Plan
 from gpubp.cluster.storage import Storage
 from gpubp.errors import CheckpointError, ConfigError
 from gpubp.search import Hyperband, PopulationBased, SuccessiveHalving
-from gpubp.stored import Source
 
 from .clusters import LACKS, LONG, PLAIN, STORE, At, check_same, interrupt, interrupted, kill, slow, trained, watch
 from .commands import Capture, run
@@ -53,7 +54,7 @@ def test_any_number_of_shards_gives_the_bits_of_one_run(
     assert read == [], "no row has come to this process"
     check_same(whole, three)
     for each in (4, 14):
-        curves = [gpubp.curves.read(tmp_path / name, [each])[each] for name in ("whole", "3")]
+        curves = [gpubp.checkpoints.curves.read(tmp_path / name, [each])[each] for name in ("whole", "3")]
         assert (curves[0] == curves[1]).all()
     assert sorted(each.name for each in (tmp_path / "3").iterdir()) == [
         "checkpoint", "config.yaml", "curves.bin", "design.parquet", "history.jsonl", "preparation.json",

@@ -15,6 +15,7 @@ import torch
 
 import gpubp
 from gpubp import cli
+from gpubp.checkpoints.history import History
 from gpubp.cluster import health
 from gpubp.cluster.driver import Driver
 from gpubp.cluster.health import Lifeline, Tries, free
@@ -24,10 +25,9 @@ from gpubp.cluster.progress import Together
 from gpubp.cluster.session import Room, session
 from gpubp.commands import outcome, train
 from gpubp.errors import ClusterError, ConfigError
-from gpubp.history import History
 from gpubp.reporters import Progress
 from gpubp.reporters.listeners import Listeners
-from gpubp.run import Sets
+from gpubp.runs.run import Sets
 from gpubp.state import Status
 
 from . import no_ray

@@ -64,10 +64,11 @@ def test_a_run_whose_workers_are_killed_all_the_time_has_the_same_bits(
 JOINING = """
 import os, signal, sys
 import gpubp
-from gpubp import checkpoint, cluster
+from gpubp import cluster
+from gpubp.checkpoints import checkpoint
 from gpubp.cluster import training
 from gpubp.cluster.storage import Storage
-from gpubp.saving import Saving
+from gpubp.runs.saving import Saving
 from tests.clusters import trained
 
 def die(*given, **more):

@@ -13,16 +13,18 @@ import torch
 from safetensors.torch import load_file, save_file
 
 import gpubp
-from gpubp import files, making, manifests
+from gpubp.checkpoints import manifests
 from gpubp.cluster.meeting import LightRun, light_runs
 from gpubp.cluster.messages import Looked, clocks, packed
 from gpubp.cluster.record import LARGEST, WAITING, Record
 from gpubp.cluster.shards import Part, dealt
-from gpubp.design import Design
 from gpubp.errors import CheckpointError
 from gpubp.evaluate import Evaluation, Round
-from gpubp.run import Sets
+from gpubp.runs import making
+from gpubp.runs.design import Design
+from gpubp.runs.run import Sets
 from gpubp.search import SuccessiveHalving
+from gpubp.system import files
 
 from .helpers import same_bits
 from .mutations import damaged

@@ -16,7 +16,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore::DeprecationW
 
 
 @pytest.fixture(scope="module")
-def iris() -> gpubp.sources.Prepared:
+def iris() -> gpubp.Prepared:
     return gpubp.load_data("iris")
 
 

@@ -18,7 +18,7 @@ from safetensors.torch import save_file
 import gpubp
 from gpubp.cli import main
 from gpubp.errors import CheckpointError
-from gpubp.model import Model
+from gpubp.results.model import Model
 
 from .commands import Capture, error, here, run, trained  # noqa: F401
 from .helpers import population

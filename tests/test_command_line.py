@@ -13,8 +13,10 @@ import pytest
 import torch
 import yaml
 
-from gpubp import checkpoint, curves, gpus, loop
+from gpubp.checkpoints import checkpoint, curves
 from gpubp.cli import main
+from gpubp.runs import loop
+from gpubp.system import gpus
 
 from .commands import Capture, columns, error, here, run, trained  # noqa: F401
 from .helpers import failing

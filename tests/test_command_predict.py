@@ -191,7 +191,7 @@ def test_non_finite_predictions_give_a_warning_on_standard_error(
     Path("line.csv").write_text("x,y\n1,2\n2,3\n3,4\n4,5\n5,6\n")
     trained("--data line.csv --target y --networks 2 --steps 1 --run-dir made", capsys)
     monkeypatch.setattr(
-        "gpubp.ensemble.forward", lambda spec, params, inputs: torch.full((len(params), 5, 1), torch.inf)
+        "gpubp.results.ensemble.forward", lambda spec, params, inputs: torch.full((len(params), 5, 1), torch.inf)
     )
     assert main(["predict", "made", "--data", "line.csv"]) == 0
     told = capsys.readouterr()

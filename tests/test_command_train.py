@@ -15,10 +15,12 @@ import pytest
 import torch
 import yaml
 
-from gpubp import checkpoint, sources, tutorial
+from gpubp import tutorial
+from gpubp.checkpoints import checkpoint
 from gpubp.cli import main
 from gpubp.engines import choose, cpu, eager
 from gpubp.errors import CheckpointError
+from gpubp.samples import sources
 
 from .commands import Capture, columns, here, run, trained  # noqa: F401
 from .test_tensorboard import points, text

@@ -13,11 +13,11 @@ import torch
 
 import gpubp
 from gpubp import evaluate as definition
-from gpubp.data import Dataset
 from gpubp.engines import cpu, cuda
 from gpubp.engines.layout import Kind, Layout
 from gpubp.errors import EngineError
 from gpubp.evaluate import Evaluation
+from gpubp.samples.data import Dataset
 
 from .helpers import (  # noqa: F401
     compiled,

@@ -18,8 +18,8 @@ import gpubp
 from gpubp.engines import choose, cpu
 from gpubp.engines.translate import trace
 from gpubp.errors import EngineError
-from gpubp.losses import Loss, cross_entropy
-from gpubp.optimizers import Optimizer
+from gpubp.maths.losses import Loss, cross_entropy
+from gpubp.maths.optimizers import Optimizer
 
 from .helpers import compiled, population, same_bits, samples, train  # noqa: F401
 from .test_compiled import close

@@ -16,10 +16,11 @@ import pytest
 import torch
 
 import gpubp
-from gpubp import config_file, engines
+from gpubp import engines
 from gpubp.cli import main
 from gpubp.engines import build, cache, cpu
 from gpubp.errors import EngineError
+from gpubp.system import config_file
 
 from .libraries import an_empty_cache, answer, kept, text, wrapper  # noqa: F401
 

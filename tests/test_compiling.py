@@ -16,7 +16,7 @@ import gpubp
 from gpubp.engines import Choice
 from gpubp.reporters import Progress, Start, console
 from gpubp.reporters.console import ConsoleReporter
-from gpubp.run import Run
+from gpubp.runs.run import Run
 
 from .helpers import same_bits, samples
 

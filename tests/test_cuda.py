@@ -19,7 +19,8 @@ import torch
 from torch.torch_version import TorchVersion
 
 import gpubp
-from gpubp import gpus, turns
+from gpubp.placing import turns
+from gpubp.system import gpus
 
 from .helpers import failing, population, same_bits, samples, start
 from .recorder import like

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 import gpubp
-from gpubp import curves
+from gpubp.checkpoints import curves
 
 from .helpers import failing
 from .short_runs import COUNT, config, finishes_as, held_out, networks, run, training

@@ -14,12 +14,12 @@ import pytest
 import yaml
 
 import gpubp
-from gpubp import result
 from gpubp.commands import settings as saved
 from gpubp.commands import train
 from gpubp.errors import CheckpointError, DataError
-from gpubp.preparation import Preparation
-from gpubp.reporters.results_file import read_results
+from gpubp.raw.preparation import Preparation
+from gpubp.results import result
+from gpubp.results.results_file import read_results
 
 from .commands import Capture
 from .files import status

@@ -11,8 +11,10 @@ import pytest
 import torch
 
 import gpubp
-from gpubp import checkpoint, making, placement
+from gpubp.checkpoints import checkpoint
 from gpubp.errors import ConfigError
+from gpubp.placing import placement
+from gpubp.runs import making
 
 from .commands import Capture, columns, error, here, run, trained  # noqa: F401
 from .helpers import alike, same_bits, samples
@@ -95,8 +97,8 @@ def test_a_row_is_the_network_of_train_with_that_id() -> None:
 
 def test_shares_and_groups_that_take_turns_change_no_bit(ragged: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     design, apart, expected = ragged
-    monkeypatch.setattr("gpubp.run.placed", placement.Shards)
-    monkeypatch.setattr("gpubp.placement.fitting", lambda *_: 2)
+    monkeypatch.setattr("gpubp.runs.run.placed", placement.Shards)
+    monkeypatch.setattr("gpubp.placing.placement.fitting", lambda *_: 2)
     same(train(design, apart, device=["cpu"] * 2), expected)
 
 
@@ -123,7 +125,7 @@ def test_class_weights_and_hyper_parameters_of_custom_rules_are_settings_of_a_ro
     def scaled(grad: torch.Tensor, gain: torch.Tensor) -> tuple[torch.Tensor]:
         return (gain * grad,)
 
-    rule = gpubp.optimizers.Optimizer(scaled, (), {"gain": 1.0})
+    rule = gpubp.maths.optimizers.Optimizer(scaled, (), {"gain": 1.0})
     weights = [[1.0, 2.0, 3.0, 4.0], [4.0, 1.0, 1.0, 1.0]]
     design = [{"optimizer": rule, "class_weight": "1,2,3,4"}, {"optimizer": rule, "class_weight": weights[1]}]
     mixed = train([{**row, "extra.gain": 0.5 + number} for number, row in enumerate(design)], data(), widths="3,6,4")

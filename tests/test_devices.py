@@ -9,10 +9,10 @@ import pytest
 import torch
 
 import gpubp
-from gpubp import devices, gpus
 from gpubp.cli import main
 from gpubp.errors import ConfigError, DeviceError
 from gpubp.population import usable
+from gpubp.system import devices, gpus
 
 from .commands import Capture, here  # noqa: F401
 

@@ -14,12 +14,12 @@ from sklearn import metrics
 from torch import Tensor
 
 import gpubp
-from gpubp import ensemble
-from gpubp.ensemble import Ensemble
 from gpubp.errors import CheckpointError, ConfigError, ShapeError
-from gpubp.model import Model
 from gpubp.populations import Populations
-from gpubp.preparation import Column, Preparation
+from gpubp.raw.preparation import Column, Preparation
+from gpubp.results import ensemble
+from gpubp.results.ensemble import Ensemble
+from gpubp.results.model import Model
 
 from .commands import Capture, error, here, run, trained  # noqa: F401
 from .helpers import generator

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 import gpubp
 from gpubp.errors import ConfigError, DataError, ShapeError
-from gpubp.folds import split
+from gpubp.samples.folds import split
 
 from .helpers import same_bits, samples
 

@@ -12,10 +12,10 @@ from torch import Tensor
 
 import gpubp
 from gpubp.engines import eager
-from gpubp.explain import Explanation, explain, explain_steps
-from gpubp.explain_notation import ERRORS, SLOPES
+from gpubp.explaining.explain import Explanation, explain, explain_steps
+from gpubp.explaining.notation import ERRORS, SLOPES
 from gpubp.pages.explained import explained
-from gpubp.recipe import EXACT, PRECISIONS
+from gpubp.settings.recipe import EXACT, PRECISIONS
 from gpubp.state import Status
 
 from .explained import tutorials, value

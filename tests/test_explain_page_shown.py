@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from gpubp.explain_text import Text
+from gpubp.explaining.text import Text
 
 from .browser import NARROW, WIDE, overflow, violations
 from .explained import STEPS, hostile, of_deep, of_large, of_tutorial, tutorials

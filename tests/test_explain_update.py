@@ -10,10 +10,10 @@ import pytest
 import torch
 
 import gpubp
-from gpubp.explain import Explanation, explain_steps
-from gpubp.explain_formula import written
-from gpubp.explain_notation import Heading, Term
-from gpubp.explain_text import Text
+from gpubp.explaining.explain import Explanation, explain_steps
+from gpubp.explaining.formula import written
+from gpubp.explaining.notation import Heading, Term
+from gpubp.explaining.text import Text
 
 from .explained import value
 from .helpers import covering, population, samples, start

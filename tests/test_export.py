@@ -24,8 +24,8 @@ import gpubp
 from gpubp.errors import ConfigError, DataError, SpecError
 from gpubp.export.formats import FORMATS
 from gpubp.export.numpy import FUNCTIONS
-from gpubp.fitting import fit
-from gpubp.model import Model
+from gpubp.raw.fitting import fit
+from gpubp.results.model import Model
 
 from .exported import HOSTILE, Case, case
 from .files import table

@@ -16,8 +16,8 @@ import polars
 import pytest
 
 import gpubp
-from gpubp.fitting import fit
-from gpubp.model import Model
+from gpubp.raw.fitting import fit
+from gpubp.results.model import Model
 
 from .files import table
 from .helpers import population

@@ -17,7 +17,7 @@ from sklearn.pipeline import make_pipeline
 import gpubp
 from gpubp.errors import ShapeError, SpecError
 from gpubp.export.sklearn import ACTIVATIONS
-from gpubp.model import Model
+from gpubp.results.model import Model
 
 from .exported import case
 from .helpers import population, same_bits, samples, train

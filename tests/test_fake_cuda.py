@@ -11,10 +11,11 @@ import torch
 from torch import Tensor
 
 import gpubp
-from gpubp import backprop, blocks
+from gpubp import backprop
 from gpubp.engines import eager, graph
-from gpubp.numerics import kernel_widths
-from gpubp.optimizers import Optimizer
+from gpubp.maths import blocks
+from gpubp.maths.numerics import kernel_widths
+from gpubp.maths.optimizers import Optimizer
 
 from .gpu_cases import BATCH, CLASSES, COUNT, FEATURES, KINDS, SPEC, STEPS, Case
 from .helpers import LOGITS, population, start

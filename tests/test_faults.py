@@ -14,9 +14,9 @@ from pyarrow import compute
 from torch import Tensor
 
 import gpubp
+from gpubp.checkpoints.ended import record
 from gpubp.cli import main
-from gpubp.ended import record
-from gpubp.reporters.results_file import read_results
+from gpubp.results.results_file import read_results
 
 from .helpers import needs_compiler, samples
 
@@ -83,7 +83,7 @@ def test_nothing_that_a_network_does_after_it_has_diverged_matters(monkeypatch: 
     for more in ({"slots": 3}, {"restore_best": True, "evaluate_every": 1}):
         found = gpubp.train_many(design, data(), **common | more)
         assert found.table.select(names).to_pylist() == expected, more
-    monkeypatch.setattr("gpubp.reporters.table.PIECE", 4)
+    monkeypatch.setattr("gpubp.results.table.PIECE", 4)
     assert gpubp.train_many(design, data(), **common).table.select(names).to_pylist() == expected
 
 
@@ -102,7 +102,7 @@ def test_files_of_networks_that_left_before_there_was_an_answer_are_read_and_con
     common = {"widths": "2,3,1", "batch_size": 4, "optimizer": "sgd", "engine": "eager", "slots": 1}
     whole = gpubp.train_many(design, data(), **common).table
     older = lambda fields: record([each for each in fields if each[0] != "figures.faults"])  # noqa: E731
-    monkeypatch.setattr("gpubp.ended.record", older)
+    monkeypatch.setattr("gpubp.checkpoints.ended.record", older)
     table = gpubp.train_many(design, data(), run_dir=tmp_path / "run", **common).table
     assert table["diverged_in"].null_count == 4
     assert table.drop_columns("diverged_in").equals(whole.drop_columns("diverged_in"))

@@ -12,10 +12,11 @@ import pytest
 import torch
 
 import gpubp
-from gpubp import checkpoint, config_file, files
+from gpubp.checkpoints import checkpoint
 from gpubp.cli import main
 from gpubp.errors import ConfigError, GpubpError
 from gpubp.line import line
+from gpubp.system import config_file, files
 
 from .commands import Capture, error, here  # noqa: F401
 from .files import status

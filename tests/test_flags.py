@@ -10,7 +10,7 @@ import pytest
 
 from gpubp.cli import main, parser
 from gpubp.commands import train
-from gpubp.flags import COUNT, COUNTS, INDEX, LENGTHS, NUMBER, NUMBERS, TEXT, TRUTH, Kind, RefusedError
+from gpubp.system.flags import COUNT, COUNTS, INDEX, LENGTHS, NUMBER, NUMBERS, TEXT, TRUTH, Kind, RefusedError
 
 from .commands import Capture, here  # noqa: F401
 from .files import status

@@ -15,8 +15,8 @@ from pyarrow import parquet
 from sklearn.model_selection import GroupKFold, StratifiedKFold
 
 import gpubp
-from gpubp import folds
 from gpubp.errors import ConfigError, DataError, ShapeError
+from gpubp.samples import folds
 
 from .commands import Capture, here, run, trained  # noqa: F401
 from .helpers import covering, same_bits, samples
@@ -178,8 +178,8 @@ def test_more_folds_than_memory_holds_are_refused_before_any_is_made(
     divide: Any, told: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     whole = data()
-    monkeypatch.setattr("gpubp.free.available", lambda device: 40_000)
-    monkeypatch.setattr("gpubp.free.SMALL", 0)
+    monkeypatch.setattr("gpubp.system.free.available", lambda device: 40_000)
+    monkeypatch.setattr("gpubp.system.free.SMALL", 0)
     assert whole.folds(30)
     with pytest.raises(DataError, match=told):
         divide(whole)
@@ -189,7 +189,7 @@ def test_more_folds_than_memory_holds_are_refused_before_any_is_made(
 def test_folds_take_the_memory_that_they_are_said_to(monkeypatch: pytest.MonkeyPatch) -> None:
     said = []
     whole = data(1000)
-    monkeypatch.setattr("gpubp.folds._check_room", lambda what, indices, samples: said.append(16 * indices))
+    monkeypatch.setattr("gpubp.samples.folds._check_room", lambda what, indices, samples: said.append(16 * indices))
     for divide in (lambda: whole.folds(1000), lambda: whole.bootstrap(700)):
         before = resource()
         divided = divide()

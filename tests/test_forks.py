@@ -14,9 +14,9 @@ import pytest
 import torch
 
 import gpubp
-from gpubp import gpus, lock
-from gpubp.devices import automatic
 from gpubp.errors import DeviceError
+from gpubp.system import gpus, lock
+from gpubp.system.devices import automatic
 
 from .helpers import FAST
 

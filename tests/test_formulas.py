@@ -8,12 +8,12 @@ from typing import Any
 import pytest
 import torch
 
-from gpubp import activations, optimizers, schedules
-from gpubp.activations import ACTIVATIONS
-from gpubp.initialise import INITIALISERS
-from gpubp.losses import LOSSES
-from gpubp.optimizers import OPTIMIZERS
-from gpubp.schedules import SCHEDULES
+from gpubp.maths import activations, optimizers, schedules
+from gpubp.maths.activations import ACTIVATIONS
+from gpubp.maths.initialise import INITIALISERS
+from gpubp.maths.losses import LOSSES
+from gpubp.maths.optimizers import OPTIMIZERS
+from gpubp.maths.schedules import SCHEDULES
 from made import formulas
 
 CLOSE: dict[str, Any] = {"rel": 1e-12, "abs": 1e-14}

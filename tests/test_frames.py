@@ -15,7 +15,7 @@ import torch
 
 import gpubp
 from gpubp.errors import DataError
-from gpubp.text import Reading
+from gpubp.raw.text import Reading
 
 from .helpers import same_bits
 

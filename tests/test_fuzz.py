@@ -33,7 +33,7 @@ def a_folder_with_good_files(tmp_path_factory: pytest.TempPathFactory) -> Iterat
     `gpubp verify` reads what it is to check, and then checks nothing, which takes processes and seconds."""
     place = tmp_path_factory.mktemp("fuzz")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("gpubp.free.available", lambda device: HELD)
+        patch.setattr("gpubp.system.free.available", lambda device: HELD)
         patch.setattr(promises, "promises", lambda subject: iter(subject.groups()[:0]))
         no_ray.pretend(patch)
         patch.setenv("CXX", str(place / "no compiler"))

@@ -22,8 +22,8 @@ pytest.importorskip("benchmarks", reason="the benchmarks folder is not importabl
 from benchmarks import calls, check, contenders, gpu, harness, machine, proofs, sweeps, whole
 from benchmarks.check import ABSENT, FAILED, PASSED, Check, Outcome, Part, Step
 from benchmarks.workloads import WORKLOADS
-from gpubp import gpus
 from gpubp.engines import ENGINES
+from gpubp.system import gpus
 
 from .helpers import compiled, population, same_bits, samples, train  # noqa: F401
 

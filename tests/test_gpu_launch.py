@@ -12,10 +12,10 @@ import pytest
 import torch
 
 import gpubp
-from gpubp.data import TENSORS
 from gpubp.engines import cuda, device
 from gpubp.engines.layout import Kind, Layout
 from gpubp.errors import EngineError, OutOfMemoryError
+from gpubp.samples.data import TENSORS
 from gpubp.state import TrainState
 
 from .driver import (  # noqa: F401
@@ -190,7 +190,7 @@ def test_a_thread_that_worked_on_another_gpu_gets_the_context_and_torchs_device_
     driver: Driver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     entered: list[Any] = []
-    monkeypatch.setattr("gpubp.gpus.on", lambda device: entered.append(device) or nullcontext())
+    monkeypatch.setattr("gpubp.system.gpus.on", lambda device: entered.append(device) or nullcontext())
     state, data = training()
     cuda.run(state, data, 5)
     entered.clear()

@@ -12,12 +12,14 @@ import pytest
 import torch
 
 import gpubp
-from gpubp import devices, memory, placement, shard
+from gpubp import memory
 from gpubp.cli import main
 from gpubp.engines import choose, cuda
 from gpubp.engines.chip import Limits
 from gpubp.errors import EngineError, OutOfMemoryError
+from gpubp.placing import placement, shard
 from gpubp.state import TrainState
+from gpubp.system import devices
 
 from .helpers import compiled, differing, instructions, population, same_bits, samples  # noqa: F401
 from .playing import H100, LOAD, Launch, Player, machine

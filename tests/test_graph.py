@@ -12,10 +12,10 @@ import torch
 from torch import Tensor
 
 import gpubp
-from gpubp import gpus
 from gpubp.engines import eager, graph
-from gpubp.optimizers import Optimizer
+from gpubp.maths.optimizers import Optimizer
 from gpubp.state import Status, TrainState
+from gpubp.system import gpus
 
 from .helpers import differing, failing, population, same_bits, samples, start, train
 from .recorder import recorded
@@ -140,7 +140,7 @@ def test_any_number_of_steps_is_made_up_of_recordings() -> None:
 
 def test_no_recording_takes_more_rounds_to_draw_its_samples_than_steps(monkeypatch: pytest.MonkeyPatch) -> None:
     spec, data = SPECS["2-2-2"], dataset(SPECS["2-2-2"])
-    monkeypatch.setattr(gpubp.data, "AT_ONCE", 1)  # a network at once
+    monkeypatch.setattr(gpubp.samples.data, "AT_ONCE", 1)  # a network at once
     expected = train(networks(spec), data, batch_size=BATCH, steps=22)
     with recorded(COUNT) as gpu:
         assert not differing(train(networks(spec), data, batch_size=BATCH, steps=22), expected)

@@ -12,10 +12,11 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import gpubp
-from gpubp import backprop, blocks
+from gpubp import backprop
 from gpubp.engines import eager, graph
 from gpubp.evaluate import evaluate
-from gpubp.numerics import kernel_widths
+from gpubp.maths import blocks
+from gpubp.maths.numerics import kernel_widths
 
 from .helpers import covering, same_bits, samples, start, train
 from .recorder import recorded
@@ -119,7 +120,7 @@ def test_evaluation_prediction_and_gradients_in_groups_have_the_same_bits() -> N
 
 
 def test_samples_are_drawn_for_as_many_networks_at_once_as_fit(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(gpubp.data, "AT_ONCE", 100)
+    monkeypatch.setattr(gpubp.samples.data, "AT_ONCE", 100)
     spec = SPECS["5-33-2"]
     inputs, target = samples(spec, 50, dtype=torch.float32)
     given = {

@@ -10,8 +10,8 @@ import torch
 
 import gpubp
 from gpubp.errors import ConfigError
-from gpubp.reporters.results_file import read_results
-from gpubp.result import Result
+from gpubp.results.result import Result
+from gpubp.results.results_file import read_results
 from gpubp.search import Hyperband, SuccessiveHalving
 from gpubp.search.method import Method
 
@@ -291,7 +291,7 @@ def test_results_in_pieces_have_the_columns_of_all(epochs: int, tmp_path: Any, m
     """Also where no network of a piece has stopped, or none of its first ones."""
     rows = rated([*ascending(9)[:0:-1], 0.05], epochs=epochs)
     whole = train(rows, SuccessiveHalving())
-    monkeypatch.setattr("gpubp.reporters.table.PIECE", 2)
+    monkeypatch.setattr("gpubp.results.table.PIECE", 2)
     result = train(rows, SuccessiveHalving(), run_dir=tmp_path / "run")
     assert result.unsaved is None
     assert result.table.equals(whole.table)

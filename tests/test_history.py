@@ -10,9 +10,10 @@ from typing import Any
 import pytest
 
 import gpubp
-from gpubp import checkpoint, files
+from gpubp.checkpoints import checkpoint
+from gpubp.checkpoints.history import FILE, History
 from gpubp.errors import CheckpointError
-from gpubp.history import FILE, History
+from gpubp.system import files
 
 from .helpers import failing
 from .short_runs import CPU, finishes_as, held_out, run, same, training

@@ -16,7 +16,7 @@ from torch import nn
 
 import gpubp
 from gpubp.errors import SpecError
-from gpubp.modules import MODULES
+from gpubp.export.modules import MODULES
 
 from .graphs import DRAW, FIRST, LAST, RELU, W1, WEIGHTS, graph, node, outside, read
 from .helpers import same_bits

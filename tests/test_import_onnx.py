@@ -19,8 +19,8 @@ from onnx import TensorProto, numpy_helper
 import gpubp
 from gpubp.errors import GpubpError, SpecError
 from gpubp.export import onnx_rows
-from gpubp.model import Model
 from gpubp.populations import Populations
+from gpubp.results.model import Model
 
 from .graphs import B1, B2, DRAW, FIRST, LAST, RELU, W1, W2, WEIGHTS, graph, node, outside, read
 from .helpers import covering, population, same_bits, train

@@ -12,8 +12,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 import gpubp
-from gpubp import backprop, blocks
+from gpubp import backprop
 from gpubp.engines import block, eager
+from gpubp.maths import blocks
 from gpubp.state import Status
 
 from .helpers import copied, covering, differences, generator, population, same_bits, samples, start, threads, train

@@ -90,7 +90,7 @@ class Example:
     def made_longer(self, some: list[int], run_dir: Path) -> gpubp.Result:
         """Interrupted after some calls of the engine, if it has so many, then resumed with more than before."""
         with pytest.MonkeyPatch.context() as patch, suppress(KeyboardInterrupt):
-            patch.setattr("gpubp.run.MOST", 7)
+            patch.setattr("gpubp.runs.run.MOST", 7)
             self.train(some, self.lengths, run_dir=run_dir, reporters=[Stop(self.calls, signal.SIGINT)])
         lengths = torch.tensor([self.longer[n] for n in some])
         return gpubp.resume(run_dir, self.data(some), self.held_out(), **{self.unit: lengths})

@@ -10,9 +10,9 @@ import torch
 from torch import Tensor, nn
 
 import gpubp
-from gpubp import rng
 from gpubp.errors import ConfigError, ShapeError
-from gpubp.initialise import INITIALISERS
+from gpubp.maths import rng
+from gpubp.maths.initialise import INITIALISERS
 
 from .helpers import same_bits
 from .tolerances import ORTHONORMAL, QUANTILE
@@ -107,7 +107,7 @@ def test_a_network_alone_is_its_row_of_any_population(name: str, dtype: torch.dt
 def test_drawing_in_different_blocks_changes_no_bit(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     spec = gpubp.NetworkSpec((13, 17, 5))
     whole = gpubp.Population.create(spec, 30, init=name).params
-    monkeypatch.setattr(gpubp.initialise, "BLOCK", 500)
+    monkeypatch.setattr(gpubp.maths.initialise, "BLOCK", 500)
     assert same_bits(gpubp.Population.create(spec, 30, init=name).params, whole)
 
 
@@ -160,7 +160,7 @@ def test_a_scale_that_does_not_fit_is_refused(scale: object, error: type[Excepti
 def test_few_weights_start_no_thread_and_are_those_that_threads_draw(monkeypatch: pytest.MonkeyPatch) -> None:
     spec = gpubp.NetworkSpec((3, 40, 2))
     many = gpubp.Population.create(spec, 2000, seed=4, init="torch_linear")
-    monkeypatch.delattr("gpubp.initialise.ThreadPoolExecutor")
+    monkeypatch.delattr("gpubp.maths.initialise.ThreadPoolExecutor")
     few = gpubp.Population.create(spec, ids=[0, 7, 1999], seed=4, init="torch_linear")
     assert torch.equal(few.params, many.params[[0, 7, 1999]])
     with pytest.raises(NameError):

@@ -16,9 +16,10 @@ import pyarrow
 import pytest
 from pyarrow import parquet
 
-from gpubp import arrow, free, npz, tables, text
+from gpubp.checkpoints.curves import FILE as CURVES
 from gpubp.cli import main
-from gpubp.curves import FILE as CURVES
+from gpubp.raw import arrow, npz, tables, text
+from gpubp.system import free
 
 from .commands import Capture, here  # noqa: F401
 from .files import status
@@ -207,7 +208,7 @@ def test_memory_that_ends_is_a_sentence(capsys: Capture, monkeypatch: pytest.Mon
     assert main(["train", "--data", "a.csv", "--target", "y", *SHORT]) == 1
     assert capsys.readouterr().err.endswith("error: a.csv needs more memory than is free\n")
     monkeypatch.setattr(tables, "read", ends)
-    monkeypatch.setattr("gpubp.sources.read", ends)
+    monkeypatch.setattr("gpubp.samples.sources.read", ends)
     assert main(["train", "--data", "a.csv", "--target", "y", *SHORT]) == 1
     assert capsys.readouterr().err.endswith(
         "error: memory has run out; less data, or fewer networks at once, expected\n"

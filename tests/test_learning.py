@@ -7,7 +7,7 @@ import warnings
 import torch
 
 import gpubp
-from gpubp import sources
+from gpubp.samples import sources
 
 NETWORKS, SEEDS, EPOCHS, BATCH = 30, 4, 15, 50
 

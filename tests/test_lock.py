@@ -15,9 +15,9 @@ import pytest
 import torch
 
 import gpubp
-from gpubp import gpus, lock, machine
 from gpubp.errors import CheckpointError, ConfigError
 from gpubp.reporters.console import ConsoleReporter
+from gpubp.system import gpus, lock, machine
 
 from .helpers import failing
 from .short_runs import COUNT, Crash, fail, finishes_as, forge, hears, held_out, run, same, training, with_notes
@@ -28,7 +28,7 @@ ROOT = Path(__file__).parent.parent
 HOLDER = """
 import sys
 from pathlib import Path
-from gpubp import lock
+from gpubp.system import lock
 with lock.held(Path(sys.argv[1])):
     print("held", flush=True)
     sys.stdin.read()

@@ -10,8 +10,8 @@ import pytest
 import torch
 
 import gpubp
-from gpubp import folds
 from gpubp.errors import DataError
+from gpubp.samples import folds
 
 from .helpers import same_bits, samples
 from .test_folds import SPEC, data, sides
@@ -35,7 +35,7 @@ def test_folds_that_share_one_order_of_the_samples_have_those_of_their_own_lists
 
 
 def test_one_of_5000_samples_is_left_out_in_little_memory(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("gpubp.free.available", lambda device: 300_000_000)  # the lists would need 400 MB
+    monkeypatch.setattr("gpubp.system.free.available", lambda device: 300_000_000)  # the lists would need 400 MB
     train, held_out = data(5000).folds(5000)
     assert sum(each.nbytes(5000) for each in (train, held_out)) < 1_000_000
     common = {"widths": "3,4", "loss": "cross_entropy", "steps": 2, "engine": "eager", "optimizer": "sgd", "lr": 0.1}
@@ -77,7 +77,7 @@ def test_a_class_with_fewer_samples_than_folds_is_named(count: int, told: bool, 
 def test_folds_whose_copies_do_not_fit_say_what_needs_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "a.csv").write_text("x,z,y\n" + "".join(f"{n},{n % 7},{n % 5}\n" for n in range(200)))
     settings = {"target": "y", "loss": "mean_squared_error", "folds": 200}
-    monkeypatch.setattr("gpubp.free.available", lambda device: 3_000_000)
+    monkeypatch.setattr("gpubp.system.free.available", lambda device: 3_000_000)
     told = "each of folds 200 needs 3.52 MB; 3 MB are free: fewer folds, or scale none (--scale none), which needs no"
     with pytest.raises(DataError, match=re.escape(told)):
         gpubp.load_data(tmp_path / "a.csv", **settings)

@@ -11,10 +11,11 @@ import pytest
 import torch
 
 import gpubp
-from gpubp import design, loop, memory
-from gpubp import making as maker
+from gpubp import memory
 from gpubp.engines import build
 from gpubp.errors import OutOfMemoryError
+from gpubp.runs import design, loop
+from gpubp.runs import making as maker
 
 from .helpers import FAST, failing, population
 from .short_runs import APART
@@ -28,7 +29,7 @@ def test_a_population_that_cannot_fit_is_refused_with_what_to_change(
     settings = config(optimizer=optimizer)
     fixed = memory.needed(SPEC, settings.recipe(SPEC), 0, 8)
     each = memory.needed(SPEC, settings.recipe(SPEC), 1, 8) - fixed
-    monkeypatch.setattr("gpubp.free.available", lambda device: fixed + 3 * each)
+    monkeypatch.setattr("gpubp.system.free.available", lambda device: fixed + 3 * each)
     gpubp.train(population(SPEC, 3), data(), settings, engine="eager")
     with pytest.raises(OutOfMemoryError) as caught:
         gpubp.train(population(SPEC, 4), data(), settings, engine="eager")
@@ -37,7 +38,7 @@ def test_a_population_that_cannot_fit_is_refused_with_what_to_change(
     assert f"{memory.size(fixed + 3 * each)} are free: train up to 3 networks at once" in message
     assert ("or use an optimizer without slots (sgd)" in message) == bool(advice)
     assert message.endswith(", or float32")
-    monkeypatch.setattr("gpubp.free.available", lambda device: fixed)
+    monkeypatch.setattr("gpubp.system.free.available", lambda device: fixed)
     with pytest.raises(OutOfMemoryError, match=f"^1 network of 3-6-2 with {optimizer} needs .*, too little for one"):
         gpubp.train(population(SPEC, 1), data(), settings, engine="eager")
 
@@ -86,7 +87,7 @@ def test_memory_is_called_free_that_was_so_before_the_networks_were_made(
         free[0] -= 200_000_000
         return copies(*arguments)
 
-    monkeypatch.setattr("gpubp.free.available", lambda device: free[0])
+    monkeypatch.setattr("gpubp.system.free.available", lambda device: free[0])
     monkeypatch.setattr(design, "initialise", made)
     monkeypatch.setattr(maker.Maker, "run", copied)
     if given:

@@ -13,11 +13,12 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import gpubp
-from gpubp import gpus, memory
-from gpubp import shard as shards
+from gpubp import memory
 from gpubp.engines import ENGINES, eager
 from gpubp.errors import OutOfMemoryError
+from gpubp.placing import shard as shards
 from gpubp.state import TrainState
+from gpubp.system import gpus
 
 from .helpers import differing, population, samples, start
 from .recorder import recorded
@@ -53,7 +54,7 @@ def test_memory_that_runs_out_halves_the_group_and_changes_no_bit(
     full = Full(room, after)
     monkeypatch.setitem(ENGINES, "eager", ENGINES["eager"]._replace(run=full.run))
     monkeypatch.setattr(gpus, "release", released.append)
-    monkeypatch.setattr("gpubp.run.MOST", 3)  # several calls
+    monkeypatch.setattr("gpubp.runs.run.MOST", 3)  # several calls
     result = train(["cpu"], reporters=[gpubp.ConsoleReporter()])
     assert same(result, expected)
     assert len(result.notes) == len(groups) == len(released)
@@ -210,5 +211,5 @@ def test_a_planted_fault_is_found_by_the_bits(name: str, fault: Any, monkeypatch
     expected = train()
     monkeypatch.setattr(shards.Shard, name, fault)
     monkeypatch.setitem(ENGINES, "eager", ENGINES["eager"]._replace(run=Full(4, after=2).run))
-    monkeypatch.setattr("gpubp.run.MOST", 3)
+    monkeypatch.setattr("gpubp.runs.run.MOST", 3)
     assert not same(train(["cpu"] if name == "_halve" else ["cpu", "cpu"]), expected)

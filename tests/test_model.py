@@ -19,9 +19,9 @@ from torch import Tensor
 
 import gpubp
 from gpubp.errors import CheckpointError, DataError, ShapeError
-from gpubp.folds import split
-from gpubp.model import Model
-from gpubp.preparation import Preparation
+from gpubp.raw.preparation import Preparation
+from gpubp.results.model import Model
+from gpubp.samples.folds import split
 
 from .helpers import LOGITS, generator, same_bits
 from .tolerances import PREDICTION
@@ -186,7 +186,7 @@ KINDS: dict[str, Callable[[dict[str, list[Any]], Path], Any]] = {
     "rows": lambda raw, _: rows_of(raw),
     "array": lambda raw, _: np.array(rows_of(raw), dtype=object),
     "file": lambda raw, path: write(raw, path),
-    "table": lambda raw, path: gpubp.tables.read(write(raw, path)),
+    "table": lambda raw, path: gpubp.raw.tables.read(write(raw, path)),
 }
 
 
@@ -264,7 +264,7 @@ def test_predictions_of_many_networks_come_in_pieces_with_the_same_bits(tmp_path
     for proba, said in ((False, model.predict), (True, model.predict_proba)):
         whole, mean = said(many, "all", each=True), said(many, "all")
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr("gpubp.ensemble.AT_ONCE", 64 * len(model) * 3)
+            patch.setattr("gpubp.results.ensemble.AT_ONCE", 64 * len(model) * 3)
             pieces = list(model.pieces(many, "all", each=True, proba=proba))
             assert len(pieces) > 2
             assert {piece.shape[1] for piece in pieces[:-1]} == {64}

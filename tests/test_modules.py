@@ -16,7 +16,7 @@ from torch.utils.hooks import RemovableHandle
 
 import gpubp
 from gpubp.errors import SpecError
-from gpubp.modules import MODULES
+from gpubp.export.modules import MODULES
 
 from .helpers import covering, generator, population, same_bits, samples
 from .tolerances import MODULE, SINGLE
@@ -79,7 +79,7 @@ def test_an_activation_without_a_module_is_named(named: bool, monkeypatch: pytes
     if named:
         monkeypatch.setitem(gpubp.ACTIVATIONS, "double", row)
     networks = population(gpubp.NetworkSpec((5, 4, 2), "double" if named else row), 1)
-    with pytest.raises(SpecError, match=r"'double' has no torch.nn module; add one: gpubp.modules.MODULES\['double'\]"):
+    with pytest.raises(SpecError, match=r"'double' has no torch.nn module; add one: gpubp.MODULES\['double'\]"):
         networks.network(0)
     monkeypatch.setitem(MODULES, "double", nn.Identity)
     assert len(networks.network(0)) == 3

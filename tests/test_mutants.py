@@ -29,7 +29,7 @@ GRADIENT = "test_gradient.py::test_the_gradient_is_autograds"
 STEP = "test_step.py::test_"
 MUTANTS = {
     "the update adds": Mutant(
-        "optimizers.py", "param.addcmul_(rates.direction, direction, value=-1)",
+        "maths/optimizers.py", "param.addcmul_(rates.direction, direction, value=-1)",
         "param.addcmul_(rates.direction, direction)",
         "test_optimizers.py::test_an_optimizer_is_torchs_on_given_gradients[sgd]"),
     "the delta passes the weights untransposed": Mutant(
@@ -59,19 +59,20 @@ MUTANTS = {
         "backprop.py", "net = product(belows[-1], weight, bias)", "net = product(belows[-1], weight)",
         f"{GRADIENT}[elu-quantile-neuron]"),
     "Adam's correction is a step behind": Mutant(
-        "optimizers.py", "    root = torch.sqrt(1 - power2)\n", "    root = torch.sqrt(1 - power2 * beta2)\n",
+        "maths/optimizers.py", "    root = torch.sqrt(1 - power2)\n", "    root = torch.sqrt(1 - power2 * beta2)\n",
         "test_optimizers.py::test_an_optimizer_is_torchs_on_given_gradients[adam]"),
     "momentum forgets its velocity": Mutant(
-        "optimizers.py", "    return velocity, velocity\n", "    return velocity, grad\n",
+        "maths/optimizers.py", "    return velocity, velocity\n", "    return velocity, grad\n",
         "test_optimizers.py::test_networks_train_as_with_one_torch_optimizer_each[momentum-layer]"),
     "weight decay of AdamW passes the gradient": Mutant(
-        "optimizers.py", "decoupled=True, weight_decay=1e-2, formulas=ADAMS", "weight_decay=1e-2, formulas=ADAMS",
+        "maths/optimizers.py", "decoupled=True, weight_decay=1e-2, formulas=ADAMS", "weight_decay=1e-2, formulas=ADAMS",
         "test_optimizers.py::test_an_optimizer_is_torchs_on_given_gradients[adamw]"),
     "label smoothing spares the target's class": Mutant(
-        "losses.py", "each = full * (label_smoothing / classes)", "each = full * (label_smoothing / (classes - 1))",
+        "maths/losses.py", "each = full * (label_smoothing / classes)",
+        "each = full * (label_smoothing / (classes - 1))",
         "test_gradient.py::test_each_network_may_have_its_own_loss_hyper_parameter[plain-label_smoothing]"),
     "the softmax is not shifted": Mutant(
-        "losses.py", "index, shifted = target[..., None], out - out.amax(-1, keepdim=True)",
+        "maths/losses.py", "index, shifted = target[..., None], out - out.amax(-1, keepdim=True)",
         "index, shifted = target[..., None], out",
         "test_gradient.py::test_no_loss_is_nan_for_logits_of_10000[cross_entropy-float32]"),
     "dropout does not scale the rest": Mutant(
@@ -99,11 +100,12 @@ MUTANTS = {
         "engines/block.py", "step = self.now[:, None].double()", "step = self.now[:, None].double() + 1",
         "test_schedules.py::test_the_engine_uses_the_rate_of_each_networks_step"),
     "the cosine ends a step early": Mutant(
-        "schedules.py", "done = torch.clamp(step / torch.clamp(total, min=1), max=1)",
+        "maths/schedules.py", "done = torch.clamp(step / torch.clamp(total, min=1), max=1)",
         "done = torch.clamp(step / torch.clamp(total - 1, min=1), max=1)",
         "test_schedules.py::test_a_schedule_is_torchs_for_50_steps[cosine-plain]"),
     "all networks draw the same order": Mutant(
-        "data.py", 'keyed = ids if shuffle == "network"', 'keyed = ids[:1].expand_as(ids) if shuffle == "network"',
+        "samples/data.py", 'keyed = ids if shuffle == "network"',
+        'keyed = ids[:1].expand_as(ids) if shuffle == "network"',
         "test_independence.py::test_a_network_is_the_same_alone_and_among_any_others_in_any_order[2-2-2-sgd-network]"),
     "a network that diverged keeps its step": Mutant(
         "engines/block.py", 'if good.device.type != "cpu" or not good.all():', "if False:",

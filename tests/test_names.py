@@ -21,8 +21,8 @@ import pytest
 import gpubp
 from gpubp.cli import main
 from gpubp.line import line, shown
+from gpubp.raw.tables import write_csv
 from gpubp.reporters.tensorboard import _cell
-from gpubp.tables import write_csv
 
 from .test_tensorboard import points, text
 

@@ -11,9 +11,9 @@ import torch
 from torch import Tensor
 
 import gpubp
-from gpubp import numerics
-from gpubp.losses import cross_entropy, cross_entropy_shares
-from gpubp.numerics import finite_rows, row_sums
+from gpubp.maths import numerics
+from gpubp.maths.losses import cross_entropy, cross_entropy_shares
+from gpubp.maths.numerics import finite_rows, row_sums
 
 from .helpers import generator, same_bits, threads
 

@@ -12,9 +12,11 @@ import pytest
 import torch
 
 import gpubp
-from gpubp import devices, gpus, memory, rng
+from gpubp import memory
 from gpubp.engines import ENGINES, eager, graph
+from gpubp.maths import rng
 from gpubp.state import Status, TrainState
+from gpubp.system import devices, gpus
 
 from . import tolerances
 from .gpu_cases import BATCH, CASES, COUNT, SPEC, STEPS, Case

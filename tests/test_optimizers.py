@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, fx
 
 import gpubp
-from gpubp.optimizers import OPTIMIZERS, Optimizer, rates, update
+from gpubp.maths.optimizers import OPTIMIZERS, Optimizer, rates, update
 from gpubp.verify.reference import leaves, reference_loss, reference_out
 
 from .helpers import generator, population, same_bits, samples, train

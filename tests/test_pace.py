@@ -9,8 +9,9 @@ import pytest
 import torch
 
 import gpubp
-from gpubp import pace, placement
-from gpubp.config import TrainConfig
+from gpubp.placing import placement
+from gpubp.runs import pace
+from gpubp.settings.config import TrainConfig
 from gpubp.state import Status, TrainState
 
 from .helpers import noted, population, same_bits, samples
@@ -98,7 +99,7 @@ def train(monkeypatch: pytest.MonkeyPatch, *reporters: Any, **settings: Any) -> 
     validation = settings.pop("validation", None)
     config = TrainConfig(**{"batch_size": 8, "steps": 400, "lr": 0.01, **settings})
     with monkeypatch.context() as patch:
-        patch.setattr("gpubp.run.CALL", 100.0)
+        patch.setattr("gpubp.runs.run.CALL", 100.0)
         taken = noted(patch, placement.Home, "run", lambda self, steps: steps)
         data = gpubp.Dataset(*samples(SPEC, 40))
         return gpubp.train(population(SPEC, 3), data, config, validation, reporters=reporters), taken

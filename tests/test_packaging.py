@@ -54,8 +54,8 @@ def test_a_wheel_holds_the_package_and_what_describes_it(wheel: Path) -> None:
     described = {f"gpubp-{gpubp.__version__}.dist-info/{name}" for name in BESIDE}
     found = contents(wheel)
     assert set(found) == {path.relative_to(ROOT).as_posix() for path in files} | described
-    for name in ("gpubp/py.typed", "gpubp/flags.json", "gpubp/kernel/network.h", "gpubp/kernel/machines/gpu_block.h"):
-        assert found[name] == (ROOT / name).read_bytes()
+    for name in ("py.typed", "system/flags.json", "kernel/network.h", "kernel/machines/gpu_block.h"):
+        assert found[f"gpubp/{name}"] == (ROOT / "gpubp" / name).read_bytes()
 
 
 @pytest.mark.slow

@@ -17,7 +17,7 @@ import torch
 import gpubp
 from gpubp.cli import main
 from gpubp.errors import ConfigError, DataError
-from gpubp.preparation import Preparation
+from gpubp.raw.preparation import Preparation
 
 from .commands import Capture, columns, error, here, run, trained  # noqa: F401
 from .helpers import covering, same_bits

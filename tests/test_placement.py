@@ -11,11 +11,13 @@ import pytest
 import torch
 
 import gpubp
-from gpubp import checkpoint, gpus, placement
-from gpubp import shard as shards
+from gpubp.checkpoints import checkpoint
 from gpubp.engines import ENGINES, Choice, eager
 from gpubp.errors import CheckpointError
+from gpubp.placing import placement
+from gpubp.placing import shard as shards
 from gpubp.state import TrainState
+from gpubp.system import gpus
 
 from .helpers import differing, failing, population, same_bits, samples
 from .recorder import recorded
@@ -41,7 +43,7 @@ def train(device: Any = None, engine: str = "eager", **more: Any) -> gpubp.Resul
     networks, training = population(SPEC, COUNT), more.pop("data", data())
     with pytest.MonkeyPatch.context() as patch:
         if isinstance(device, list):
-            patch.setattr("gpubp.run.placed", placement.Shards)
+            patch.setattr("gpubp.runs.run.placed", placement.Shards)
         return gpubp.train(
             networks, training, more.pop("config", config()), data(30, 9), engine=engine, device=device, **more
         )
@@ -198,7 +200,7 @@ def test_the_reason_for_launching_operation_by_operation_is_reported_once(monkey
     refused = RuntimeError("CUDA error: operation not permitted when stream is capturing\nmore")
     with recorded(), monkeypatch.context() as patch:
         patch.setattr(gpus, "capture", failing(refused))
-        patch.setattr("gpubp.run.MOST", 3)
+        patch.setattr("gpubp.runs.run.MOST", 3)
         result = train(["cpu"])
     assert same(result, train())
     assert result.notes == [

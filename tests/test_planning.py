@@ -10,10 +10,10 @@ import pytest
 import torch
 
 import gpubp
-from gpubp import making
 from gpubp.cli import main
 from gpubp.errors import ConfigError, GpubpError
 from gpubp.reporters import Start
+from gpubp.runs import making
 
 from .helpers import noted, samples
 
@@ -41,7 +41,7 @@ class Lines(gpubp.Reporter):
 @pytest.fixture
 def nothing_is_made(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.chdir(tmp_path)
-    for name in ("gpubp.design.initialise", "gpubp.population.initialise"):
+    for name in ("gpubp.runs.design.initialise", "gpubp.population.initialise"):
         monkeypatch.setattr(name, lambda *given: pytest.fail("networks are made"))
 
 
@@ -137,7 +137,7 @@ def test_settings_that_folds_do_not_compare_are_told_of() -> None:
 def test_the_memory_that_is_free_is_told_of_as_it_is(
     nothing_is_made: None, monkeypatch: pytest.MonkeyPatch, capsys: Capture
 ) -> None:
-    monkeypatch.setattr("gpubp.free.available", lambda device: 10**9)
+    monkeypatch.setattr("gpubp.system.free.available", lambda device: 10**9)
     assert main([*IRIS[:-1], "100000", "--plan"]) == 0
     assert "; 1 GB free, room for" in capsys.readouterr().out
 

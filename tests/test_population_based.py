@@ -10,9 +10,9 @@ import pytest
 import torch
 
 import gpubp
-from gpubp import placement
 from gpubp.errors import ConfigError
-from gpubp.result import Result
+from gpubp.placing import placement
+from gpubp.results.result import Result
 from gpubp.search import PopulationBased
 
 from . import searches, short_runs
@@ -130,9 +130,9 @@ def with_one_thread() -> Result:
 
 
 def test_shares_calls_and_threads_change_no_bit(whole: Result, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("gpubp.run.MOST", 3)
-    monkeypatch.setattr("gpubp.run.placed", placement.Shards)
-    monkeypatch.setattr("gpubp.placement.fitting", lambda *_: 2)  # networks at a time
+    monkeypatch.setattr("gpubp.runs.run.MOST", 3)
+    monkeypatch.setattr("gpubp.runs.run.placed", placement.Shards)
+    monkeypatch.setattr("gpubp.placing.placement.fitting", lambda *_: 2)  # networks at a time
     with threads(3):
         shared = searches.run("pbt", epochs=6, device=["cpu"] * 2)
     same(shared, whole)

@@ -16,15 +16,15 @@ pytest.importorskip("benchmarks", reason="the benchmarks folder is not importabl
 import gpubp
 from benchmarks import proofs
 from benchmarks.precision import rounded
-from gpubp import checkpoint
-from gpubp.ambient import HOME
-from gpubp.design import Design
+from gpubp.checkpoints import checkpoint
 from gpubp.engines import choose, cpu, cuda
 from gpubp.engines.key import Key
 from gpubp.engines.layout import Kind, Layout
 from gpubp.errors import ConfigError, EngineError
-from gpubp.recipe import PRECISIONS
+from gpubp.runs.design import Design
+from gpubp.settings.recipe import PRECISIONS
 from gpubp.state import TrainState
+from gpubp.system.ambient import HOME
 from gpubp.verify.subject import scaled_down
 
 from .commands import Capture, error

@@ -13,11 +13,11 @@ import pytest
 import torch
 
 import gpubp
-from gpubp.columns import Column
-from gpubp.ensemble import PIECE
 from gpubp.errors import CheckpointError, ConfigError, DataError, GpubpError, ShapeError
-from gpubp.model import Model
-from gpubp.preparation import Preparation
+from gpubp.raw.columns import Column
+from gpubp.raw.preparation import Preparation
+from gpubp.results.ensemble import PIECE
+from gpubp.results.model import Model
 
 from .helpers import generator, population
 from .tolerances import MODULE, PREDICTION

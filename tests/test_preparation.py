@@ -13,9 +13,9 @@ import pytest
 import torch
 
 from gpubp.errors import ConfigError, DataError
-from gpubp.fitting import SCALES, check_scale, fit
-from gpubp.sources import load
-from gpubp.text import MANY, Reading
+from gpubp.raw.fitting import SCALES, check_scale, fit
+from gpubp.raw.text import MANY, Reading
+from gpubp.samples.sources import load
 
 from .files import Write, refused, table
 

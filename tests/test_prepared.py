@@ -12,10 +12,10 @@ import torch
 from torch import Tensor
 
 import gpubp
-from gpubp.data import TENSORS
 from gpubp.engines import cpu
 from gpubp.engines.prepared import origin
 from gpubp.errors import EngineError, ShapeError
+from gpubp.samples.data import TENSORS
 from gpubp.state import Status, TrainState
 
 from .helpers import (

@@ -9,8 +9,8 @@ import pytest
 import torch
 
 import gpubp
-from gpubp.data import TENSORS
 from gpubp.engines import cpu
+from gpubp.samples.data import TENSORS
 from gpubp.state import Status, TrainState
 
 from .helpers import compiled, copied, differences, failing, instructions_of_repeats, population, samples, start  # noqa: F401

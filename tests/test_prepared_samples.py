@@ -15,11 +15,11 @@ import pytest
 import torch
 
 from gpubp.errors import DataError, GpubpError
-from gpubp.fitting import fit
-from gpubp.frames import checked
-from gpubp.preparation import Preparation
-from gpubp.sources import load
-from gpubp.tables import read
+from gpubp.raw.fitting import fit
+from gpubp.raw.frames import checked
+from gpubp.raw.preparation import Preparation
+from gpubp.raw.tables import read
+from gpubp.samples.sources import load
 
 from .files import FLOWERS, Write, refused, table
 

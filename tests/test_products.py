@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-from gpubp.numerics import keeps_bits, kernel_widths, padded, product, product_in_order
+from gpubp.maths.numerics import keeps_bits, kernel_widths, padded, product, product_in_order
 
 from .helpers import covering, generator, same_bits, threads
 from .tolerances import PRODUCT

@@ -15,10 +15,11 @@ import pytest
 from pyarrow import parquet
 
 import gpubp
-from gpubp import ended, placement
+from gpubp.checkpoints import ended
 from gpubp.cli import main
 from gpubp.errors import CheckpointError, ConfigError
-from gpubp.reporters.results_file import read_results
+from gpubp.placing import placement
+from gpubp.results.results_file import read_results
 
 from .helpers import alike, same_bits
 from .short_runs import APART, Stop, calls_of_three_steps, hears, stopped
@@ -46,7 +47,7 @@ def test_a_design_that_streams_through_slots_gives_what_it_gives_at_once(
     slots: int, whole: gpubp.Result, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """And its table is made in pieces, as that of very many networks."""
-    monkeypatch.setattr("gpubp.reporters.table.PIECE", 4)
+    monkeypatch.setattr("gpubp.results.table.PIECE", 4)
     folder = tmp_path / "run" if slots == 1 else None
     result = train(MANY, slots=slots, run_dir=folder)
     same(result, whole)
@@ -71,7 +72,7 @@ def test_a_design_that_streams_through_slots_gives_what_it_gives_at_once(
 @pytest.mark.parametrize("place", ["home", "shards"])
 def test_on_the_engine_cpu_too(place: str, monkeypatch: pytest.MonkeyPatch) -> None:
     if place == "shards":
-        monkeypatch.setattr("gpubp.run.placed", placement.Shards)
+        monkeypatch.setattr("gpubp.runs.run.placed", placement.Shards)
     some = [row for row in MANY if row.get("optimizer") == "adam"]
     same(train(some, slots=2, engine="cpu"), train(some, engine="cpu"))
 

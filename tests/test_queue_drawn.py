@@ -80,7 +80,7 @@ def trained(queue: Queue, engine: str, folder: Path) -> gpubp.Result:
 def test_every_network_of_a_queue_ends_once_as_it_does_alone(
     engine: str, examples: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("gpubp.run.MOST", 3)
+    monkeypatch.setattr("gpubp.runs.run.MOST", 3)
 
     @settings(max_examples=examples, deadline=None)
     @given(queues(engine), st.integers(0, 11), st.integers(1, 3))

@@ -11,17 +11,18 @@ import pytest
 from pyarrow import parquet
 
 import gpubp
-from gpubp import cells, memory
-from gpubp import design as designs
-from gpubp.ambient import HOME
+from gpubp import memory
 from gpubp.cli import main
 from gpubp.cluster.driver import Driver
 from gpubp.commands.designs import design as designs_of
 from gpubp.commands.settings import load_data
 from gpubp.commands.train import fill, parser
 from gpubp.errors import ConfigError, OutOfMemoryError
-from gpubp.making import Maker
-from gpubp.reporters.results_file import read_results
+from gpubp.results.results_file import read_results
+from gpubp.runs import cells
+from gpubp.runs import design as designs
+from gpubp.runs.making import Maker
+from gpubp.system.ambient import HOME
 
 from .commands import Capture
 from .helpers import covering, noted
@@ -66,7 +67,7 @@ def test_large_networks_that_come_later_train_fewer_at_a_time(
     given: Callable[[Any], Any], slots: int | None, whole: gpubp.Result, made: list[tuple[int, int]],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
-    monkeypatch.setattr("gpubp.free.available", lambda device: FREE)
+    monkeypatch.setattr("gpubp.system.free.available", lambda device: FREE)
     same(train(given(LATER), slots=slots), whole)
     assert made[0][0] > 1500, "small ones come many at a time"
     spec = gpubp.NetworkSpec((3, 500, 4), loss="cross_entropy")
@@ -95,7 +96,7 @@ def test_a_run_that_ended_for_lack_of_memory_resumes_with_fewer_networks_at_once
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
     folder, free = tmp_path / "run", [FREE]
-    monkeypatch.setattr("gpubp.free.available", lambda device: free[0])
+    monkeypatch.setattr("gpubp.system.free.available", lambda device: free[0])
 
     def scarce(progress: Any) -> None:
         free[0] = 1 << 20
@@ -143,7 +144,7 @@ def test_the_command_line_trains_more_than_fit_without_a_flag(
     common = ["train", "--data", "iris", "--networks", "200", "--widths", "4,16,3;4,8,3", "--lr", "1e-3..1e-1:log"]
     common += ["--folds", "2", "--epochs", "1", "--engine", "eager"]
     assert main([*common, "--run-dir", str(tmp_path / "all")]) == 0
-    monkeypatch.setattr("gpubp.free.available", lambda device: 168_200_000)
+    monkeypatch.setattr("gpubp.system.free.available", lambda device: 168_200_000)
     capsys.readouterr()
     assert main([*common, "--run-dir", str(tmp_path / "few")]) == 0
     assert " at once, while others wait, need " in capsys.readouterr().err
@@ -153,7 +154,7 @@ def test_the_command_line_trains_more_than_fit_without_a_flag(
 
 
 def test_what_cannot_wait_for_slots_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture) -> None:
-    monkeypatch.setattr("gpubp.free.available", lambda device: 168_200_000)
+    monkeypatch.setattr("gpubp.system.free.available", lambda device: 168_200_000)
     common = ["train", "--data", "iris", "--networks", "400", "--epochs", "9", "--search", "halving", "--run-dir"]
     assert main([*common, str(tmp_path / "run"), "--widths", "4,16,3"]) == 1
     told = "--search halving compares all networks at the same time: none can wait for a slot"

@@ -14,10 +14,10 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 import gpubp
 from gpubp.errors import OutOfMemoryError
-from gpubp.making import Maker
-from gpubp.queue import Queue
 from gpubp.reporters import due
-from gpubp.run import Run
+from gpubp.runs.making import Maker
+from gpubp.runs.queue import Queue
+from gpubp.runs.run import Run
 
 from .helpers import noted
 from .short_runs import Stop, hears, stopped
@@ -41,7 +41,7 @@ def all_at_once() -> gpubp.Result:
 def test_how_many_are_made_ahead_changes_no_network(
     slots: int, ahead: int, whole: gpubp.Result, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("gpubp.queue.AHEAD", (ahead, 1 << 24))
+    monkeypatch.setattr("gpubp.runs.queue.AHEAD", (ahead, 1 << 24))
     same(train(SPREAD, slots=slots), whole)
 
 
@@ -58,7 +58,7 @@ def made(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, int]]:
 def test_networks_of_a_design_are_made_many_at_once(made: list[Any], monkeypatch: pytest.MonkeyPatch) -> None:
     train(SPREAD, slots=8)
     assert [count for count, _ in made] == [8, 16]
-    monkeypatch.setattr("gpubp.queue.AHEAD", (1 << 12, 1))
+    monkeypatch.setattr("gpubp.runs.queue.AHEAD", (1 << 12, 1))
     made.clear()
     train(SPREAD, slots=8)
     assert max(count for count, _ in made) <= 8, "a byte has no room for one that is not needed yet"
@@ -67,7 +67,7 @@ def test_networks_of_a_design_are_made_many_at_once(made: list[Any], monkeypatch
 def test_few_are_made_ahead_where_they_are_larger_than_those_before(
     made: list[Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("gpubp.queue.AHEAD", (1 << 12, 1 << 16))
+    monkeypatch.setattr("gpubp.runs.queue.AHEAD", (1 << 12, 1 << 16))
     train([*[{"widths": "3,4"}] * 8, *[{"widths": "3,200,4"}] * 40], steps=1, slots=4)
     most = max(size for _, size in made)
     assert most <= 1 << 16 < 40 * 4 * gpubp.NetworkSpec((3, 200, 4), loss="cross_entropy").size
@@ -128,7 +128,7 @@ def test_a_stream_that_ends_when_all_slots_are_free_has_a_record_of_its_end(
 def test_the_history_of_a_long_queue_has_few_of_its_rounds_and_the_last(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, short_calls: None
 ) -> None:
-    monkeypatch.setattr("gpubp.loop.RECORDS", (4, 2))
+    monkeypatch.setattr("gpubp.runs.loop.RECORDS", (4, 2))
     rounds, folder = list[int](), tmp_path / "run"
     watch = hears(evaluated=lambda record: rounds.append(record["round"]))
     given = {"slots": 4, "evaluate_every": 1, "run_dir": folder, "checkpoint_minutes": 0.0}
@@ -145,7 +145,7 @@ def test_the_history_of_a_long_queue_has_few_of_its_rounds_and_the_last(
 def test_the_last_round_is_in_the_history_of_a_queue_that_is_stopped_after_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("gpubp.loop.RECORDS", (4, 2))
+    monkeypatch.setattr("gpubp.runs.loop.RECORDS", (4, 2))
     given = {"slots": 4, "evaluate_every": 4}
     whole = train(SPREAD, **given, reporters=[hears(evaluated=lambda record: None)])
     last = whole.history[-1]["round"]

@@ -14,17 +14,17 @@ import torch
 from torch import Tensor
 
 import gpubp
-from gpubp import making
-from gpubp.ambient import HOME
+from gpubp.checkpoints.ended import Ended
 from gpubp.cli import main
-from gpubp.design import Design
-from gpubp.ended import Ended
 from gpubp.engines import choose_for_all
 from gpubp.errors import CheckpointError, ConfigError, DataError, GpubpError
 from gpubp.evaluate import Evaluation
 from gpubp.networks import Figures, spread
-from gpubp.run import Run, Sets
+from gpubp.runs import making
+from gpubp.runs.design import Design
+from gpubp.runs.run import Run, Sets
 from gpubp.state import TrainState
+from gpubp.system.ambient import HOME
 
 from .commands import Capture
 from .helpers import covering, noted, same_bits

@@ -112,7 +112,7 @@ def test_a_network_and_a_step_that_the_run_has_not_are_refused(
 def test_a_continuation_that_stops_before_the_step_is_refused(tmp_path: Path) -> None:
     chosen = gpubp.TrainConfig(lr=1e-9, epochs=9, batch_size=20, patience=2, min_delta=1.0)
     with pytest.MonkeyPatch.context() as patch, suppress(KeyboardInterrupt):
-        patch.setattr("gpubp.run.MOST", 1)
+        patch.setattr("gpubp.runs.run.MOST", 1)
         more = {"engine": "eager", "reporters": [Stop(1, signal.SIGINT)]}
         gpubp.train(networks(), training(), chosen, run_dir=tmp_path / "run", **more)
     assert gpubp.replay(tmp_path / "run", 0, 6, **TOLD).same
@@ -196,7 +196,7 @@ def test_results_that_lack_columns_or_say_otherwise_what_networks_differ_in_are_
         assert "different are its results;" in str(found.difference), name
         assert found.notes == [f"results.parquet has {name}_, which the network alone does not tell: not compared"]
         with monkeypatch.context() as patch:
-            patch.setattr("gpubp.replaying.UNSHARDED", 7)
+            patch.setattr("gpubp.resumed.replaying.UNSHARDED", 7)
             older = replayed(whole.drop_columns([name]))
             assert older.same
             assert older.notes == [f"results.parquet, of an older version, lacks {name}: not compared"]

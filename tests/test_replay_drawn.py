@@ -24,7 +24,7 @@ from .test_independence_drawn import COUNT, FREE, Example
 def interrupted(draw: random.Random, train: Callable[..., Any]) -> None:
     """A training, or a part of it that ends after some calls of the engine, or two parts."""
     with pytest.MonkeyPatch.context() as patch, suppress(KeyboardInterrupt):
-        patch.setattr("gpubp.run.MOST", draw.choice([3, 7, 50]))
+        patch.setattr("gpubp.runs.run.MOST", draw.choice([3, 7, 50]))
         train(reporters=[Stop(draw.choice([1, 4, 15, 1000]), signal.SIGINT)])
 
 

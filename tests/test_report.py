@@ -17,11 +17,13 @@ import torch
 from sklearn.metrics import confusion_matrix, mean_absolute_error, r2_score, root_mean_squared_error
 
 import gpubp
-from gpubp import bundled, checkpoint, curves, folds, lock, machine, manifests
+from gpubp.checkpoints import checkpoint, curves, manifests
 from gpubp.cli import main
 from gpubp.errors import CheckpointError
 from gpubp.pages import figures, predictions
+from gpubp.samples import bundled, folds
 from gpubp.studies import Study
+from gpubp.system import lock, machine
 
 from .commands import Capture, error
 from .reports import Reported, data_of, many, page_of, reported  # noqa: F401
@@ -96,7 +98,7 @@ def test_every_network_of_a_small_run_is_a_point_with_its_own_numbers(reported: 
     assert sorted(points["network"]) == list(range(40))
     assert "can be picked" not in page
     assert 3 < diverged.sum() < 37
-    ranked = gpubp.result.order_of(table).tolist()
+    ranked = gpubp.results.result.order_of(table).tolist()
     for network, rank, figure, lr in zip(points["network"], points["rank"], points["figure"], points["columns"]["lr"]):
         assert lr == pytest.approx(table["lr"][network].as_py(), rel=1e-4)
         assert (rank is None) == (figure is None) == diverged[network]

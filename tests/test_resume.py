@@ -11,9 +11,9 @@ import pytest
 import torch
 
 import gpubp
-from gpubp import checkpoint
-from gpubp import run as running
+from gpubp.checkpoints import checkpoint
 from gpubp.errors import CheckpointError, ConfigError
+from gpubp.runs import run as running
 
 from .helpers import failing
 from .short_runs import COUNT, Crash, Slow, Stop, finishes_as, hears, held_out, killed, run, same, stopped, training

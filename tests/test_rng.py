@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 
 import gpubp
-from gpubp import rng
 from gpubp.errors import ConfigError
-from gpubp.rng import DROPOUT, EVERYBODY, ORDER, ROUNDS, WORD
+from gpubp.maths import rng
+from gpubp.maths.rng import DROPOUT, EVERYBODY, ORDER, ROUNDS, WORD
 
 from .recorder import Tape
 

@@ -12,9 +12,9 @@ import torch
 
 import gpubp
 from gpubp.errors import CheckpointError, ConfigError, GpubpError, SpecError
-from gpubp.losses import Loss
-from gpubp.optimizers import Optimizer
-from gpubp.schedules import Schedule
+from gpubp.maths.losses import Loss
+from gpubp.maths.optimizers import Optimizer
+from gpubp.maths.schedules import Schedule
 
 from .helpers import compiled, covering, population, same_bits, samples  # noqa: F401
 

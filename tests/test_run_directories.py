@@ -17,9 +17,9 @@ import torch
 from safetensors.torch import load_file, save_file
 
 import gpubp
-from gpubp import files
 from gpubp.cli import main
 from gpubp.errors import GpubpError
+from gpubp.system import files
 
 from . import mutations
 from .short_runs import same, sealed, told

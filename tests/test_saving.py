@@ -15,8 +15,9 @@ import pytest
 from safetensors.torch import save_file
 
 import gpubp
-from gpubp import checkpoint, files, manifests
+from gpubp.checkpoints import checkpoint, manifests
 from gpubp.errors import CheckpointError
+from gpubp.system import files
 
 from .helpers import covering
 from .short_runs import CALLS, CPU, NAMES, fail, same_state, save

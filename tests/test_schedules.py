@@ -12,7 +12,7 @@ from torch.optim import SGD, Optimizer, lr_scheduler
 
 import gpubp
 from gpubp.errors import ConfigError
-from gpubp.schedules import SCHEDULES, scheduled
+from gpubp.maths.schedules import SCHEDULES, scheduled
 from gpubp.state import Status
 from gpubp.stopping import decide, plateau
 

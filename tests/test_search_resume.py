@@ -16,8 +16,8 @@ import torch
 import yaml
 
 import gpubp
-from gpubp import run as running
 from gpubp.errors import CheckpointError, ConfigError
+from gpubp.runs import run as running
 from gpubp.search import Hyperband
 
 from . import short_runs
@@ -118,7 +118,7 @@ def stopped_runs(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Pa
         if kind not in made:
             made[kind] = tmp_path_factory.mktemp(kind) / "run"
             with pytest.MonkeyPatch.context() as patch:
-                patch.setattr("gpubp.run.MOST", 3)
+                patch.setattr("gpubp.runs.run.MOST", 3)
                 stopped(lambda: run(kind, made[kind], reporters=[Stop(20, signal.SIGINT)]))
         return Path(shutil.copytree(made[kind], tmp_path_factory.mktemp("copy") / "run"))
 

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 import gpubp
-from gpubp import cluster, config_file, lock
+from gpubp import cluster
 from gpubp.cli import main
 from gpubp.cluster import worker
 from gpubp.cluster.session import _connected
@@ -20,10 +20,11 @@ from gpubp.cluster.shards import Job, dealt
 from gpubp.cluster.storage import Storage
 from gpubp.cluster.storage import _put as put
 from gpubp.commands import outcome, train
-from gpubp.design import Design
 from gpubp.errors import CheckpointError, ConfigError
-from gpubp.making import Source, ready
-from gpubp.run import Sets
+from gpubp.runs.design import Design
+from gpubp.runs.making import Source, ready
+from gpubp.runs.run import Sets
+from gpubp.system import config_file, lock
 
 from .commands import Capture
 from .files import status

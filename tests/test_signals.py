@@ -14,13 +14,13 @@ import pytest
 import torch
 
 import gpubp
-from gpubp import checkpoint
+from gpubp.checkpoints import checkpoint
 from gpubp.cli import main
 from gpubp.commands import outcome, settings
-from gpubp.compaction import Compaction
 from gpubp.engines import Choice
-from gpubp.reporters.results_file import read_results
-from gpubp.run import Run
+from gpubp.placing.compaction import Compaction
+from gpubp.results.results_file import read_results
+from gpubp.runs.run import Run
 
 from .commands import Capture
 from .helpers import handled, population, same_bits, samples

@@ -13,10 +13,10 @@ import pytest
 import torch
 from sklearn.datasets import load_diabetes, load_digits
 
-from gpubp import bundled
 from gpubp.errors import ConfigError
-from gpubp.folds import split
-from gpubp.sources import SOURCES, load
+from gpubp.samples import bundled
+from gpubp.samples.folds import split
+from gpubp.samples.sources import SOURCES, load
 
 from .files import refused
 
@@ -74,7 +74,8 @@ def test_bundled_data_are_what_scikit_learn_loads(name: str) -> None:
 
 
 def test_bundled_data_do_not_wait_for_scikit_learn() -> None:
-    code = "import sys; from gpubp import bundled as b; [*map(b.columns, b.INPUTS)]; print('sklearn' in sys.modules)"
+    code = "from gpubp.samples import bundled; [*map(bundled.columns, bundled.INPUTS)]"
+    code += "; import sys; print('sklearn' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout == "False\n"
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 import gpubp
-from gpubp import flags
+from gpubp.system import flags
 from scripts.flags import text
 
 HEAVY = ("jsonargparse", "matplotlib", "pandas", "pyarrow", "rich", "scipy", "sklearn", "tensorboard")
@@ -63,7 +63,7 @@ def test_the_package_waits_for_torch_and_nothing_heavier_and_has_every_name_what
     assert "torch" not in without.split()
     assert "torch" in loaded.split()
     assert not {*loaded.split()} & {*HEAVY}
-    assert rest[::2] == ["ACTIVATIONS INITIALISERS LOSSES OPTIMIZERS SCHEDULES backprop"] * 2, done.stderr
+    assert rest[::2] == ["ACTIVATIONS INITIALISERS LOSSES MODULES OPTIMIZERS SCHEDULES backprop"] * 2, done.stderr
     assert set(gpubp.__all__) <= set(dir(gpubp))
     assert gpubp.tutorial.ROUNDS == 10_000, "and so is every module"
     with pytest.raises(AttributeError, match="module 'gpubp' has no attribute 'trian'"):
@@ -72,5 +72,5 @@ def test_the_package_waits_for_torch_and_nothing_heavier_and_has_every_name_what
 
 def test_the_flags_are_those_that_the_script_prints() -> None:
     path = Path(flags.__file__).with_suffix(".json")
-    assert path.read_text(encoding="utf-8") == text(), "python scripts/flags.py > gpubp/flags.json"
+    assert path.read_text(encoding="utf-8") == text(), "python scripts/flags.py > gpubp/system/flags.json"
     assert json.loads(text()) == flags.FLAGS

@@ -7,8 +7,8 @@ import torch
 from torch import Tensor
 
 import gpubp
-from gpubp import rng
 from gpubp.engines import eager
+from gpubp.maths import rng
 from gpubp.verify.reference import leaves, reference_loss, reference_out, reference_row
 
 from .helpers import one_step, population, same_bits, samples, start, train

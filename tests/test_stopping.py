@@ -12,10 +12,10 @@ import pytest
 import torch
 
 import gpubp
-from gpubp import placement
-from gpubp.compaction import Compaction
 from gpubp.engines import ENGINES, choose
 from gpubp.errors import ConfigError
+from gpubp.placing import placement
+from gpubp.placing.compaction import Compaction
 from gpubp.state import Status, TrainState
 
 from .helpers import compiled, population, same_bits, samples  # noqa: F401
@@ -136,17 +136,17 @@ def test_neither_calls_nor_compaction_nor_shares_change_a_bit(
 ) -> None:
     if engine == "cpu":
         request.getfixturevalue("compiled")
-    monkeypatch.setattr("gpubp.compaction.FULL", 0.0)
+    monkeypatch.setattr("gpubp.placing.compaction.FULL", 0.0)
     whole = train(settings=SETTINGS[name], engine=engine)
-    monkeypatch.setattr("gpubp.compaction.FULL", 1.0)
-    monkeypatch.setattr("gpubp.run.CALL", 100.0)
-    monkeypatch.setattr("gpubp.run.MOST", 3)
+    monkeypatch.setattr("gpubp.placing.compaction.FULL", 1.0)
+    monkeypatch.setattr("gpubp.runs.run.CALL", 100.0)
+    monkeypatch.setattr("gpubp.runs.run.MOST", 3)
     same(train(settings=SETTINGS[name], engine=engine), whole)
-    monkeypatch.setattr("gpubp.run.placed", placement.Shards)
+    monkeypatch.setattr("gpubp.runs.run.placed", placement.Shards)
     if engine == "cpu":
         same(train(settings=SETTINGS[name], engine=engine, device=["cpu"] * 3), whole)
     else:
-        monkeypatch.setattr("gpubp.placement.fitting", lambda *_: 2)  # networks of a shard at once
+        monkeypatch.setattr("gpubp.placing.placement.fitting", lambda *_: 2)  # networks of a shard at once
         same(train(settings=SETTINGS[name], engine=engine, device=["cpu"] * 2), whole)
         with recorded(3):
             same(train(settings=SETTINGS[name], engine=engine, device=["cpu"]), whole)
@@ -222,7 +222,7 @@ def test_more_epochs_end_as_a_run_begun_with_so_many(tmp_path: Path) -> None:
 
 def test_the_results_say_when_a_network_stopped_and_was_best(tmp_path: Path) -> None:
     result = train(settings=SETTINGS["target and patience"], run_dir=tmp_path / "run")
-    rows = gpubp.reporters.results_file.read_results(tmp_path / "run" / "results.parquet").to_pylist()
+    rows = gpubp.results.results_file.read_results(tmp_path / "run" / "results.parquet").to_pylist()
     for row, best in zip(rows, result.state.memory["best_loss"][:, 0].tolist()):
         assert row["stopped_step"] == (row["steps"] if row["status"] in ("stopped", "converged") else None)
         assert row["best_step"] <= row["steps"]
@@ -288,6 +288,6 @@ def test_settings_that_cannot_be_are_refused(settings: dict[str, Any], told: str
 def test_no_copy_is_made_where_memory_is_short(monkeypatch: pytest.MonkeyPatch) -> None:
     state = TrainState.start(population(SPEC, COUNT), config(), training())
     networks = Compaction(state, choose("eager", SPEC, config(), CPU))
-    monkeypatch.setattr("gpubp.free.available", lambda _: 0)
+    monkeypatch.setattr("gpubp.system.free.available", lambda _: 0)
     networks.compact(torch.arange(COUNT) < 2)
     assert networks.active is state

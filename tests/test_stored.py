@@ -14,16 +14,17 @@ import torch
 from safetensors.torch import load_file, save_file
 
 import gpubp
-from gpubp import checkpoint, making, manifests
-from gpubp.ambient import HOME
+from gpubp.checkpoints import checkpoint, manifests
+from gpubp.checkpoints.stored import Source, rowless
 from gpubp.cluster.meeting import light_runs
-from gpubp.design import Design
 from gpubp.errors import CheckpointError
 from gpubp.evaluate import Evaluation
 from gpubp.networks import Outcome
-from gpubp.reporters.table import Results
-from gpubp.run import Sets
-from gpubp.stored import Source, rowless
+from gpubp.results.table import Results
+from gpubp.runs import making
+from gpubp.runs.design import Design
+from gpubp.runs.run import Sets
+from gpubp.system.ambient import HOME
 
 from .clusters import interrupted
 from .helpers import differing, noted, same_bits

@@ -111,7 +111,7 @@ def test_every_version_that_is_pinned_is_one_that_the_package_asks_for():
             assert version or each.name == "gpubp" or extra == "bench", f"{each} is not pinned"
 
 
-DRIVERS = {"torch.cuda": "gpus.py", "torch.backends.cuda": "gpus.py", "pin_memory": "gpus.py",
+DRIVERS = {"torch.cuda": "system/gpus.py", "torch.backends.cuda": "system/gpus.py", "pin_memory": "system/gpus.py",
            "cuda.bindings.driver": "engines/device.py", "cuda.bindings.nvrtc": "engines/nvrtc.py",
            "cuda.core": "engines/nvrtc.py"}  # fmt: skip
 

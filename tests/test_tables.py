@@ -13,11 +13,12 @@ import pyarrow
 import pytest
 from pyarrow import parquet
 
-from gpubp import free, tables
 from gpubp.errors import DataError
-from gpubp.sources import load
-from gpubp.tables import Table, read
-from gpubp.text import Reading
+from gpubp.raw import tables
+from gpubp.raw.tables import Table, read
+from gpubp.raw.text import Reading
+from gpubp.samples.sources import load
+from gpubp.system import free
 
 from .files import FLOWERS, Write, refused, table
 

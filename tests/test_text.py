@@ -13,11 +13,11 @@ import pyarrow
 import pytest
 from pyarrow import parquet
 
-from gpubp import text
 from gpubp.errors import ConfigError, DataError
-from gpubp.sources import load
-from gpubp.tables import read
-from gpubp.text import Reading
+from gpubp.raw import text
+from gpubp.raw.tables import read
+from gpubp.raw.text import Reading
+from gpubp.samples.sources import load
 
 from .files import Write, refused
 

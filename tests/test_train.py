@@ -148,9 +148,9 @@ def test_how_calls_are_split_changes_no_bit(most: int, monkeypatch: pytest.Monke
         counter = hears(progress=lambda progress: calls.append(progress.done))
         return gpubp.train(population(SPEC, 5), data(), settings, reporters=[counter]), len(calls)
 
-    monkeypatch.setattr("gpubp.run.CALL", 100.0)
+    monkeypatch.setattr("gpubp.runs.run.CALL", 100.0)
     whole, few = run()
-    monkeypatch.setattr("gpubp.run.MOST", most)
+    monkeypatch.setattr("gpubp.runs.run.MOST", most)
     cut, many = run()
     assert few < 60 / most < many + 1
     same_state(whole.state, cut.state)

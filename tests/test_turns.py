@@ -13,10 +13,12 @@ import pytest
 import torch
 
 import gpubp
-from gpubp import gpus, memory, placement, shard, turns
-from gpubp.data import Dataset
+from gpubp import memory
 from gpubp.engines import ENGINES
+from gpubp.placing import placement, shard, turns
+from gpubp.samples.data import Dataset
 from gpubp.state import TrainState
+from gpubp.system import gpus
 
 from . import test_gpu_training as compiled_runs
 from .helpers import compiled, covering, samples  # noqa: F401
@@ -131,7 +133,7 @@ def test_the_compiled_engine_which_waits_for_nothing_has_the_same_bits(
 
 
 class Told:
-    """gpubp.gpus.Copies that writes down what it is asked."""
+    """gpubp.system.gpus.Copies that writes down what it is asked."""
 
     def __init__(self, told: list[str]) -> None:
         self.told = told
@@ -287,8 +289,8 @@ def test_clocks_of_gathered_networks_that_all_stay_wait_for_the_copies_and_these
 
 
 def test_a_call_in_turns_has_steps_enough_to_hide_the_copies(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("gpubp.run.CALL", 0.0)  # calls of one step
-    monkeypatch.setattr("gpubp.run.MOST", 1024)
+    monkeypatch.setattr("gpubp.runs.run.CALL", 0.0)  # calls of one step
+    monkeypatch.setattr("gpubp.runs.run.MOST", 1024)
     taken: list[int] = []
 
     def counted(trains: Callable[..., None]) -> Callable[..., None]:

@@ -16,12 +16,13 @@ import pytest
 import torch
 
 import gpubp
-from gpubp import checkpoint, engines
-from gpubp.ambient import HOME
-from gpubp.design import Design
+from gpubp import engines
+from gpubp.checkpoints import checkpoint
 from gpubp.engines import cpu
 from gpubp.errors import CheckpointError
+from gpubp.runs.design import Design
 from gpubp.state import TrainState
+from gpubp.system.ambient import HOME
 from gpubp.verify import gradients, independence, killed
 from gpubp.verify.comparing import CAUGHT, FAILS, HOLDS, MISSED, NONE, Found, Numbers, Row, checked, compare
 from gpubp.verify.engines import _row as engine_row
@@ -175,7 +176,7 @@ def test_a_resume_that_forgets_is_found(tmp_path: Path, monkeypatch: pytest.Monk
         return found
 
     load = checkpoint.load
-    monkeypatch.setattr("gpubp.resuming.checkpoint.load", forgetting)
+    monkeypatch.setattr("gpubp.resumed.resuming.checkpoint.load", forgetting)
     row = killed_row(small(), tmp_path / "two")
     assert row.verdict == FAILS
     assert row.reason.startswith("the largest difference is in ")

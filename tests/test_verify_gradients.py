@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 import torch
 
-from gpubp.activations import ACTIVATIONS, Activation
 from gpubp.engines import block
+from gpubp.maths.activations import ACTIVATIONS, Activation
 from gpubp.verify import gradients, killed, steps
 from gpubp.verify.comparing import CAUGHT, FAILS, HOLDS, NONE
 

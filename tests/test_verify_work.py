@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from gpubp.design import Design
+from gpubp.runs.design import Design
 from gpubp.verify import subject as of
 from gpubp.verify.promises import default
 from gpubp.verify.subject import Subject, scaled_down

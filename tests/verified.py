@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 
-from gpubp.design import Design
+from gpubp.runs.design import Design
 from gpubp.verify import gradients, independence
 from gpubp.verify.comparing import Row
 from gpubp.verify.subject import Subject, scaled_down

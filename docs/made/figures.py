@@ -8,8 +8,8 @@ from typing import Any
 
 import gpubp
 from gpubp import tutorial
-from gpubp.config import ORDERS
-from gpubp.explain import explain
+from gpubp.explaining.explain import explain
+from gpubp.settings.config import ORDERS
 from gpubp.state import TrainState
 
 START, ROUNDS = 3, 10_000

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple, TypeVar
 
 import sympy
 
-from gpubp.optimizers import Optimizer
+from gpubp.maths.optimizers import Optimizer
 
 WORDS = {  # names that are not printed as sympy prints them
     "lr": r"\eta", "eps": r"\epsilon", "p": "w", "wd": r"\lambda", "momentum": r"\mu", "momentum_decay": r"\psi",

@@ -14,11 +14,11 @@ import torch
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 
-from gpubp import optimizers, schedules
-from gpubp.activations import Activation
-from gpubp.losses import Loss
-from gpubp.optimizers import Optimizer
-from gpubp.schedules import Schedule
+from gpubp.maths import optimizers, schedules
+from gpubp.maths.activations import Activation
+from gpubp.maths.losses import Loss
+from gpubp.maths.optimizers import Optimizer
+from gpubp.maths.schedules import Schedule
 
 BLUE, ORANGE, GREY = "#2f81c7", "#d9752b", "#8a8f98"
 STYLE = {

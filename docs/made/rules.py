@@ -7,11 +7,11 @@ import textwrap
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-from gpubp.activations import ACTIVATIONS
-from gpubp.initialise import INITIALISERS
-from gpubp.losses import LOSSES
-from gpubp.optimizers import OPTIMIZERS
-from gpubp.schedules import SCHEDULES
+from gpubp.maths.activations import ACTIVATIONS
+from gpubp.maths.initialise import INITIALISERS
+from gpubp.maths.losses import LOSSES
+from gpubp.maths.optimizers import OPTIMIZERS
+from gpubp.maths.schedules import SCHEDULES
 
 from . import formulas, pictures
 from .formulas import of, tex

@@ -17,7 +17,7 @@ import torch
 
 from ..errors import CheckpointError, ClusterError, GpubpError, OutOfMemoryError
 from ..line import line
-from ..loop import Search
+from ..runs.loop import Search
 from . import worker
 from .board import Inbox, Letter, Outbox, board
 from .health import TICK, Lifeline, Tries, free

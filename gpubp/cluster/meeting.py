@@ -13,14 +13,14 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ..ambient import HOME
-from ..config import TrainConfig
+from ..checkpoints.stored import Rowless
 from ..engines import ENGINES, Choice
 from ..evaluate import Evaluation, Round
 from ..population import Population
-from ..run import Run, Sets
+from ..runs.run import Run, Sets
+from ..settings.config import TrainConfig
 from ..state import Status, TrainState
-from ..stored import Rowless
+from ..system.ambient import HOME
 from .messages import Decision, Looked, Tensors
 from .shards import Part, Shard
 

@@ -15,15 +15,16 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from .. import checkpoint, curves, files
-from ..ambient import HOME
+from ..checkpoints import checkpoint, curves
+from ..checkpoints.packing import Saved
+from ..checkpoints.stored import Read, Source, StoredState, rowless
 from ..evaluate import Evaluation
 from ..networks import Outcome
-from ..packing import Saved
-from ..saving import Saving
+from ..runs.saving import Saving
 from ..state import TrainState
 from ..stopping import restored
-from ..stored import Read, Source, StoredState, rowless
+from ..system import files
+from ..system.ambient import HOME
 from .meeting import LightRun
 from .messages import End
 from .shards import Part, Shard

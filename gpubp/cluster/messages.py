@@ -10,13 +10,13 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from ..checkpoints.stored import is_row
 from ..evaluate import Evaluation, Round
 from ..networks import Figures
 from ..reporters import Progress, Reporter, Start
 from ..reporters.snapshot import Snapshot
 from ..reporters.tensorboard import SHARE
 from ..state import Status, TrainState
-from ..stored import is_row
 
 PATIENCE = 1.0  # seconds between two messages of a shard about its progress
 NONE = torch.empty(0, dtype=torch.float64)

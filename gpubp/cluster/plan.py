@@ -8,15 +8,15 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from ..config import TrainConfig
-from ..design import Design
 from ..errors import ClusterError, ConfigError, warn
 from ..line import line
-from ..loop import Search
-from ..making import remarks
-from ..run import Sets
+from ..runs.design import Design
+from ..runs.loop import Search
+from ..runs.making import remarks
+from ..runs.run import Sets
 from ..search import restored
 from ..search.method import Method
+from ..settings.config import TrainConfig
 from . import worker
 from .health import WAIT, Lifeline, free
 from .meeting import LightRun, light_runs

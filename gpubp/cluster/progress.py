@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 import torch
 from torch import Tensor
 
-from ..history import History
+from ..checkpoints.history import History
 from ..reporters import Progress
 from ..reporters.listeners import Listeners
 from ..reporters.snapshot import Snapshot

@@ -23,13 +23,14 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
-from .. import files, history, manifests
-from ..config import TrainConfig
-from ..design import Group
+from ..checkpoints import history, manifests
+from ..checkpoints.history import History
 from ..errors import CheckpointError, ConfigError, reason
-from ..history import History
-from ..loop import Search
-from ..run import Sets
+from ..runs.design import Group
+from ..runs.loop import Search
+from ..runs.run import Sets
+from ..settings.config import TrainConfig
+from ..system import files
 from .meeting import LightRun
 from .messages import Looked, packed, unpacked
 from .shards import Part, Shard

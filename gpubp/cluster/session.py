@@ -9,11 +9,11 @@ from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, suppress
 from typing import Any, NamedTuple
 
-from .. import arrays
 from ..errors import ConfigError, DeviceError
 from ..line import line
-from ..run import Sets
-from ..signals import ENDING
+from ..runs.run import Sets
+from ..runs.signals import ENDING
+from ..system import arrays
 
 LEAST = 1 << 27  # bytes of the object store of a Ray that starts here
 PATIENCE = 5.0  # seconds until an address must answer

@@ -14,11 +14,11 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from ..cells import TABLES
-from ..config import TrainConfig
-from ..design import Group, Planned
 from ..errors import ConfigError
-from ..spec import NetworkSpec
+from ..maths.spec import NetworkSpec
+from ..runs.cells import TABLES
+from ..runs.design import Group, Planned
+from ..settings.config import TrainConfig
 from .storage import Storage
 
 Part = Group | Planned

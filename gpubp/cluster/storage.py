@@ -17,10 +17,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..checkpoints.manifests import MANIFEST
 from ..errors import CheckpointError, ConfigError
-from ..files import UNFINISHED
 from ..line import line
-from ..manifests import MANIFEST
+from ..system.files import UNFINISHED
 
 if TYPE_CHECKING:
     from fsspec import AbstractFileSystem

@@ -12,29 +12,29 @@ from typing import Any, NamedTuple
 
 import torch
 
-from .. import files
-from ..ambient import HOME, neutral
-from ..config import TrainConfig
-from ..data import Dataset
-from ..design import Design, Group
+from ..checkpoints.manifests import MANIFEST
+from ..checkpoints.stored import FOLDER as SHARDS
 from ..errors import CheckpointError, ConfigError
 from ..line import line
-from ..loop import Search
-from ..making import Source, ready
-from ..manifests import MANIFEST
-from ..planning import own
+from ..maths.rng import check_seed
 from ..population import Population
 from ..populations import Populations
 from ..reporters import Reporter, watches
 from ..reporters.listeners import Listeners
-from ..reporters.table import Results
 from ..reporters.tensorboard import SAMPLED
-from ..result import Result, kept
-from ..rng import check_seed
-from ..run import reasons, start_of, together
-from ..signals import collected, delivered
-from ..stored import FOLDER as SHARDS
-from ..training import check_arguments, described, new, opened, updated
+from ..results.result import Result, kept
+from ..results.table import Results
+from ..runs.design import Design, Group
+from ..runs.loop import Search
+from ..runs.making import Source, ready
+from ..runs.planning import own
+from ..runs.run import reasons, start_of, together
+from ..runs.signals import collected, delivered
+from ..runs.training import check_arguments, described, new, opened, updated
+from ..samples.data import Dataset
+from ..settings.config import TrainConfig
+from ..system import files
+from ..system.ambient import HOME, neutral
 from .driver import Driver, Signalled
 from .meeting import LightRun
 from .merge import Joining, draw, outcomes, saved, with_rows

@@ -19,20 +19,22 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .. import checkpoint, curves, lock, memory
-from ..ambient import HOME, neutral
-from ..config import TrainConfig
-from ..curves import Losses
-from ..devices import devices
+from .. import memory
+from ..checkpoints import checkpoint, curves
+from ..checkpoints.curves import Losses
+from ..checkpoints.stored import FOLDER, is_row
 from ..errors import CheckpointError, DeviceError
-from ..loop import Loop
-from ..making import Maker
-from ..resuming import runs_of
-from ..run import Sets
-from ..saving import Saving
-from ..signals import collected
+from ..resumed.resuming import runs_of
+from ..runs.loop import Loop
+from ..runs.making import Maker
+from ..runs.run import Sets
+from ..runs.saving import Saving
+from ..runs.signals import collected
+from ..settings.config import TrainConfig
 from ..state import TrainState
-from ..stored import FOLDER, is_row
+from ..system import lock
+from ..system.ambient import HOME, neutral
+from ..system.devices import devices
 from .messages import NONE, Decision, End, Herald, Looked, Message, Report, Tensors, clocks, light
 from .shards import Job, Part, Shard, learn
 from .storage import Storage

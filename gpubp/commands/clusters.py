@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import ConfigError
-from ..flags import COUNT, TEXT
 from ..line import line, quoted
+from ..system.flags import COUNT, TEXT
 from .parser import Parser
 
 if TYPE_CHECKING:
-    from ..result import Result
+    from ..results.result import Result
 
 
 def flags(flags: Parser) -> None:
@@ -45,7 +45,8 @@ def check(settings: dict[str, Any]) -> None:
 
 def train_many(settings: dict[str, Any]) -> Callable[..., Result]:
     """What trains a design."""
-    from .. import cluster, training
+    from .. import cluster
+    from ..runs import training
 
     if settings["cluster"] is None:
         return partial(training.train_many, slots=settings["slots"])

@@ -15,8 +15,8 @@ from typing import Any
 from urllib.parse import quote
 
 from ..errors import ConfigError
-from ..flags import INDEX, RUN
 from ..line import line
+from ..system.flags import INDEX, RUN
 from .parser import Parser
 
 ABOUT = "look at curves in TensorBoard"

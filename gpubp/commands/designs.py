@@ -7,15 +7,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import ConfigError, OutOfMemoryError
-from ..flags import COUNT, flag_of, number
+from ..system.flags import COUNT, flag_of, number
 
 if TYPE_CHECKING:
     import torch
 
-    from ..cells import Column
-    from ..design import Design
-    from ..sources import Prepared
-    from ..spec import NetworkSpec
+    from ..maths.spec import NetworkSpec
+    from ..runs.cells import Column
+    from ..runs.design import Design
+    from ..samples.sources import Prepared
 
 LISTS = {"widths": ";", "hidden": ";", "optimizer": ",", "schedule": ",", "batch_size": ",", "init": ","}
 LENGTHS = ("epochs", "steps")
@@ -35,9 +35,10 @@ def mixed(settings: dict[str, Any]) -> bool:
 
 def fit(settings: dict[str, Any], spec: NetworkSpec, dtype: torch.dtype) -> bool:
     """Whether memory has room for all networks at once, and for their copy; with a search they must have it."""
-    from .. import free, memory
-    from ..ambient import HOME
-    from ..config import TrainConfig
+    from .. import memory
+    from ..settings.config import TrainConfig
+    from ..system import free
+    from ..system.ambient import HOME
 
     plain = TrainConfig(
         settings["optimizer"], batch_size=settings["batch_size"], steps=1, restore_best=settings["restore_best"]
@@ -86,11 +87,11 @@ def design(settings: dict[str, Any], prepared: Prepared) -> Design:
     and lists make a grid, as in sampling.py. A flag's hyper-parameter is left out of rows without it; a cell is not."""
     import numpy as np
 
-    from .. import free
-    from ..config import HYPER
-    from ..design import Design
-    from ..free import size
+    from ..runs.design import Design
     from ..search.sampling import sample, taken
+    from ..settings.config import HYPER
+    from ..system import free
+    from ..system.free import size
 
     given = None
     if settings["design"] is not None:
@@ -127,8 +128,8 @@ def design(settings: dict[str, Any], prepared: Prepared) -> Design:
 
 def shortfall(settings: dict[str, Any]) -> list[str]:
     """What the networks of these settings leave out of lists and ranges, for the user; nothing, or one note."""
-    from ..config import HYPER
     from ..search import sampling
+    from ..settings.config import HYPER
 
     if settings["sampling"] != "sobol":
         return []
@@ -166,7 +167,7 @@ def _placed(rows: Design, flag: str, count: int) -> Design:
     they have a column fold or entity."""
     import numpy as np
 
-    from ..design import Design
+    from ..runs.design import Design
 
     if "fold" not in rows.names:
         numbers, folds = np.arange(len(rows)), np.arange(count)
@@ -179,7 +180,7 @@ def _placed(rows: Design, flag: str, count: int) -> Design:
 
 def class_weight(given: str) -> list[float] | str:
     """The numbers of --class-weight, or "balanced"."""
-    from ..class_weights import BALANCED
+    from ..settings.class_weights import BALANCED
 
     if given == BALANCED:
         return given

@@ -9,16 +9,16 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .. import files
 from ..errors import ConfigError
-from ..flags import INDEX, RUN, TEXT
 from ..line import line
+from ..system import files
+from ..system.flags import INDEX, RUN, TEXT
 from . import train
 from .parser import Parser
 
 if TYPE_CHECKING:
-    from ..explain import Explanation
-    from ..preparation import Preparation
+    from ..explaining.explain import Explanation
+    from ..raw.preparation import Preparation
     from ..tutorial import Figure
 
 ABOUT = "one step of one network with every number"
@@ -47,14 +47,15 @@ def run(settings: dict[str, Any]) -> int:
     """Steps of one network, as text, JSON or a page."""
     import torch
 
-    from .. import checkpoint, tutorial
-    from ..alone import network_of
-    from ..ambient import HOME
-    from ..explain import explain_steps
-    from ..making import ready
-    from ..resuming import check_data
+    from .. import tutorial
+    from ..checkpoints import checkpoint
+    from ..checkpoints.stored import is_row
+    from ..explaining.explain import explain_steps
+    from ..resumed.alone import network_of
+    from ..resumed.resuming import check_data
+    from ..runs.making import ready
     from ..state import TrainState
-    from ..stored import is_row
+    from ..system.ambient import HOME
     from .settings import load_data, of_run, settings_of
 
     page, row = page_of(settings), settings["network"]

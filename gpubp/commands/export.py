@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import ConfigError
-from ..flags import TEXT
 from ..line import line
+from ..system.flags import TEXT
 from .parser import Parser, run_parser
 from .predict import ROWS, chosen_of
 
@@ -36,8 +36,8 @@ def parser() -> Parser:
 def run(settings: dict[str, Any]) -> int:
     """Write the file and say what is in it."""
     from ..export.formats import FORMATS, format_of
-    from ..model import load
-    from ..tables import listed
+    from ..raw.tables import listed
+    from ..results.model import load
     from .printing import spoken
 
     place, given = Path(settings["run"]), settings["output"]

@@ -8,15 +8,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import CheckpointError
-from ..flags import COUNT, TEXT
 from ..line import counted, line, quoted
+from ..system.flags import COUNT, TEXT
 from .parser import Parser, run_parser
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-    from ..checkpoint import Checkpoint
-    from ..entities import Entities
+    from ..checkpoints.checkpoint import Checkpoint
+    from ..raw.entities import Entities
     from ..studies import Study
 
 ABOUT = "the best, worst and diverged networks of a run, and the effect of each setting"
@@ -86,9 +86,9 @@ def picked(study: Study, rows: pa.Table, top: int) -> dict[str, list[dict[str, A
     import numpy as np
     import pyarrow as pa
 
-    from ..config import HYPER
-    from ..reporters.table import DESIGNED, TEXTS
-    from ..result import order_of
+    from ..results.result import order_of
+    from ..results.table import DESIGNED, TEXTS
+    from ..settings.config import HYPER
 
     ranked = order_of(rows).numpy()
     groups = {"best": ranked[:top], "worst": ranked[::-1][:top], "diverged": np.flatnonzero(study.diverged)[:top]}
@@ -108,8 +108,8 @@ def _plain(given: Any) -> Any:
 
 def _damage(folder: Path) -> list[str]:
     """What is wrong with a run's checkpoint."""
-    from .. import checkpoint
-    from ..ambient import HOME
+    from ..checkpoints import checkpoint
+    from ..system.ambient import HOME
 
     try:
         return list(checkpoint.load(folder, HOME).told)
@@ -120,7 +120,7 @@ def _damage(folder: Path) -> list[str]:
 def results(folder: Path, early: bool = False) -> pa.Table:
     """The results of a run, a row per network, with what its design alone knows. early: of one that has not ended those
     that are known so far."""
-    from ..reporters.results_file import RESULTS, read_results
+    from ..results.results_file import RESULTS, read_results
 
     path = folder / RESULTS
     found = read_results(path) if path.is_file() else _so_far(folder) if early else None
@@ -134,9 +134,9 @@ def designed(folder: Path, rows: pa.Table) -> pa.Table:
     """The rows of a run's networks, with the settings DESIGNED of its design."""
     from pyarrow import compute
 
-    from .. import tables
-    from ..design import FILE
-    from ..reporters.table import DESIGNED
+    from ..raw import tables
+    from ..results.table import DESIGNED
+    from ..runs.design import FILE
 
     design = tables.parquet(folder / FILE) if (folder / FILE).is_file() else None
     if design is None or design.num_rows <= compute.max(rows["network"]).as_py():
@@ -152,11 +152,11 @@ def _so_far(folder: Path) -> pa.Table | None:
     the networks that have left its slots, if any have. None if nothing is saved."""
     import pyarrow as pa
 
-    from .. import checkpoint
-    from ..ambient import HOME
+    from ..checkpoints import checkpoint
     from ..evaluate import metric_name
-    from ..model import load
-    from ..reporters.table import Results
+    from ..results.model import load
+    from ..results.table import Results
+    from ..system.ambient import HOME
 
     try:
         saved = checkpoint.load(folder, HOME)
@@ -185,10 +185,10 @@ def interim(folder: Path, saved: Checkpoint, entities: Entities | None = None) -
 
     import torch
 
-    from .. import curves
+    from ..checkpoints import curves
     from ..evaluate import Evaluation, metric_name
     from ..networks import Outcome
-    from ..reporters.table import Results
+    from ..results.table import Results
 
     outcomes = list(saved.ended.outcomes())
     everyone = torch.cat([each.rows for each in saved.populations]).tolist()

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from ..checkpoint import begun
+from ..checkpoints.checkpoint import begun
 from ..errors import ClusterError, ConfigError, GpubpError, lookup
 from ..evaluate import metric_name
 from ..line import counted, line, quoted
@@ -16,7 +16,7 @@ from ..reporters.console import ConsoleReporter
 from ..reporters.mlflow import MLflowReporter
 from ..reporters.tensorboard import TensorBoardReporter
 from ..reporters.wandb import WandbReporter
-from ..result import Result
+from ..results.result import Result
 from ..state import Status
 from .printing import print_json
 

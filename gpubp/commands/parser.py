@@ -11,10 +11,10 @@ from typing import Any, NoReturn
 
 import jsonargparse
 
-from .. import config_file
 from ..errors import GpubpError, nearest, unknown
-from ..flags import RUN, Kind
 from ..line import line, short
+from ..system import config_file
+from ..system.flags import RUN, Kind
 
 BROKEN = 4  # the status where what is promised does not hold
 STATUSES = {  # of the process when it ends

@@ -10,9 +10,9 @@ from . import designs
 if TYPE_CHECKING:
     import torch
 
-    from ..design import Design
-    from ..loop import Search
-    from ..sources import Prepared
+    from ..runs.design import Design
+    from ..runs.loop import Search
+    from ..samples.sources import Prepared
 
 
 def check(settings: dict[str, Any]) -> None:
@@ -27,7 +27,7 @@ def tell(
     settings: dict[str, Any], prepared: Prepared, design: Design, dtype: torch.dtype, search: Search | None
 ) -> int:
     """Print the plan. -> exit status. Raises what the training would before it begins."""
-    from .. import planning
+    from ..runs import planning
     from .printing import console, print_json
     from .study_tables import parts
 

@@ -9,18 +9,18 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .. import files
 from ..errors import CheckpointError, ConfigError, DataError
-from ..flags import COUNT, INDEX, TEXT
 from ..line import line
+from ..system import files
+from ..system.flags import COUNT, INDEX, TEXT
 from .parser import Parser, run_parser
 
 if TYPE_CHECKING:
     import numpy as np
     import pyarrow as pa
 
-    from ..model import Model
-    from ..preparation import Preparation
+    from ..raw.preparation import Preparation
+    from ..results.model import Model
 
 ROWS = "these networks instead, by their rows in the results, such as 3,17"
 ABOUT = "predict new samples with a run's networks"
@@ -48,9 +48,9 @@ def parser() -> Parser:
 
 def run(settings: dict[str, Any]) -> int:
     """Write a CSV with a row per sample: the prediction of the chosen networks together, or of each in a column."""
-    from ..model import load
-    from ..preparation import FILE
-    from ..tables import write_csv
+    from ..raw.preparation import FILE
+    from ..raw.tables import write_csv
+    from ..results.model import load
     from .printing import spoken
 
     folder, chosen, each = Path(settings["run"]), chosen_of(settings), settings["each"]
@@ -119,7 +119,7 @@ def _spread(model: Model, data: str, chosen: str | int | list[int], each: bool, 
 
 def _kept(data: str, names: str, preparation: Preparation) -> pa.Table:
     """These columns of the file, as they are written there."""
-    from ..frames import written
+    from ..raw.frames import written
 
     return written(Path(data), tuple(dict.fromkeys(name.strip() for name in names.split(","))), preparation.reading)
 
@@ -156,7 +156,7 @@ def _columns(found: np.ndarray, heads: Sequence[str], parts: Sequence[Any]) -> p
 
 def _print_csv(tables: Iterable[pa.Table]) -> None:
     """Print CSV; on a terminal control characters are escaped as in Python."""
-    from ..tables import write_csv
+    from ..raw.tables import write_csv
 
     if not sys.stdout.isatty():
         write_csv(tables, sys.stdout.buffer)

@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from ..flags import COUNT, TEXT
+from ..system.flags import COUNT, TEXT
 from . import designs, explain, train
 from .parser import BROKEN, Parser, run_parser
 
@@ -29,7 +29,7 @@ def run(settings: dict[str, Any]) -> int:
     """Replay a network of a run of `train`."""
     from .. import tutorial
     from ..population import DTYPES
-    from ..replaying import replay
+    from ..resumed.replaying import replay
     from .printing import print_json
     from .settings import load_data, of_run, settings_of
 

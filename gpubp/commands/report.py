@@ -7,10 +7,10 @@ import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .. import files
 from ..errors import CheckpointError, ConfigError, GpubpError
-from ..flags import TEXT
 from ..line import line
+from ..system import files
+from ..system.flags import TEXT
 from . import train
 from .explain import html
 from .inspect import designed, interim, picked, results
@@ -19,8 +19,8 @@ from .parser import Parser, run_parser
 if TYPE_CHECKING:
     import pyarrow as pa
 
-    from ..checkpoint import Checkpoint
-    from ..data import Dataset
+    from ..checkpoints.checkpoint import Checkpoint
+    from ..samples.data import Dataset
 
 ABOUT = "a run as a page of HTML that needs no network: curves, settings, predictions"
 FILE = "report.html"
@@ -54,14 +54,14 @@ def facts(folder: Path) -> Any:
     """What the report of a run tells of. Raises CheckpointError."""
     import torch
 
-    from .. import checkpoint, curves
-    from ..ambient import HOME
+    from ..checkpoints import checkpoint, curves
+    from ..checkpoints.stored import predicts
     from ..pages.figures import shown
     from ..pages.predictions import Trained, predictions
     from ..pages.report import Facts
     from ..populations import Populations
-    from ..stored import predicts
     from ..studies import Study
+    from ..system.ambient import HOME
 
     saved = checkpoint.load(folder, HOME, predicts)
     states, of_all = zip(*saved.everybody)
@@ -123,7 +123,7 @@ def _rows(folder: Path, saved: Checkpoint, networks: Any) -> tuple[pa.Table, lis
 
 def _validation(folder: Path, saved: Checkpoint) -> tuple[Dataset, Any]:
     """The run's validation samples and their preparation. Raises GpubpError if they are not known."""
-    from ..making import ready
+    from ..runs.making import ready
     from .settings import load_data, settings_of
 
     if saved.populations[0].notes["validation"] is None:
@@ -142,7 +142,8 @@ def _validation(folder: Path, saved: Checkpoint) -> tuple[Dataset, Any]:
 
 def _about(folder: Path, saved: Checkpoint, torch_version: str) -> dict[str, Any]:
     """Engine, machine and rate."""
-    from .. import __version__, lock
+    from .. import __version__
+    from ..system import lock
 
     states = [state for state, _ in saved.everybody]
     steps, seconds = sum(int(state.step.sum()) for state in states), saved.notes["seconds"]

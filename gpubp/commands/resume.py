@@ -6,10 +6,10 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from .. import config_file, lock
 from ..errors import CheckpointError, ConfigError
-from ..flags import COUNT, NUMBER, TEXT, TRUTH
 from ..line import line
+from ..system import config_file, lock
+from ..system.flags import COUNT, NUMBER, TEXT, TRUTH
 from . import clusters, train
 from .parser import Parser, run_parser
 
@@ -35,9 +35,9 @@ def parser() -> Parser:
 
 def run(settings: dict[str, Any]) -> int:
     """Resume a run of `train`."""
-    from .. import checkpoint
-    from ..resuming import resume
-    from ..stored import FOLDER as SHARDS
+    from ..checkpoints import checkpoint
+    from ..checkpoints.stored import FOLDER as SHARDS
+    from ..resumed.resuming import resume
     from . import outcome
     from .settings import load_data, name_device, of_run, settings_of
 

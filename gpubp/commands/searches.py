@@ -6,11 +6,11 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from ..errors import ConfigError, one_of
-from ..flags import COUNT, TEXT
+from ..system.flags import COUNT, TEXT
 
 if TYPE_CHECKING:
-    from ..config import TrainConfig
-    from ..loop import Search
+    from ..runs.loop import Search
+    from ..settings.config import TrainConfig
 
 NAMES = ("halving", "hyperband", "pbt")
 PARTS = 20  # exchanges of pbt, by default
@@ -36,10 +36,10 @@ def flags(add: Callable[..., None]) -> None:
 
 def search(settings: dict[str, Any], configs: Callable[[], Sequence[TrainConfig]]) -> Search | None:
     """The search of `settings`. configs: those of all networks."""
-    from ..config import HYPER
-    from ..recipe import STOPPING
     from ..search import Hyperband, PopulationBased, SuccessiveHalving
     from ..search.method import asked
+    from ..settings.config import HYPER
+    from ..settings.recipe import STOPPING
 
     name, budget, factor = (settings[each] for each in ("search", "budget", "factor"))
     for flag in ("budget", "factor"):

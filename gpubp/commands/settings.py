@@ -7,11 +7,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from .. import checkpoint, config_file, manifests, sources
-from ..devices import ALL, automatic, devices
+from ..checkpoints import checkpoint, manifests
 from ..errors import CheckpointError, ConfigError, DataError, unknown
-from ..flags import Kind, RefusedError
-from ..text import Reading
+from ..raw.text import Reading
+from ..samples import sources
+from ..system import config_file
+from ..system.devices import ALL, automatic, devices
+from ..system.flags import Kind, RefusedError
 
 
 def load_data(settings: dict[str, Any]) -> sources.Prepared:

@@ -12,13 +12,13 @@ from rich.console import Console
 from rich.measure import Measurement
 from rich.table import Table
 
-from ..free import size
 from ..line import counted, line
-from ..reporters.table import FAULT
-from ..result import worth
+from ..results.result import worth
+from ..results.table import FAULT
+from ..system.free import size
 
 if TYPE_CHECKING:
-    from ..planning import Plan
+    from ..runs.planning import Plan
     from ..studies import Group, Study
 
 BAR = 16  # characters

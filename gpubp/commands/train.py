@@ -8,17 +8,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import ConfigError, lookup
-from ..flags import COUNT, FLAGS, INDEX, KINDS, NUMBER, NUMBERS, TEXT, TRUTH, Kind, flag_of
+from ..system.flags import COUNT, FLAGS, INDEX, KINDS, NUMBER, NUMBERS, TEXT, TRUTH, Kind, flag_of
 from . import clusters, designs, plans, searches
 from .parser import Parser
 
 if TYPE_CHECKING:
     import torch
 
-    from ..config import TrainConfig
-    from ..result import Result
-    from ..sources import Prepared
-    from ..spec import NetworkSpec
+    from ..maths.spec import NetworkSpec
+    from ..results.result import Result
+    from ..samples.sources import Prepared
+    from ..settings.config import TrainConfig
 
 ABOUT = "train a population"
 LENGTH = 20, 400  # the default length of training: epochs or steps, whichever is longer
@@ -118,11 +118,11 @@ def run(settings: dict[str, Any]) -> int:
     """Train a population on data by name or from a file."""
     import torch
 
-    from .. import checks
-    from ..ambient import HOME
+    from ..maths.spec import NetworkSpec
     from ..population import Population
-    from ..spec import NetworkSpec
-    from ..training import train
+    from ..runs.training import train
+    from ..samples import checks
+    from ..system.ambient import HOME
     from .outcome import report
     from .settings import load_data, name_device
 
@@ -220,7 +220,7 @@ def as_the_tutorial(settings: dict[str, Any]) -> None:
 def _tutorial(settings: dict[str, Any]) -> int:
     """Train the tutorial's network, then compare its printed figures with ours."""
     from .. import tutorial
-    from ..training import train
+    from ..runs.training import train
     from .outcome import report
     from .printing import console
     from .settings import name_device
@@ -249,8 +249,8 @@ def _config(settings: dict[str, Any], spec: NetworkSpec, dtype: torch.dtype) -> 
     """The training's configuration, and the scale of the initial weights, with ranges and lists sampled; refused before
     anything is allocated if the population would not fit."""
     from .. import memory
-    from ..ambient import HOME
-    from ..config import TrainConfig
+    from ..settings.config import TrainConfig
+    from ..system.ambient import HOME
 
     plain = TrainConfig(settings["optimizer"], batch_size=settings["batch_size"], steps=1)
     memory.check([(spec, plain.recipe(spec), settings["networks"], dtype.itemsize)], HOME)
@@ -267,8 +267,8 @@ def _config(settings: dict[str, Any], spec: NetworkSpec, dtype: torch.dtype) -> 
 
 def sampled(settings: dict[str, Any]) -> dict[str, Any]:
     """The numbers that are given, of hyper-parameters and init_scale, with ranges and lists sampled."""
-    from ..config import HYPER
     from ..search import sample
+    from ..settings.config import HYPER
 
     written = {name: settings[name] for name in (*HYPER, "init_scale") if settings[name] is not None}
     return sample(written, settings["networks"], settings["seed"], method=settings["sampling"])

@@ -10,15 +10,15 @@ from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 from ..errors import CheckpointError, ConfigError, DataError
-from ..flags import RUN, TEXT
 from ..line import counted, line
+from ..system.flags import RUN, TEXT
 from . import designs, train
 from .parser import BROKEN, Parser, values
 
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from ..design import Design
+    from ..runs.design import Design
     from ..verify.comparing import Row
     from ..verify.subject import Subject
 
@@ -141,9 +141,9 @@ def _subject(settings: dict[str, Any]) -> Subject:
 
 def _of_run(folder: Path, device: str) -> Subject:
     """That of a run of `train`, or of a run from Python, whose data are not known."""
-    from .. import checkpoint
-    from ..ambient import HOME
-    from ..design import FILE, Design
+    from ..checkpoints import checkpoint
+    from ..runs.design import FILE, Design
+    from ..system.ambient import HOME
     from ..verify.subject import of_run, scaled_down
     from .settings import settings_of
 

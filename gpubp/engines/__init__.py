@@ -12,13 +12,13 @@ import torch
 from torch import Tensor
 
 from .. import memory
-from ..config import TrainConfig
-from ..data import Dataset
 from ..errors import EngineError, one_of
 from ..evaluate import Evaluation, evaluate
+from ..maths.spec import NetworkSpec
 from ..population import Population
-from ..recipe import EXACT, Recipe
-from ..spec import NetworkSpec
+from ..samples.data import Dataset
+from ..settings.config import TrainConfig
+from ..settings.recipe import EXACT, Recipe
 from ..state import TrainState
 from . import build, cpu, cuda, eager, rules
 from .key import MANY

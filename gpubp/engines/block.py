@@ -13,13 +13,13 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-from .. import rng
 from ..backprop import Pass, backward_layers, bias_gradient, forward_layers, loss_and_delta, uncounted
-from ..blocks import widen
-from ..data import Batch
-from ..numerics import finite_rows, row_sums
-from ..optimizers import rates, update
-from ..schedules import scheduled
+from ..maths import rng
+from ..maths.blocks import widen
+from ..maths.numerics import finite_rows, row_sums
+from ..maths.optimizers import rates, update
+from ..maths.schedules import scheduled
+from ..samples.data import Batch
 from ..state import TrainState
 
 

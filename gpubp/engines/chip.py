@@ -18,7 +18,7 @@ from typing import NamedTuple
 
 import torch
 
-from ..recipe import EXACT, PRECISIONS
+from ..settings.recipe import EXACT, PRECISIONS
 from . import stream, tiled
 from .layout import MMA, REACH, WARP, Kind, Layout
 from .plan import WAYS

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 import torch
 
-from ..spec import BIASES
+from ..maths.spec import BIASES
 from .key import TASKS
 from .plan import WAYS, Plan
 from .stream import DEPTH, STAGES, Shape

@@ -14,12 +14,12 @@ import numpy
 import torch
 from torch import Tensor
 
-from ..data import Dataset
 from ..errors import EngineError, OutOfMemoryError
 from ..evaluate import Evaluation
+from ..maths.spec import NetworkSpec
 from ..population import Population
-from ..recipe import Recipe
-from ..spec import NetworkSpec
+from ..samples.data import Dataset
+from ..settings.recipe import Recipe
 from ..state import Status, TrainState
 from . import build
 from .job import agree, contiguous, fill, fill_evaluation

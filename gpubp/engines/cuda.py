@@ -14,12 +14,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..data import Dataset
 from ..errors import EngineError
 from ..evaluate import Evaluation
+from ..maths.spec import NetworkSpec
 from ..population import Population
-from ..recipe import EXACT, Recipe
-from ..spec import NetworkSpec
+from ..samples.data import Dataset
+from ..settings.recipe import EXACT, Recipe
 from ..state import TrainState
 from . import chip, device, nvrtc
 from .job import END, agree, contiguous, declared, fill, fill_evaluation, structure

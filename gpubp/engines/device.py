@@ -1,4 +1,4 @@
-"""All driver calls of the GPU engine (torch's are in gpubp/gpus.py); tests replace this module to run without a GPU."""
+"""All driver calls of the GPU engine (torch's are in system/gpus.py); tests replace this module to play one."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from .. import gpus
 from ..errors import EngineError, OutOfMemoryError
+from ..system import gpus
 from .chip import Limits
 
 OLDEST = 80  # sm_80; of older ones NVRTC 13 supports only sm_75, whose blocks have 64 KB of shared memory

@@ -11,11 +11,11 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from .. import gpus
-from ..blocks import blocks, filled, fixed, together
-from ..data import Dataset
-from ..numerics import kernel_widths
+from ..maths.blocks import blocks, filled, fixed, together
+from ..maths.numerics import kernel_widths
+from ..samples.data import Dataset
 from ..state import Status, TrainState
+from ..system import gpus
 from . import graph
 from .block import Block
 

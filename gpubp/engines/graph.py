@@ -19,10 +19,11 @@ from functools import partial
 
 from torch import Tensor
 
-from .. import gpus, memory
-from ..data import Dataset
-from ..recipe import Recipe
-from ..spec import NetworkSpec
+from .. import memory
+from ..maths.spec import NetworkSpec
+from ..samples.data import Dataset
+from ..settings.recipe import Recipe
+from ..system import gpus
 from . import rules
 from .block import Block
 

@@ -14,9 +14,9 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from ..data import Dataset
 from ..errors import EngineError
 from ..evaluate import Evaluation, spread
+from ..samples.data import Dataset
 from ..state import TrainState
 from .key import Key
 

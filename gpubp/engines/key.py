@@ -10,10 +10,10 @@ from typing import NamedTuple
 
 import torch
 
-from ..data import Dataset
-from ..losses import LOSSES, Loss
-from ..recipe import Recipe
-from ..spec import NetworkSpec
+from ..maths.losses import LOSSES, Loss
+from ..maths.spec import NetworkSpec
+from ..samples.data import Dataset
+from ..settings.recipe import Recipe
 from ..state import TrainState
 from . import cache
 

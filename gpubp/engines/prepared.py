@@ -12,7 +12,7 @@ from weakref import WeakKeyDictionary
 
 from torch import Tensor
 
-from ..data import Dataset
+from ..samples.data import Dataset
 from ..state import TrainState
 from . import rules
 

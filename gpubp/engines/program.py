@@ -12,10 +12,10 @@ from typing import Any
 
 import torch
 
-from ..activations import ACTIVATIONS
 from ..errors import EngineError
-from ..optimizers import rates
-from ..schedules import scheduled
+from ..maths.activations import ACTIVATIONS
+from ..maths.optimizers import rates
+from ..maths.schedules import scheduled
 from . import rules
 from .constants import SWITCHES, constants, structs
 from .job import JOB, declared, structure

@@ -18,14 +18,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..activations import ACTIVATIONS
-from ..config import TrainConfig
 from ..errors import ConfigError, GpubpError, SpecError
-from ..losses import LOSSES, cross_entropy_shares
-from ..optimizers import prepare
-from ..recipe import Recipe
-from ..schedules import names
-from ..spec import NetworkSpec
+from ..maths.activations import ACTIVATIONS
+from ..maths.losses import LOSSES, cross_entropy_shares
+from ..maths.optimizers import prepare
+from ..maths.schedules import names
+from ..maths.spec import NetworkSpec
+from ..settings.config import TrainConfig
+from ..settings.recipe import Recipe
 
 Rows = tuple[tuple[Any, ...], ...]
 

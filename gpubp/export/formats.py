@@ -6,8 +6,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
-from .. import files
 from ..errors import ConfigError, DataError, one_of
+from ..system import files
 from . import numpy, onnx, safetensors, torch
 from .members import Members
 

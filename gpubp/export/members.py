@@ -15,15 +15,15 @@ import numpy.typing as npt
 import pyarrow as pa
 from torch import Tensor
 
-from .. import activations, losses
-from ..columns import Column, tensors
-from ..entities import told
 from ..errors import ConfigError, SpecError
 from ..line import counted
-from ..losses import LOSSES
-from ..preparation import Label, Preparation
-from ..spec import NetworkSpec
-from ..tables import listed
+from ..maths import activations, losses
+from ..maths.losses import LOSSES
+from ..maths.spec import NetworkSpec
+from ..raw.columns import Column, tensors
+from ..raw.entities import told
+from ..raw.preparation import Label, Preparation
+from ..raw.tables import listed
 
 Array = npt.NDArray[Any]
 

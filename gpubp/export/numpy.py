@@ -13,9 +13,9 @@ from typing import Any
 
 import numpy as np
 
-from .. import files
-from ..activations import ACTIVATIONS
 from ..errors import SpecError
+from ..maths.activations import ACTIVATIONS
+from ..system import files
 from .members import Array, Group, Members
 
 FUNCTIONS = {

@@ -19,8 +19,8 @@ from typing import Any
 
 import numpy as np
 
-from .. import files
 from ..errors import ConfigError, DataError
+from ..system import files
 from .members import Array, Group, Members
 from .onnx_graph import FUNCTIONS, LINKS, Graph, needed
 

@@ -11,8 +11,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ..activations import ACTIVATIONS
 from ..errors import SpecError
+from ..maths.activations import ACTIVATIONS
 from .members import Array
 
 Bias = Array | None

@@ -13,8 +13,8 @@ from typing import Any
 
 import numpy as np
 
-from .. import files
 from ..errors import SpecError, reason
+from ..system import files
 from .members import Array
 from .onnx import MOST
 from .onnx_graph import needed

@@ -13,8 +13,8 @@ from typing import Any
 
 import numpy as np
 
-from ..activations import ALPHA, CUBE, HALF_ROOT, LEAK, ROOT, SCALE
 from ..errors import ConfigError
+from ..maths.activations import ALPHA, CUBE, HALF_ROOT, LEAK, ROOT, SCALE
 from .members import Array
 
 

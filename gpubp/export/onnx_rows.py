@@ -20,10 +20,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .. import files
 from ..errors import SpecError, lookup
-from ..losses import LOSSES
-from ..spec import NetworkSpec
+from ..maths.losses import LOSSES
+from ..maths.spec import NetworkSpec
+from ..system import files
 from .onnx import INPUTS, OUTS
 from .onnx_chain import Chain, Layer
 from .onnx_file import constants, read

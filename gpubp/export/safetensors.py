@@ -21,10 +21,10 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from .. import files
 from ..errors import CheckpointError, reason
-from ..preparation import Preparation
-from ..spec import NetworkSpec
+from ..maths.spec import NetworkSpec
+from ..raw.preparation import Preparation
+from ..system import files
 from .members import Group, Members
 
 FORMAT, VERSION = "gpubp networks", 1

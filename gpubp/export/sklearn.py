@@ -24,10 +24,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..columns import Column
 from ..errors import ConfigError, ShapeError, SpecError
-from ..preparation import Label
-from ..spec import NetworkSpec
+from ..maths.spec import NetworkSpec
+from ..raw.columns import Column
+from ..raw.preparation import Label
 from .members import Array, Group, Members
 
 ACTIVATIONS = {"identity": "identity", "sigmoid": "logistic", "tanh": "tanh", "relu": "relu"}

@@ -11,9 +11,9 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from .. import files
-from ..modules import PreparedNetwork, sequential
+from ..system import files
 from .members import Members
+from .modules import PreparedNetwork, sequential
 
 
 def write(members: Members, path: Path) -> None:

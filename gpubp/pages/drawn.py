@@ -9,7 +9,7 @@ from collections import defaultdict
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
-from ..explain_notation import Notation
+from ..explaining.notation import Notation
 from .formula import TOTAL
 
 PHASES = ("forward", "backward", "update")

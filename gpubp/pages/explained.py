@@ -1,8 +1,8 @@
 """A page that explains steps of one network: a drawing beside the terms, each with its formula, numbers and result.
 
-It shows the numbers of explain.py in the words of explain_text.py; its script chooses what is seen, and computes
-nothing. Of wide layers and large batches the first units, weights and samples are listed, as in the text, unless
-`full`; a page of more than LIMIT characters is refused.
+It shows the numbers of explaining/explain.py in the words of explaining/text.py; its script chooses what is seen, and
+computes nothing. Of wide layers and large batches the first units, weights and samples are listed, as in the text,
+unless `full`; a page of more than LIMIT characters is refused.
 """
 
 from __future__ import annotations
@@ -13,11 +13,11 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from ..errors import ConfigError
-from ..explain import Explanation
-from ..explain_notation import Notation
-from ..explain_text import Text
+from ..explaining.explain import Explanation
+from ..explaining.notation import Notation
+from ..explaining.text import Text
 from ..line import line
-from ..preparation import Preparation
+from ..raw.preparation import Preparation
 from ..tutorial import Figure
 from . import drawing
 from .by_step import by_step, rules

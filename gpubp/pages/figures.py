@@ -13,7 +13,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import torch
 
-from ..result import keys_of, order_of, worth
+from ..results.result import keys_of, order_of, worth
 from ..studies import Group, Study
 
 Array = npt.NDArray[Any]

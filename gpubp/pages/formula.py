@@ -1,4 +1,4 @@
-"""Formulas in the notation of explain_text.py as HTML, and the places of a network that they name.
+"""Formulas in the notation of explaining/text.py as HTML, and the places of a network that they name.
 
 A place is a unit (i1, h2, h1_2, o1), a weight (w5), a bias (b1, b_h1) or the total error. All that a formula names
 besides, such as a custom rule, is plain text.

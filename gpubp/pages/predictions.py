@@ -15,12 +15,12 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from ..data import Dataset
-from ..ensemble import Ensemble
-from ..losses import LOSSES
+from ..maths.losses import LOSSES
 from ..populations import Populations
-from ..preparation import Preparation
-from ..result import order_of
+from ..raw.preparation import Preparation
+from ..results.ensemble import Ensemble
+from ..results.result import order_of
+from ..samples.data import Dataset
 from ..studies import Study
 from .figures import number, numbers, thinned
 

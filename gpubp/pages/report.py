@@ -10,8 +10,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ..reporters.table import FAULT
-from ..result import order_of
+from ..results.result import order_of
+from ..results.table import FAULT
 from ..studies import Study
 from . import figures
 from .blocks import figure, label, pairs, records, safe, section, share, shown, table, words

@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import groupby
 
-from ..explain_notation import Heading, Term
+from ..explaining.notation import Heading, Term
 from .by_step import attribute, by_step
 from .formula import TOTAL, markup, places
 

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 from ..errors import ConfigError
 from ..line import counted
-from ..result import Result
+from ..results.result import Result
 from .snapshot import QUANTILES as QUANTILES
 from .snapshot import Snapshot
 from .snapshot import ends as ends

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..evaluate import metric_name
 from ..line import line
-from ..result import Result
+from ..results.result import Result
 from ..state import Status
 from . import Progress, Reporter, Start, ends
 

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from .. import files
+from ..system import files
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")

@@ -16,12 +16,12 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from .. import files
-from ..history import SHOWN
+from ..checkpoints.history import SHOWN
 from ..line import line
-from ..result import Result
+from ..results.result import Result
+from ..results.results_file import RESULTS
+from ..system import files
 from . import Reporter, Start, due
-from .results_file import RESULTS
 
 CURVES = 256, 32  # of due(): at most 1,000 points in 2^31 evaluations
 PATIENCE = 60.0  # seconds that a training which has ended waits for the service

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from ..evaluate import Evaluation, Round
-from ..result import comparable
+from ..results.result import comparable
 from ..state import Status, TrainState, counts
 
 QUANTILES = {"min": 0.0, "q10": 0.1, "q25": 0.25, "median": 0.5, "q75": 0.75, "q90": 0.9, "max": 1.0}

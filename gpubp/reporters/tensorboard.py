@@ -28,16 +28,16 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import torch
 from torch import Tensor
 
-from ..config import HYPER
 from ..errors import ConfigError
-from ..free import held
 from ..line import line
-from ..result import Result, keys_of, order_of, ranked_by, worth
-from ..serial import one_thread
+from ..results.result import Result, keys_of, order_of, ranked_by, worth
+from ..results.table import TEXTS
+from ..settings.config import HYPER
 from ..state import Status
+from ..system.free import held
+from ..system.serial import one_thread
 from . import QUANTILES, Reporter, Start, due, quantiles
 from .snapshot import Snapshot
-from .table import TEXTS
 
 if TYPE_CHECKING:
     import pyarrow as pa

@@ -21,12 +21,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from .. import arrays
 from ..errors import ConfigError
 from ..evaluate import Round
-from ..rng import permute
-from ..run import Run
+from ..maths.rng import permute
+from ..runs.run import Run
 from ..state import Status
+from ..system import arrays
 from .method import Method, check_comparable, figures, in_order, small, unit_of
 
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from ..checkpoints.history import Records
 from ..errors import CheckpointError
-from ..history import Records
 
 if TYPE_CHECKING:
     import pyarrow as pa

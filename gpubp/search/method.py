@@ -14,12 +14,12 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from ..config import TrainConfig
 from ..errors import ConfigError
 from ..evaluate import Round
-from ..losses import LOSSES
-from ..result import comparable, worth
-from ..run import Run
+from ..maths.losses import LOSSES
+from ..results.result import comparable, worth
+from ..runs.run import Run
+from ..settings.config import TrainConfig
 
 
 class Method:

@@ -20,15 +20,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .. import arrays
-from ..config import TrainConfig
-from ..data import Dataset
 from ..errors import ConfigError
 from ..evaluate import Round
-from ..result import Result
-from ..run import Run
+from ..results.result import Result
+from ..runs.run import Run
+from ..runs.training import train_many
+from ..samples.data import Dataset
+from ..settings.config import TrainConfig
 from ..state import Status
-from ..training import train_many
+from ..system import arrays
 from .method import Method, asked, in_order
 from .sampling import Range, parse
 

@@ -21,13 +21,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .. import arrays, rng
 from ..errors import ConfigError
 from ..evaluate import Round
-from ..ranges import numbers_of
-from ..recipe import STOPPING
-from ..run import Run
+from ..maths import rng
+from ..runs.run import Run
+from ..settings.ranges import numbers_of
+from ..settings.recipe import STOPPING
 from ..state import Status, TrainState
+from ..system import arrays
 from .lineage import Lineage
 from .method import Method, check_comparable, figures, small, unit_of
 from .sampling import Expression, Range, parse

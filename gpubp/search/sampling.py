@@ -21,18 +21,19 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .. import arrays, rng
-from ..cells import WHOLE, Column
-from ..config import HYPER, SWITCHES
-from ..design import Design
 from ..errors import ConfigError, check_kind, one_of
-from ..flags import number
 from ..line import counted
-from ..losses import LOSSES
-from ..optimizers import OPTIMIZERS
-from ..ranges import bounded
-from ..rows import Table
-from ..schedules import SCHEDULES, WARMUP
+from ..maths import rng
+from ..maths.losses import LOSSES
+from ..maths.optimizers import OPTIMIZERS
+from ..maths.rows import Table
+from ..maths.schedules import SCHEDULES, WARMUP
+from ..runs.cells import WHOLE, Column
+from ..runs.design import Design
+from ..settings.config import HYPER, SWITCHES
+from ..settings.ranges import bounded
+from ..system import arrays
+from ..system.flags import number
 
 METHODS = ("sobol", "random")
 POINT = 5  # layer of the search stream

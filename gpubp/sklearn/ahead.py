@@ -21,8 +21,8 @@ from sklearn.utils import _safe_indexing
 from sklearn.utils.metadata_routing import process_routing
 from sklearn.utils.validation import _check_method_params
 
-from ..arrays import Array
 from ..errors import GpubpError
+from ..system.arrays import Array
 from . import jobs
 from .encoding import Raw
 from .estimator import Networks

@@ -18,9 +18,9 @@ from sklearn.utils.multiclass import check_classification_targets, type_of_targe
 from sklearn.utils.validation import column_or_1d
 from torch import Tensor
 
-from ..arrays import Array, count, whole
-from ..columns import Column
-from ..preparation import Preparation
+from ..raw.columns import Column
+from ..raw.preparation import Preparation
+from ..system.arrays import Array, count, whole
 
 
 class Raw(NamedTuple):

@@ -18,15 +18,15 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
 
-from ..arrays import Array
 from ..errors import GpubpError
 from ..line import counted
-from ..model import Model
+from ..maths.spec import NetworkSpec
 from ..population import DTYPES
 from ..populations import Populations
 from ..reporters.console import ConsoleReporter
-from ..serial import one_thread
-from ..spec import NetworkSpec
+from ..results.model import Model
+from ..system.arrays import Array
+from ..system.serial import one_thread
 from . import jobs
 from .encoding import (
     Raw,

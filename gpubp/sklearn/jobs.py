@@ -15,20 +15,20 @@ import pyarrow as pa
 import torch
 from torch import Tensor
 
-from .. import training
-from ..ambient import neutral
-from ..cells import EXTRA
-from ..config import TrainConfig
-from ..data import Dataset
-from ..design import SPEC, TRAINING, Design, Group
 from ..errors import GpubpError
+from ..maths.spec import NetworkSpec
 from ..population import Population
 from ..populations import Populations
 from ..reporters import Reporter
-from ..result import Made, Result, order_of
-from ..serial import one_thread
-from ..spec import NetworkSpec
+from ..results.result import Made, Result, order_of
+from ..runs import training
+from ..runs.cells import EXTRA
+from ..runs.design import SPEC, TRAINING, Design, Group
+from ..samples.data import Dataset
+from ..settings.config import TrainConfig
 from ..state import TrainState
+from ..system.ambient import neutral
+from ..system.serial import one_thread
 
 STEP, WORK, COMPILING = 0.7e-3, 3e10, 1.0  # of engine eager: s per step, flop/s; of a kernel: s that it may save
 

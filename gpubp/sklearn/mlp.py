@@ -15,10 +15,10 @@ from sklearn.utils._param_validation import StrOptions
 from sklearn.utils.validation import check_is_fitted
 from torch import Tensor
 
-from ..cells import EXTRA
 from ..errors import ConfigError
+from ..maths.schedules import SCHEDULES, Schedule
 from ..population import DTYPES
-from ..schedules import SCHEDULES, Schedule
+from ..runs.cells import EXTRA
 from ..state import Status
 from .encoding import equal, layers
 from .estimator import Networks

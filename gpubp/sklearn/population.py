@@ -13,13 +13,13 @@ import torch
 from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import check_is_fitted
 
-from ..cells import NUMBERS, TABLES
-from ..design import TRAINING
 from ..errors import ConfigError, unknown
-from ..losses import LOSSES
-from ..optimizers import Optimizer
+from ..maths.losses import LOSSES
+from ..maths.optimizers import Optimizer
+from ..maths.schedules import Schedule
 from ..population import DTYPES
-from ..schedules import Schedule
+from ..runs.cells import NUMBERS, TABLES
+from ..runs.design import TRAINING
 from ..search import sample, shortfall
 from .encoding import layers
 from .estimator import AUTO, Networks

@@ -8,7 +8,7 @@ from typing import Any, Self
 import numpy as np
 from sklearn.base import ClassifierMixin, RegressorMixin
 
-from ..arrays import Array
+from ..system.arrays import Array
 from .encoding import Labels
 from .estimator import Networks
 from .jobs import Samples

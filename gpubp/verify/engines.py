@@ -12,11 +12,11 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from .. import gpus
-from ..ambient import HOME
-from ..design import Group
 from ..engines import eager
+from ..runs.design import Group
 from ..state import TrainState
+from ..system import gpus
+from ..system.ambient import HOME
 from .comparing import BlindError, Found, Numbers, Row, checked, each_compared
 from .subject import STEPS, Subject, trained
 

@@ -12,12 +12,12 @@ import torch
 from torch import Tensor
 from torch.nn.utils import clip_grad_norm_, clip_grad_value_
 
-from ..activations import ACTIVATIONS, Activation
 from ..backprop import gradients
-from ..losses import LOSSES
+from ..maths.activations import ACTIVATIONS, Activation
+from ..maths.losses import LOSSES
+from ..maths.spec import OUTPUTS, NetworkSpec
 from ..population import Population
-from ..run import next_minibatch
-from ..spec import OUTPUTS, NetworkSpec
+from ..runs.run import next_minibatch
 from ..state import TrainState
 from .comparing import SMALL, BlindError, Found, Numbers, Row, checked, compare
 from .reference import leaves, reference_loss, reference_out, reference_row

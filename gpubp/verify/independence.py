@@ -9,12 +9,12 @@ from itertools import cycle
 
 import torch
 
-from .. import gpus, serial
-from ..ambient import HOME
-from ..design import Group
-from ..devices import ALL
 from ..engines import build, layout
 from ..line import counted
+from ..runs.design import Group
+from ..system import gpus, serial
+from ..system.ambient import HOME
+from ..system.devices import ALL
 from .comparing import BlindError, Found, Row, checked, compare
 from .engines import numbers
 from .subject import Subject

@@ -17,15 +17,15 @@ from typing import Any
 import torch
 from safetensors.torch import load_file, save_file
 
-from .. import checkpoint
-from ..ambient import HOME
-from ..data import Dataset
-from ..design import Design
+from ..checkpoints import checkpoint
 from ..errors import CheckpointError
 from ..population import DTYPES
 from ..reporters import Reporter
-from ..resuming import resume
-from ..training import train_many
+from ..resumed.resuming import resume
+from ..runs.design import Design
+from ..runs.training import train_many
+from ..samples.data import Dataset
+from ..system.ambient import HOME
 from .comparing import Found, Row, checked, compare
 from .subject import Subject, networks
 

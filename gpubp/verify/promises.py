@@ -11,9 +11,9 @@ from typing import Any
 
 import torch
 
-from ..ambient import neutral
-from ..data import Dataset
-from ..design import Design
+from ..runs.design import Design
+from ..samples.data import Dataset
+from ..system.ambient import neutral
 from . import engines, gradients, independence, killed, steps
 from .comparing import Row
 from .subject import Subject, scaled_down

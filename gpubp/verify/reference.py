@@ -11,9 +11,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from ..activations import ACTIVATIONS as RULES
-from ..losses import LOSSES as LOSS_RULES
-from ..spec import NetworkSpec
+from ..maths.activations import ACTIVATIONS as RULES
+from ..maths.losses import LOSSES as LOSS_RULES
+from ..maths.spec import NetworkSpec
 
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "identity": lambda net: net,

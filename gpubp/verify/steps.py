@@ -9,10 +9,10 @@ from functools import cached_property
 
 from torch import Tensor
 
-from ..data import Batch as Samples
 from ..engines.block import Block
-from ..numerics import kernel_widths
-from ..spec import NetworkSpec
+from ..maths.numerics import kernel_widths
+from ..maths.spec import NetworkSpec
+from ..samples.data import Batch as Samples
 from ..state import TrainState
 from .comparing import BlindError, Found, Row, checked
 from .gradients import AUTOGRAD, PLANTED, Batch, by_autograd, starts

@@ -15,20 +15,20 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..data import Dataset
-from ..design import SPEC, Design, Group
-from ..devices import usable
+from ..checkpoints.packing import Saved
 from ..engines import Choice, choose
 from ..engines.rules import custom, rows
 from ..errors import EngineError
-from ..losses import LOSSES
-from ..making import Source
-from ..packing import Saved
-from ..recipe import EXACT
-from ..result import Result
-from ..spec import NetworkSpec
+from ..maths.losses import LOSSES
+from ..maths.spec import NetworkSpec
+from ..results.result import Result
+from ..runs.design import SPEC, Design, Group
+from ..runs.making import Source
+from ..runs.training import train_many
+from ..samples.data import Dataset
+from ..settings.recipe import EXACT
 from ..state import TrainState
-from ..training import train_many
+from ..system.devices import usable
 from .comparing import Numbers
 
 KINDS, NETWORKS, FURTHER = 3, 9, 3  # populations, networks of the first, and of each other one

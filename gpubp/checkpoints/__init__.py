@@ -1,0 +1,1 @@
+"""What a run's directory keeps, to resume it bit for bit."""

@@ -1,0 +1,1 @@
+"""Rules, the layout of a network, and operations whose bits depend on nothing else."""

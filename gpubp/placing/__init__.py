@@ -1,0 +1,1 @@
+"""On which devices networks train, and how many of them at a time."""

@@ -1,0 +1,123 @@
+"""Parquet files as tables of Arrow, and columns of Arrow as numpy arrays. Refused: files that unpack to more than fits;
+with the file and the column, dates unless requested, other types, and whole numbers that missing values would round."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pyarrow
+from pyarrow import compute, parquet
+
+from ..errors import DataError
+from ..system import free
+from . import text
+from .text import Array
+
+AT_ONCE = 1 << 16  # rows of texts read at once
+NUMBER = 8  # bytes of a number in a Table
+TEXT = 64  # bytes of a text in a Table, without its letters
+FORMULA = r"^[=+\-@\t\r\n＝＋－＠]"  # https://owasp.org/www-community/attacks/CSV_Injection
+PLAIN = r"^[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?$"  # a number as text
+
+
+def opened(name: str, source: Any, size: int) -> parquet.ParquetFile:
+    """The Parquet file in `source`, a path or a Buffer, called `name`, of `size` bytes. Raises DataError if it unpacks
+    to more than fits: a value, which is there once, may stand in millions of rows."""
+    file = parquet.ParquetFile(source)
+    free.columns(name, file.metadata.num_columns)
+    different(name, file.schema_arrow.names)  # of two columns of a name neither is read as asked
+    parts, heads = file.metadata, [file.metadata.schema.column(at) for at in range(file.metadata.num_columns)]
+    groups, numbers = [parts.row_group(at) for at in range(parts.num_row_groups)], 0
+    for at, head in enumerate(heads):
+        if head.max_repetition_level:  # lists alone have more values than rows
+            file.scan_contents([at])  # raises where metadata are damaged, for which column() ends the process
+        values = (each.column(at).num_values if head.max_repetition_level else each.num_rows for each in groups)
+        numbers += (NUMBER + max(NUMBER, head.length)) * sum(values)
+    free.fits(name, numbers, size)
+    texts = {at: head.path for at, head in enumerate(heads) if head.physical_type == "BYTE_ARRAY"}
+    if texts:  # as the file says, which may be less; of each column it would end the process where metadata are damaged
+        free.fits(name, sum(each.total_byte_size for each in groups), size)
+    file_of_texts, letters = parquet.ParquetFile(source, read_dictionary=[*texts.values()]), 0
+    for at, path in ((at, path) for at in range(len(groups)) for path in texts.values()):
+        for some in file_of_texts.iter_batches(AT_ONCE, [at], [path]):
+            letters += sum(map(_letters, some.columns))
+            free.fits(name, numbers + 2 * letters, size)
+    return file
+
+
+def unpacked(table: Any) -> int:
+    """Bytes of a table of Arrow as arrays of numbers and of texts, without letters."""
+    return sum(len(table) * (NUMBER if pyarrow.types.is_primitive(kind) else TEXT) for kind in table.schema.types)
+
+
+def different(name: str, names: Sequence[str]) -> None:
+    """Raise DataError for columns of one name."""
+    column, count = Counter(names).most_common(1)[0] if names else ("", 0)
+    if count > 1:
+        raise DataError(f"{name}: {count} columns are called {column!r}; different names expected")
+
+
+def _letters(values: Any) -> int:
+    """The bytes of all texts in an array."""
+    if pyarrow.types.is_dictionary(values.type):
+        sizes = compute.binary_length(values.dictionary).fill_null(0).cast(pyarrow.int64())
+        return compute.sum(sizes.take(values.indices)).as_py() or 0
+    if not pyarrow.types.is_nested(values.type):
+        return 0
+    inside = values.flatten()
+    return sum(map(_letters, inside if isinstance(inside, list) else [inside]))
+
+
+def days(where: str, column: Any, form: str) -> tuple[Array, str]:
+    """A column of dates as days since 1970, NaN where one is missing, and their format."""
+    kind, types = column.type, pyarrow.types
+    if types.is_date(kind) or types.is_timestamp(kind):
+        moments = column.cast(pyarrow.timestamp("us", kind.tz if types.is_timestamp(kind) else None))
+        return np.asarray(moments.cast(pyarrow.int64()).to_numpy(), dtype=np.float64) / 86400e6, form or text.ISO
+    if not (types.is_string(kind) or types.is_large_string(kind) or types.is_null(kind)):
+        raise DataError(f"{where} holds {kind}; dates expected")
+    return text.days(where, np.array(column.to_pylist(), dtype=object), form)
+
+
+def numbers(where: str, column: Any, otherwise: str) -> Array:
+    """A column as numbers, truth values or texts. otherwise: what else to do with one that holds something else."""
+    types = pyarrow.types
+    if types.is_dictionary(column.type):
+        column = pyarrow.chunked_array([column.to_pylist()], column.type.value_type)  # cast() lacks polars' types
+    kind = column.type
+    if types.is_string(kind) or types.is_large_string(kind) or types.is_string_view(kind):
+        values: Array = np.array(column.to_pylist(), dtype=object)
+        return values
+    if types.is_null(kind):
+        return np.full(len(column), np.nan)
+    if types.is_date(kind) or types.is_timestamp(kind):
+        raise DataError(f"{where} holds dates; --dates NAME reads them as days{otherwise}")
+    if not (types.is_boolean(kind) or types.is_integer(kind) or types.is_floating(kind) or types.is_decimal(kind)):
+        raise DataError(f"{where} holds {kind}; numbers, truth values or text expected{otherwise}")
+    if types.is_decimal(kind) or (column.null_count and not types.is_floating(kind)):
+        plain = column.cast(pyarrow.int8() if types.is_boolean(kind) else kind)
+        try:
+            column = plain.cast(pyarrow.float64())
+        except pyarrow.ArrowInvalid:
+            raise DataError(
+                f"{where} lacks {column.null_count} of {len(column)} values and holds whole numbers above 2^53, which "
+                f"are floats then, and rounded: fill in the values, or make the numbers smaller{otherwise}"
+            ) from None
+    return np.asarray(column.to_numpy())
+
+
+def no_formula(texts: Any) -> Any:
+    """A column, whose texts, of any of Arrow's types for them, are no formulas."""
+    types = pyarrow.types
+    if types.is_dictionary(texts.type):
+        texts = texts.cast(texts.type.value_type)
+    if types.is_large_string(texts.type) or types.is_string_view(texts.type):
+        texts = texts.cast(pyarrow.string())
+    if not types.is_string(texts.type):
+        return texts
+    risky = compute.match_substring_regex(texts, FORMULA)
+    risky = compute.and_not(risky, compute.match_substring_regex(texts, PLAIN))
+    return compute.if_else(risky, compute.binary_join_element_wise("'", texts, ""), texts)

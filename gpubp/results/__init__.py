@@ -1,0 +1,1 @@
+"""What training returns, its table, and predictions with it."""

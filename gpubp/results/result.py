@@ -1,0 +1,315 @@
+"""Result: what training returns; ranked_by() and order_of(), which rank the networks of a results table; kept(), which
+adds a Result to later errors."""
+
+from __future__ import annotations
+
+import json
+import signal
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from ..errors import ConfigError
+from ..line import line
+from ..maths.losses import LOSSES
+from ..populations import members
+from ..state import Status, TrainState, counts
+from ..system.ambient import neutral
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+    from ..evaluate import Evaluation
+    from ..networks import Outcome
+    from ..population import Population
+    from ..populations import Populations
+    from ..raw.preparation import Preparation
+    from .ensemble import Ensemble
+
+KEYS = b"gpubp_keys"  # of the columns of a table that name entities
+
+
+class Results(Protocol):
+    """The table of results (table.py)."""
+
+    @property
+    def whole(self) -> pa.Table:
+        """All rows."""
+
+    def columns(self, names: Sequence[str]) -> pa.Table:
+        """Of all rows the columns `names` that there are."""
+
+    def pieces(self) -> Iterator[pa.Table]:
+        """Some rows at a time."""
+
+
+def some(rows: pa.Table, names: Sequence[str]) -> pa.Table:
+    """The columns `names` that there are."""
+    return rows.select([name for name in rows.column_names if name in names])
+
+
+def ranking_columns() -> list[str]:
+    """Those that ranked_by() and order_of() read."""
+    hyper = dict.fromkeys(name for loss in LOSSES.values() for name in loss.defaults)
+    measured = [f"{prefix}{name}" for prefix in ("", "validation_") for name in ("loss", "accuracy", "r2")]
+    return ["status", "loss_function", "class_weight", *hyper, *measured]
+
+
+@dataclass(frozen=True)
+class Made:
+    """A table of results that is made already."""
+
+    whole: pa.Table
+
+    def columns(self, names: Sequence[str]) -> pa.Table:
+        """See Results."""
+        return some(self.whole, names)
+
+    def pieces(self) -> Iterator[pa.Table]:
+        """All rows."""
+        yield self.whole
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Result:
+    """What training returns.
+
+    population: the trained networks, each at its last finite step, or with restore_best at its best evaluation, on the
+    device of the given population. Networks of train_many() that differ in more than numbers are several:
+    populations.each, and populations.rows, the rows that they have in the table and in everything else of N numbers.
+    outcomes: of each population, the end of its training and its figures. table: a row per network (pyarrow); results:
+    the same, also in pieces. Of networks that have left a run of more networks than slots, outcomes are views of files,
+    and no tensor (N,) is made before somebody asks for it; rows of a run on a cluster are read when asked for.
+    history: a record per evaluation (see train()).
+    notes: for the user, such as that memory ran out. interrupted: the signal that ended the run
+    early, or None. unsaved: why the last checkpoint or the results could not be written to run_dir, or None. silenced:
+    reporters that failed to write, and why.
+    waiting: rows of the design that have not become networks yet, if the run ended early; None of a stream.
+    search: what decided which networks go on, as it ended (search/): of population based training it has the lineage.
+    preparation: of the data's raw columns, for Model.of().
+    seconds: of training, evaluation and saving; step_seconds: of steps alone. network_steps: the number taken.
+    """
+
+    populations: Populations
+    outcomes: Sequence[Outcome]
+    results: Results
+    history: list[dict[str, Any]]
+    notes: list[str]
+    engine: str
+    engine_reason: str
+    seconds: float
+    step_seconds: float
+    network_steps: int
+    run_dir: Path | None
+    interrupted: int | None
+    unsaved: str | None
+    silenced: list[str]
+    search: Any = None
+    waiting: int | None = 0
+    preparation: Preparation | None = None
+
+    @cached_property
+    def loss(self) -> Tensor:
+        """(N,): over each network's training samples at its end."""
+        return self.populations.in_order([each.training.loss for each in self.outcomes])
+
+    @cached_property
+    def metric(self) -> Tensor:
+        """(N,): accuracy or R2, likewise."""
+        return self.populations.in_order([each.training.metric for each in self.outcomes])
+
+    @cached_property
+    def validation_loss(self) -> Tensor | None:
+        """(N,): over the validation data, or None."""
+        found = self._validation
+        return self.populations.in_order([each.loss for each in found]) if found else None
+
+    @cached_property
+    def validation_metric(self) -> Tensor | None:
+        """(N,): likewise."""
+        found = self._validation
+        return self.populations.in_order([each.metric for each in found]) if found else None
+
+    @cached_property
+    def best_loss(self) -> Tensor | None:
+        """(N,): the best loss of an evaluation, NaN where there is none; None if nothing asks for it."""
+        if not any(state.recipe.tracks for state in self.states):
+            return None
+        blank = (torch.full((state.population.count, 1), float("inf"), dtype=torch.float64) for state in self.states)
+        found = [state.memory.get("best_loss", none)[:, 0] for state, none in zip(self.states, blank)]
+        return self.populations.in_order([torch.where(each.isfinite(), each, float("nan")) for each in found])
+
+    @property
+    def _validation(self) -> list[Evaluation]:
+        return [each.validation for each in self.outcomes if each.validation is not None]
+
+    @property
+    def states(self) -> tuple[TrainState, ...]:
+        """The end of the training of each population."""
+        return tuple(each.state for each in self.outcomes)
+
+    @property
+    def table(self) -> pa.Table:
+        """A row per network."""
+        return self.results.whole
+
+    @property
+    def population(self) -> Population:
+        """The trained networks, if one population holds them all; raises ConfigError if there are several."""
+        return self.populations.only
+
+    @property
+    def state(self) -> TrainState:
+        """The end of their training, likewise."""
+        first, *others = self.states
+        if self.populations.only is self.populations.each[0]:
+            return first
+        return first.concatenate(*others).rows(self.populations.order)
+
+    def network(self, row: int) -> nn.Sequential:
+        """The network in this row of the table as torch.nn.Sequential, with copies of its weights."""
+        return self.populations.network(row)
+
+    @neutral()
+    def ensemble(self, best: int | None = None, rows: Sequence[int] | Tensor | None = None) -> Ensemble:
+        """The `best` networks together, or those in `rows`, by numbers or a mask; by default all that did not diverge.
+        It takes inputs (M, I) as the networks see them; Model.of(result).ensemble() takes raw samples. Raises
+        ConfigError for rows of diverged networks, and of different entities."""
+        from .ensemble import Ensemble  # needs pyarrow, which `import gpubp` need not wait for
+
+        found = members(best, rows, self.populations.count, self.ranking, self.status == Status.diverged)
+        keys = keys_of(next(self.results.pieces()))
+        if keys and len(of := entities(self.results.columns(keys).take(found.numpy()))) > 1:
+            raise ConfigError(
+                f"ensemble: networks of {len(of):,} entities, such as {of[0]} and {of[1]}; those of one entity, by "
+                "their rows, expected"
+            )
+        return Ensemble(self.populations, found)
+
+    @neutral()
+    def ranking(self) -> Tensor:
+        """Rows of the networks that did not diverge, best first, by the column ranked_by() of the table."""
+        return order_of(self.results.columns(ranking_columns()))
+
+    @property
+    def status(self) -> Tensor:
+        """(N,) int8: what became of each network, a Status."""
+        return self.populations.in_order([each.status for each in self.states])
+
+    @property
+    def status_names(self) -> list[str]:
+        """The same by name; a million networks are a million texts."""
+        names = [each.name for each in Status]
+        return [names[number] for number in self.status.tolist()]
+
+    @property
+    def statuses(self) -> dict[str, int]:
+        """How many networks became what, by name."""
+        return counts(self.status)
+
+    @property
+    def fates(self) -> str:
+        """The number of networks per status, and of rows that wait, as text."""
+        numbers = self.statuses | {"waiting": self.waiting}
+        return ", ".join(f"{count:,} {name}" for name, count in numbers.items() if count)
+
+    @property
+    def stopped_by(self) -> str | None:
+        """The name of the signal that ended the run early."""
+        return None if self.interrupted is None else signal.Signals(self.interrupted).name
+
+    def __repr__(self) -> str:
+        rows, best = self.results.columns(ranking_columns()), ""
+        name, good = ranked_by(rows), order_of(rows)
+        if len(good):
+            row = int(good[0])
+            best = f"; best {name.replace('_', ' ')} {rows[name][row].as_py():.4g} (network {row})"
+        early = "" if self.interrupted is None else f"; stopped by {self.stopped_by}"
+        where = "" if self.run_dir is None else f"; {self.run_dir}"
+        return line(
+            f"Result({self.populations.count:,} networks: {self.fates}{best}; engine {self.engine}{early}{where})"
+        )
+
+
+@contextmanager
+def kept(result: Result, early: bool = False, more: str | None = None) -> Iterator[None]:
+    """Exceptions raised inside get the result as `result`. early: the training has not come to its end. more: how to go
+    on, by default by resume()."""
+    try:
+        yield
+    except BaseException as error:
+        if not hasattr(error, "result"):
+            early |= result.interrupted is not None
+            resumed = f"continue with gpubp.resume({str(result.run_dir)!r}, ...)" if result.run_dir else ""
+            then = f"; {more or resumed}" if early and (more or resumed) else ""
+            how = "ended early" if early else "has ended"
+            error.add_note(f"the training {how}; this exception's `result` has the outcome{then}")
+            error.result = result  # type: ignore[attr-defined]
+        raise
+
+
+def ranked_by(results: pa.Table) -> str:
+    """The column of a results table that ranks its networks, of the validation data if there are any: their loss, less
+    is better, if all have the same loss function with the same hyper-parameters and class weights. Otherwise losses
+    cannot be compared, and the metric, accuracy or R2, ranks them: more is better."""
+    names = results.column_names
+    own = {name: default for loss in LOSSES.values() for name, default in loss.defaults.items() if name in names}
+    told = [results[name].fill_null(default) for name, default in own.items()]
+    told += [results[name] for name in ("loss_function", "class_weight") if name in names]
+    alike = all(len(each.unique()) == 1 for each in told)
+    measured = "loss" if alike else "accuracy" if "accuracy" in names else "r2"
+    return f"validation_{measured}" if "validation_loss" in names else measured
+
+
+def comparable(states: Sequence[TrainState]) -> bool:
+    """Whether all losses are of one kind: one function, with the same hyper-parameters and class weights."""
+    names = {state.population.spec.loss for state in states}
+    if len(names) > 1:
+        return False
+    usual = {"class_weight": None, **LOSSES[names.pop()].defaults}
+    for name, default in usual.items():
+        off = torch.full((1, 1), float("inf") if default is None else default, dtype=torch.float64)
+        columns = [state.hyper.get(name, off) for state in states]
+        if len({each.shape[1] for each in columns}) > 1 or len(torch.cat(columns).unique(dim=0)) > 1:
+            return False
+    return True
+
+
+def worth(name: str, values: Tensor) -> Tensor:
+    """What sorts `values` of the column `name` from best to worst in ascending order, NaN last."""
+    return (values if name.endswith("loss") else -values).nan_to_num(float("inf"))
+
+
+def order_of(results: pa.Table) -> Tensor:
+    """Rows of the networks in a results table that did not diverge, best first."""
+    name = ranked_by(results)
+    order = worth(name, torch.tensor(results[name].to_numpy())).argsort(stable=True)
+    return order[~diverged_in(results)[order]]
+
+
+def entities(rows: pa.Table) -> list[dict[str, Any]]:
+    """The entities of the networks of a results table, by their key columns; none if there are no such columns."""
+    keys = keys_of(rows)
+    found: list[dict[str, Any]] = rows.group_by(keys).aggregate([]).to_pylist() if keys else []
+    return found
+
+
+def keys_of(rows: pa.Table) -> list[str]:
+    """The columns of a results table that name the entity of each network. Raises ValueError for what is no list."""
+    found = json.loads((rows.schema.metadata or {}).get(KEYS, b"[]"))
+    if not isinstance(found, list):
+        raise ValueError
+    return [name for name in found if name in rows.column_names]
+
+
+def diverged_in(results: pa.Table) -> Tensor:
+    """(N,): which networks of a results table diverged."""
+    from pyarrow import compute
+
+    return torch.tensor(compute.equal(results["status"], Status.diverged.name).to_numpy())

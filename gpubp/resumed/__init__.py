@@ -1,0 +1,1 @@
+"""Runs that have ended, taken up again: resumed, one network alone, replayed."""

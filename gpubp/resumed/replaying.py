@@ -1,0 +1,295 @@
+"""replay(): one network of a saved run, trained again alone on the CPU, and compared with the run's, bit by bit.
+
+A network's bits depend on its specification, hyper-parameters, seed, id and data alone: not on the others, nor on the
+run's device, slots, groups or interruptions. What the others decided is the run's word: that a search stopped the
+network, and in population based training whom it copied. Initial weights, which a run does not keep, are drawn again
+for this network alone, or given. Refused: a damaged checkpoint, other data, a network or a step that the run has not.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from functools import cached_property
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from ..checkpoints import checkpoint
+from ..checkpoints.manifests import UNSHARDED
+from ..checkpoints.packing import Saved
+from ..checkpoints.stored import is_row
+from ..errors import CheckpointError, ConfigError
+from ..evaluate import metric_name
+from ..explaining.explain import Explanation, explain_steps
+from ..line import line
+from ..networks import Outcome
+from ..population import Population
+from ..raw.entities import Entities
+from ..results.table import of_one
+from ..runs.design import INIT
+from ..runs.making import ready
+from ..runs.run import Sets
+from ..samples.data import Dataset
+from ..search.lineage import Lineage
+from ..search.restoring import METHODS
+from ..state import Status, TrainState
+from ..system import arrays, files
+from ..system.ambient import HOME, neutral
+from .alone import Alone, Stretch, drawn, given, line_of, network_of, place
+from .resuming import check_data
+
+MISSING = "missing"  # in the place of a cell of a column that there is not
+PARTS = {  # what is compared: the groups of TrainState.tensors() that say what became of a network
+    "row": ("params",),
+    "row kept beside it": ("kept",),
+    "optimizer's memory": ("slots", "columns"),
+    "hyper-parameters": ("hyper",),
+    "evaluations' memory": ("memory",),
+    "end": ("step", "status", "diverged_step", "loss"),
+}
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Replay:
+    """What replay() returns.
+
+    network, id: the row in the results, and the id. steps, status: to where the run has trained it. row (P,): its
+    parameters there, as in the results: with restore_best those of its best evaluation. parts: of each part of the
+    network the SHA-256 of the run's bytes and of the replay's. step: that `explanation` shows, from 1; shown: the row
+    of the network that takes it, which is an ancestor's if the network became a copy later. notes: for what the run's
+    word was taken. doubts: likely reasons if anything differs. before, data: the state before the step, the samples.
+    """
+
+    network: int
+    id: int
+    steps: int
+    status: str
+    row: Tensor
+    parts: dict[str, tuple[str, str]]
+    step: int
+    shown: int
+    notes: list[str]
+    doubts: list[str]
+    before: TrainState
+    data: Dataset
+
+    @property
+    def hash(self) -> str:
+        """The SHA-256 of the bytes of the replay's row."""
+        return self.parts["row"][1]
+
+    @property
+    def same(self) -> bool:
+        """Whether all bits are the run's."""
+        return self.difference is None
+
+    @property
+    def proven(self) -> bool:
+        """Whether the step that is shown is one of the run's, and not a continuation."""
+        return self.same and self.step <= self.steps + (self.status == Status.diverged.name)
+
+    @property
+    def difference(self) -> str | None:
+        """What differs, and the likely reasons; None if nothing does."""
+        differ = [name for name, (run, mine) in self.parts.items() if run != mine]
+        if not differ:
+            return None
+        return (
+            f"network {self.network}, trained alone for {self.steps:,} steps, is not the run's: different are its "
+            f"{', '.join(differ)}; likely {', or '.join(self.doubts)}"
+        )
+
+    def explanations(self) -> Iterator[Explanation]:
+        """Of the step, and of those after it, without evaluations in between."""
+        return explain_steps(self.before, self.data, shown=self.shown)
+
+    @cached_property
+    def explanation(self) -> Explanation:
+        """Of the step."""
+        return next(self.explanations())
+
+    def to_dict(self) -> dict[str, Any]:
+        """The outcome as plain values, without the explanation."""
+        names = ("network", "id", "status", "steps", "same", "hash", "difference", "notes", "step", "proven")
+        parts = {name: {"run": run, "replay": mine} for name, (run, mine) in self.parts.items()}
+        return {name: getattr(self, name) for name in names} | {"parts": parts}
+
+    def text(self) -> str:
+        """The outcome as text, without the explanation."""
+        alike = "the same bits as in the run" if self.same else "other bits than in the run"
+        lines = [f"Network {self.network} (id {self.id}), {self.status} after {self.steps:,} steps: {alike}"]
+        for name, (run, mine) in self.parts.items():
+            lines.append(f"  {name:20} {mine}" + ("" if run == mine else f"; in the run {run}"))
+        who = "" if self.shown == self.network else f" is network {self.shown}'s, of which this one became a copy, and"
+        if self.same:
+            how = "is proven" if self.proven else f"is a continuation: the run has {self.steps:,} steps"
+            lines.append(f"Step {self.step:,}{who} {how}")
+        return "\n".join([*lines, *self.notes])
+
+    def __repr__(self) -> str:
+        alike = "the same bits" if self.same else "other bits"
+        return f"Replay(network {self.network}, {self.status} after {self.steps:,} steps: {alike}, {self.hash[:12]})"
+
+
+@neutral()
+def replay(
+    run_dir: str | Path,
+    network: int,
+    step: int | None = None,
+    *,
+    data: Dataset,
+    validation: Dataset | None = None,
+    init: str = INIT,
+    init_scale: float | Tensor | None = None,
+    population: Population | None = None,
+    optimizer_state: TrainState | None = None,
+    design: Iterator[Any] | None = None,
+) -> Replay:
+    """Train the network in row `network` of a run's results alone, to where the run has trained it, and compare all its
+    bits with those of the checkpoint and the results. step: that the result explains, from 1, by default the last one;
+    one beyond the checkpoint is a continuation. Nothing is written.
+
+    data, validation: those of the run. A run of train_many() has its design, with init and init_scale; for one of
+    train() they are arguments, as of Population.create(), a number or (N,), or `population` is what train() was given,
+    or its only network. optimizer_state: as in train(). design: the same iterator of rows as in train_many(), for a run
+    that was given one.
+    Raises CheckpointError for a damaged checkpoint and other data, ShapeError for a network and ConfigError for a step
+    that the run has not, EngineError if this machine cannot train it. Other bits are no error: see Replay.same."""
+    folder, row, number = files.path("run_dir", run_dir), arrays.whole(network), arrays.whole(step)
+    if row is None or (step is not None and number is None):
+        raise ConfigError(f"network {network!r}, step {step!r}: whole numbers expected")
+    saved = checkpoint.load(folder, HOME, is_row)
+    if saved.older:
+        raise CheckpointError(f"{saved.told[0]}, but a replay is compared with the newest: resume the run first")
+    search = saved.notes["search"] or {}
+    if not isinstance(search, dict):
+        raise CheckpointError(f"{folder}: its search, {search!r}, is none that a run has")
+    found = network_of(saved, row)
+    sets, chosen = _sets(folder, found, data, validation), _step(found, number)
+    line = line_of(saved, Lineage.load(folder, search["lineage"]) if "lineage" in search else Lineage(), found)
+    origin = line[0].saved
+    begun = drawn(folder, saved, origin, init, init_scale, design) if population is None else given(population, origin)
+    if optimizer_state is not None:
+        optimizer_state = optimizer_state.those_of(begun if population is None else population)
+        optimizer_state = optimizer_state.rows(place("optimizer_state", optimizer_state.population, origin))
+    alone = Alone.start(begun, line, sets, optimizer_state)
+    before, shown, end = _trained(alone, found, chosen - 1)
+    notes = [_told(before, after) for before, after in pairwise(line)]
+    if search and "lineage" not in search and bool((found.state.status == Status.stopped) & end.state.running):
+        end.state.status.copy_(found.state.status)
+        notes.append(f"Its search, {search.get('method')}, stopped it: that others were better is the run's word")
+    theirs, ours = _digests(found.state), _digests(end.state)
+    parts = {name: (each, ours[name]) for name, each in theirs.items()}
+    results, note = _results(folder, saved, found, end, data.entities)
+    parts, notes = parts | results, notes + note
+    status, doubts = Status(int(found.state.status)).name, _doubts(saved, found, init, population)
+    replayed = Replay(
+        row, int(found.state.population.ids), int(found.state.step), status, end.state.population.params[0], parts,
+        chosen, shown, notes, doubts, before, sets.data,
+    )  # fmt: skip
+    if replayed.same and int(before.step) < chosen - 1:
+        raise ConfigError(f"step {chosen}: network {row} goes on from the checkpoint only to step {int(before.step)}")
+    return replayed
+
+
+def _step(found: Saved, step: int | None) -> int:
+    """The step that is explained, from 1. Raises ConfigError if the network never takes it."""
+    state = found.state
+    taken = int(state.step) + int(state.status == Status.diverged)  # the one that did not count too
+    last = int(state.end) if bool(state.running) else taken
+    if step is None:
+        return max(1, taken)
+    if not 1 <= step <= last:
+        what = f"network {int(found.rows)} is {Status(int(state.status)).name} after {int(state.step):,} steps"
+        raise ConfigError(f"step {step}: {what}; 1 to {last:,} expected")
+    return step
+
+
+def _sets(folder: Path, found: Saved, data: Dataset, validation: Dataset | None) -> Sets:
+    """The samples of one network. Raises CheckpointError unless these are the run's data."""
+    population = found.state.population
+    whole = ready([population.spec], population.params.dtype, data, validation, None)
+    check_data(folder, found, whole)
+    return Sets(*(each.alone(found.state.position) for each in whole.each))
+
+
+def _trained(alone: Alone, found: Saved, before: int) -> tuple[TrainState, int, Outcome]:
+    """Train a network to where the run has it, and to `before` steps. -> its state and row after these; its end where
+    the run has it: at the end of an open round before the evaluation, or, as of an extended run a checkpoint does not
+    say, after it."""
+    state = found.state
+    steps = int(state.step) + int(state.status == Status.diverged)
+    waits = found.notes["open"] and bool(state.left == 0) and bool(state.running)
+    ends: list[Outcome] = []
+    for goal in sorted({(before, True), (steps, not waits), (steps, True)}):
+        alone.train(*goal)
+        if goal == (before, True):
+            there, row = alone.copy(), int(alone.run.rows)
+        if goal[0] == steps and not (ends and _digests(ends[-1].state) == _digests(state)):
+            ends.append(alone.outcome())
+    return there, row, ends[-1]
+
+
+def _digests(state: TrainState) -> dict[str, str]:
+    """The SHA-256 of the bytes of each part of a network that it has."""
+    content = {}
+    for part, groups in PARTS.items():
+        some = [each for name, each in state.tensors() if name.partition(".")[0] in groups]
+        content[part] = b"".join(each.contiguous().numpy().tobytes() for each in some)
+    return {part: hashlib.sha256(each).hexdigest() for part, each in content.items() if each}
+
+
+def _results(
+    folder: Path, saved: checkpoint.Checkpoint, found: Saved, end: Outcome, entities: Entities | None
+) -> tuple[dict[str, tuple[str, str]], list[str]]:
+    """A network's row in results.parquet and that of its replay; a note where there is none of the checkpoint's moment,
+    as of a run that was killed after it went on, and of columns that are not compared. A column that is missing is a
+    difference, but in runs of older versions. entities: of the data."""
+    from ..raw.tables import listed
+    from ..results.results_file import RESULTS, read_results
+
+    if not (folder / RESULTS).is_file():
+        return {}, [f"{RESULTS} is missing: the figures are not compared"]
+    theirs = read_results(folder / RESULTS).slice(int(found.rows), 1).to_pylist()
+    over = not any(bool(each.state.running.any()) for each in saved.populations)
+    if not over and [each["steps"] for each in theirs] != [int(found.state.step)]:
+        return {}, [f"{RESULTS} is of an earlier moment than the checkpoint: the figures are not compared"]
+    there = replace(end.state, position=found.state.position)
+    outcome = end._replace(rows=found.rows, state=there, folds=found.notes["folds"])
+    mine, needed = of_one(outcome, metric_name(there.population.spec), entities)
+    row, notes = theirs[0] if theirs else {}, []
+    if saved.version < UNSHARDED and (lacks := [name for name in needed if name not in row]):
+        notes.append(f"{RESULTS}, of an older version, lacks {', '.join(lacks)}: not compared")
+        needed = [name for name in needed if name in row]
+    if more := [name for name in row if name not in mine]:
+        notes.append(f"{RESULTS} has {line(listed(more))}, which the network alone does not tell: not compared")
+    names = [*dict.fromkeys((*needed, *(name for name in row if name in mine)))]
+    both = (str([(name, each.get(name, MISSING)) for name in names]).encode() for each in (row, mine))
+    run, replayed = (hashlib.sha256(each).hexdigest() for each in both)
+    return {"results": (run, replayed)}, notes
+
+
+def _told(before: Stretch, after: Stretch) -> str:
+    """How a stretch of a line follows another, as text."""
+    network, source = (int(each.saved.rows) for each in (after, before))
+    changed = ", ".join(f"{name} {value:.6g}" for name, value in after.hyper.items())
+    return f"After round {after.round} network {network} became a copy of network {source}, with {changed}"
+
+
+def _doubts(saved: checkpoint.Checkpoint, found: Saved, init: str, population: Population | None) -> list[str]:
+    """Likely reasons of a difference."""
+    settings, search = saved.notes["settings"] or {}, saved.notes["search"] or {}
+    doubts = []
+    if found.notes["engine"] == "eager":
+        doubts.append("engine eager, whose bits are those of one device, machine and build of torch")
+    if population is None and "init" not in settings:
+        doubts.append(f"initial weights that init {init!r} does not draw: init, init_scale or population says which")
+    if "init" not in settings:
+        doubts.append("an optimizer_state that the training began with")
+    if search and search.get("method") not in [*METHODS]:
+        doubts.append(f"the search {search.get('method')}, if it rewrites networks")
+    return [*doubts, "a file of the run, or a rule of your own, that has changed, or another version of gpubp"]

@@ -1,0 +1,1 @@
+"""Training: from a design to a result."""

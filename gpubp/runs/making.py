@@ -1,0 +1,227 @@
+"""Maker: runs, ready to begin, from groups of networks that share a kernel."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, NamedTuple
+
+import torch
+
+from .. import memory
+from ..engines import Choice, choose_for_all
+from ..errors import ConfigError, DataError
+from ..evaluate import metric_name
+from ..maths.spec import NetworkSpec
+from ..networks import spread
+from ..samples import checks
+from ..samples.data import Dataset
+from ..settings.config import TrainConfig
+from ..state import TrainState
+from ..system.ambient import HOME
+from .design import Design, Group, Planned
+from .run import Run, Sets
+
+ROUND = 1 << 32  # operations of a round, at least
+
+
+class Source(NamedTuple):
+    """From which the rows of a design become networks. seed: of all; folds: how many positions the data have, None
+    if all networks have the same samples; like: the specification of one of them."""
+
+    seed: int
+    dtype: torch.dtype
+    folds: int | None
+    like: NetworkSpec | None = None
+
+    def groups(self, design: Design) -> list[Group]:
+        """The networks of a design. Raises ConfigError unless all predict the same outputs from the same inputs."""
+        return [each.made() for each in self.planned(design)]
+
+    def planned(self, design: Design) -> list[Planned]:
+        """The same, before any network is made."""
+        planned = list(design.planned(self.seed, self.dtype, self.folds))
+        self.check(planned)
+        return planned
+
+    def check(self, groups: Sequence[Planned]) -> None:
+        """Raise ConfigError unless all predict the same outputs from the same inputs."""
+        like = self.like or groups[0].spec
+        for each in groups:
+            spec, where = each.spec, f"design: row {int(each.rows[0])}"
+            sides = sorted({(some.widths[0], some.widths[-1]) for some in (like, spec)})
+            if len(sides) > 1:
+                raise ConfigError(
+                    f"{where}: widths from {sides[0][0]} to {sides[0][1]} and from {sides[1][0]} to {sides[1][1]}: the "
+                    "same inputs and outputs expected"
+                )
+            metrics = sorted({metric_name(some) for some in (like, spec)})
+            if len(metrics) > 1:
+                raise ConfigError(
+                    f"{where}: losses with different metrics, {' and '.join(metrics)}: train them in two runs"
+                )
+
+
+def ready(
+    specs: Sequence[NetworkSpec], dtype: torch.dtype, data: Dataset, validation: Dataset | None, count: int | None
+) -> Sets:
+    """The data, checked, in host memory, with the networks' dtype. count: of networks, if those with separate data must
+    have them in this order."""
+    checks.are_datasets(data, validation)
+    given = [each for each in (data, validation) if each is not None]
+    if validation is not None and validation.entities != data.entities:
+        raise DataError("data and validation are of different entities: both of data.by(keys).split(share) expected")
+    for each in given:
+        for spec in dict.fromkeys(specs):
+            checks.check(each, spec, count or each.networks or 0)
+    return Sets(*(each.to(HOME, dtype) for each in given))
+
+
+@dataclass
+class Maker:
+    """What the runs of one training have in common. folds: whether positions in the data are folds; looks: whether
+    anything uses evaluations. every: epochs or steps between two evaluations that decide nothing, by these names, if
+    networks join later: then all kinds have the same. longest: epochs or steps of the networks made last."""
+
+    sets: Sets
+    engine: str
+    where: list[torch.device]
+    folds: bool = False
+    looks: bool = False
+    every: dict[str, int] | None = None
+    notes: list[str] = field(default_factory=list)
+    choices: dict[Any, Choice] = field(default_factory=dict)
+    rules: dict[tuple[str, str], Any] = field(default_factory=dict)
+    longest: int = 0
+
+    def runs(self, groups: Sequence[Group], copy: bool = False) -> list[Run]:
+        """A run for each group. copy: of params that somebody else has. Raises OutOfMemoryError before any is made."""
+        self.longest = max(each.config.longest for each in groups)
+        fitted = [self.fit(each) for each in groups]
+        shapes = []
+        for each, (config, _) in zip(groups, fitted):
+            params = each.population.params
+            recipe = config.recipe(each.population.spec)
+            shapes.append((each.population.spec, recipe, len(params), params.element_size()))
+        memory.check(shapes, HOME)
+        with memory.explained(shapes, self.where[0]):
+            runs = [self.run(each, *of_it, copy) for each, of_it in zip(groups, fitted)]
+        if self.every is None:  # no other networks join later
+            self.notes += remarks(runs) + repeated(groups)
+        return runs
+
+    def fit(self, group: Group) -> tuple[TrainConfig, Choice]:
+        """The group's configuration, fitted to the data, and its engine. Raises ConfigError, DataError, EngineError."""
+        population, config = group.population, group.config
+        self.tell_apart(population.spec, config)
+        for each in self.sets.each:
+            checks.check(each, population.spec, each.networks or 0)  # groups() has checked the positions
+        looks = self.looks or config.decides or config.evaluate_every is not None
+        every = config.interval if looks else config.longest
+        if self.every is not None and not config.decides and config.evaluate_every is None:
+            every = self.interval(group) if self.looks else max(self.longest, config.longest)
+            every = self.every.setdefault("epochs" if config.steps is None else "steps", every)
+        config = replace(config, evaluate_every=every)
+        fitted, told = config.fitted(population.spec, self.sets.data, group.position)
+        self.notes += [note for note in told if note not in self.notes]
+        if self.every is not None:
+            fitted = spread(fitted, population.count)
+        dtype, count = population.params.dtype, population.count
+        key = population.spec, fitted.recipe(population.spec), dtype
+        if key not in self.choices:
+            chosen = choose_for_all(self.engine, population.spec, fitted, self.where, dtype, self.sets.data, count)
+            self.choices[key] = chosen
+        return fitted, self.choices[key]
+
+    def tell_apart(self, spec: NetworkSpec, config: TrainConfig) -> None:
+        """Raise ConfigError for custom rules that differ and have one name, by which they are saved and compared."""
+        named = {"activation": spec.activations, "loss": [spec.loss], "optimizer": [config.optimizer]}
+        for kind, names in {**named, "schedule": [config.schedule]}.items():
+            for name in names:
+                if self.rules.setdefault((kind, str(name)), name) != name:
+                    raise ConfigError(f"two rules for {kind} have the name {name!r}: rename the function of one")
+
+    def interval(self, group: Group) -> int:
+        """Epochs or steps between two rounds in which networks may leave and join: a hundredth of the longest training,
+        or more, up to an eighth, if a round would be over too soon to pay for what happens between two."""
+        config, spec, longest = group.config, group.population.spec, group.config.longest
+        samples = config.batch_size if config.epochs is None else self.sets.data.lengths[0]
+        work = 6 * spec.size * samples * group.population.count
+        return max(config.interval, min(-(-ROUND // work), -(-longest // 8)))
+
+    def run(self, group: Group, config: TrainConfig, choice: Choice, copy: bool) -> Run:
+        """The run of a group."""
+        given = group.population
+        params = given.params.to(HOME, copy=copy).contiguous()
+        own = replace(given, params=params, ids=given.ids.to(HOME, copy=True))
+        state = TrainState.start(own, config, self.sets.data, group.position.clone())
+        if group.before is not None:
+            state.remember(group.before)
+        for dataset in self.sets.each:
+            state.check(dataset)
+        return Run(state, config, self.sets, choice, self.where, group.rows, folds=self.folds)
+
+
+def remarks(runs: Sequence[Run]) -> list[str]:
+    """Notes on settings that do nothing, or not what they seem to do."""
+    return [*idle([run.config for run in runs]), *warming(runs), *(confounded(runs) if runs[0].folds else [])]
+
+
+def idle(configs: Sequence[TrainConfig]) -> list[str]:
+    """Notes on what is to stop or restore networks where every network's training is over before it could."""
+    found = []
+    for name, does in (("patience", "stops"), ("target_loss", "stops"), ("restore_best", "restores")):
+        some = [each for each in configs if getattr(each, name) is not None and getattr(each, name) is not False]
+        needed = {}  # evaluations, of which the last must not be the end, or for restore_best may be
+        for each in some:
+            needed[each] = 1 + (math.ceil(float(torch.as_tensor(each.patience).min())) if name == "patience" else 0)
+        late = (needed[each] * each.interval >= each.longest + (name == "restore_best") for each in some)
+        if some and all(late):
+            one = some[0]
+            unit, times = "epochs" if one.steps is None else "steps", needed[one]
+            found.append(
+                f"{name} never {does} a network: it takes {times} evaluation{'s' * (times > 1)}, one every "
+                f"{one.interval:,} {unit}, and the training has {one.longest:,}: evaluate_every says how often"
+            )
+    return found
+
+
+def warming(runs: Sequence[Run]) -> list[str]:
+    """A note, if the training of every network with a warm-up is over before that is."""
+    some = [(run.state.hyper["warmup"][:, 0], run.state.end) for run in runs if "warmup" in run.state.hyper]
+    if not some or any(bool((warmup < end).any()) for warmup, end in some):
+        return []
+    warmup, end = (float(each[0]) for each in some[0])
+    return [f"warmup never ends: it takes {warmup:,.0f} steps, and the training has {end:,.0f}"]
+
+
+def repeated(groups: Sequence[Group]) -> list[str]:
+    """A note, if networks that go on see their samples in the order in which they began."""
+    return [
+        f"samples and dropout are as in the training before, whose seed was {each.population.seed} too: "
+        "dataclasses.replace(population, seed=...) goes on with others"
+        for each in groups
+        if each.before is not None
+        and each.before.population.seed == each.population.seed
+        and each.config.shuffle != "none"
+    ]
+
+
+def confounded(runs: Sequence[Run]) -> list[str]:
+    """A note, if networks of some settings train on other folds than those of others."""
+    folds = len(torch.cat([run.state.position for run in runs]).unique())
+    each = []  # of each setting, how many folds it has
+    for run in runs:
+        config, position = run.config, run.state.position
+        length = torch.as_tensor(config.steps if config.epochs is None else config.epochs, dtype=torch.float64)
+        columns = torch.cat([*run.state.hyper.values(), length.expand(len(position))[:, None]], 1)
+        setting = columns.unique(dim=0, return_inverse=True)[1]
+        each.append(torch.stack([setting, position], 1).unique(dim=0)[:, 0].bincount())
+    many = torch.cat(each)
+    if len(many) == 1 or bool((many == folds).all()):
+        return []
+    return [
+        f"{int((many < folds).sum()):,} of {len(many):,} settings train on some of the {folds} folds alone: figures of "
+        "different folds do not compare settings; a row for each setting and fold, with a column fold, does"
+    ]

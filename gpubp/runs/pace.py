@@ -1,0 +1,70 @@
+"""Pace: how many steps a call of the engine takes, and the progress of calls, estimated: between two looks
+at the clocks nothing is read back, so that neither a GPU nor the host waits for the other.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+
+from ..state import TrainState
+
+GROWTH = 4  # of a call, at most, over the one before
+
+
+class Pace:
+    """length: the estimated steps of a call that takes `wanted` seconds, at most `most`. rate: network-steps/s, 0
+    until known. Since the last look: left: the most steps that a network has to the end of the round; taken: steps of
+    the calls; running: networks, at that look; whole: the TrainState's `expected` then."""
+
+    def __init__(self, wanted: float, most: int) -> None:
+        self.wanted, self.most = wanted, most
+        self.length, self.rate = 1, 0.0
+
+    def look(self, state: TrainState) -> None:
+        """Read the clocks of `state`, after they were updated or changed."""
+        left = state.left
+        self.each = left[left > 0]
+        self.count, self.left, self.taken = self.each.numel(), 0, 0
+        if self.count:
+            self.left = int(self.each.max())
+        self.alike = not self.count or int(self.each.min()) == self.left
+        self.before, self.running = int(state.step.sum()), int(state.running.sum())
+        self.whole = state.expected
+        self.calls: deque[int] = deque(maxlen=3)
+
+    @property
+    def done(self) -> int:
+        """Network-steps so far, if no network has diverged since the last look."""
+        return self.before + (self.taken * self.count if self.alike else int(self.each.clamp(max=self.taken).sum()))
+
+    def next(self, least: int) -> int:
+        """Steps of the call that begins now: `least` or more, if so many are left."""
+        if not self.taken:
+            self.begun = self.last = time.monotonic()
+        return min(self.left, self.most, max(self.length, least))
+
+    def returned(self, steps: int) -> None:
+        """A call has returned. On a GPU that happens when the call two before is done: which of the two took the time
+        since the last return is unknown, so the shorter one is assumed."""
+        done, now = self.done, time.monotonic()
+        seconds, self.last = max(now - self.last, 1e-6), now
+        self.taken, self.left = self.taken + steps, self.left - steps
+        self.calls.append(steps)
+        if len(self.calls) < 3 or steps < self.length:  # a shorter call, at the end of a round, says too little
+            return
+        sure = min(steps, self.calls[0])
+        self.rate = (self.done - done) / steps * sure / seconds
+        kept = min(steps, round(steps * self.wanted / seconds))
+        self.length = self._within(max(kept, round(sure * self.wanted / seconds)), steps)
+
+    def settled(self, state: TrainState) -> None:
+        """All calls are done, and the clocks of `state` are up to date."""
+        if self.taken:
+            seconds = max(time.monotonic() - self.begun, 1e-6)
+            self.rate = (int(state.step.sum()) - self.before) / seconds
+            self.length = max(self.length, self._within(round(self.taken * self.wanted / seconds), self.taken))
+        self.look(state)
+
+    def _within(self, steps: int, before: int) -> int:
+        return max(1, min(self.most, GROWTH * before, steps))

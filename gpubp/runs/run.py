@@ -1,0 +1,317 @@
+"""Run: one population in training, round by round, with its evaluations and their decisions.
+
+Evaluations depend only on the configuration and define rounds: in a round every network
+trains to the step of its next evaluation. Cutting a call of the engine short changes no bit, so the
+length of calls may depend on the clock. Within a round no clock of a network is read: the run estimates (pace.py).
+Signals and files are in loop.py.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .. import stopping
+from ..backprop import gradients
+from ..checkpoints.curves import Losses
+from ..checkpoints.history import History
+from ..checkpoints.packing import Saved
+from ..engines import Choice
+from ..evaluate import Evaluation, Round, metric_name
+from ..explaining.faults import first_faults
+from ..maths.losses import LOSSES
+from ..maths.schedules import scheduled
+from ..maths.spec import NetworkSpec
+from ..networks import Figures, Networks
+from ..placing.placement import placed
+from ..reporters import Start
+from ..samples.data import Dataset
+from ..settings.config import TrainConfig
+from ..settings.ranges import LONGEST
+from ..settings.recipe import Recipe
+from ..state import Status, TrainState
+from ..system.serial import one_thread, threads
+from .pace import Pace
+
+CALL = 0.25  # intended seconds of a call of the engine
+MOST = 1 << 16  # steps of one call at most
+EAGER = 1 << 10  # the same for engine eager, which holds the order of samples of a whole call for a block of networks
+TABLE = 1 << 22  # samples of one call at most, if all networks share an order, which is a table
+
+
+@dataclass(eq=False)
+class Sets:
+    """The samples of one run or of several: to train on, and to evaluate on."""
+
+    data: Dataset
+    validation: Dataset | None = None
+
+    @property
+    def each(self) -> list[Dataset]:
+        """Those to train on first."""
+        return [each for each in (self.data, self.validation) if each is not None]
+
+    @cached_property
+    def fingerprints(self) -> dict[str, str | None]:
+        """Their digests, computed once for all checkpoints."""
+        given = {"data": self.data, "validation": self.validation}
+        return {name: None if each is None else each.fingerprint() for name, each in given.items()}
+
+
+@dataclass(eq=False)
+class Run:
+    """number: of the present round, from 1; 0 before the first. open: whether it has begun and not been evaluated.
+    rows (N,): the networks' rows in the results. folds: whether positions in the data are folds. held_out: the
+    evaluation of the present networks on the validation data, if known. share, stream: of what trains, see
+    side_by_side.py."""
+
+    state: TrainState
+    config: TrainConfig
+    sets: Sets
+    choice: Choice
+    where: list[torch.device]
+    rows: Tensor
+    number: int = 0
+    open: bool = False
+    folds: bool = False
+    held_out: Evaluation | None = None
+    share: int = 0
+    stream: int | None = None
+
+    def __post_init__(self) -> None:
+        # which networks are evaluated at the end of the present round; see lengthened()
+        self.due = self.state.running & self.open & ~self.state.total.isnan()
+
+    def threads(self) -> AbstractContextManager[None]:
+        """A context in which torch has the run's share of threads."""
+        return threads(self.share) if self.share and self.where[0].type == "cpu" else nullcontext()
+
+    def compile_ahead(self) -> None:
+        """Compile the kernels that the run needs."""
+        for device in self.where:
+            self.choice.engine.compile_ahead(self.state, self.sets.data, self.sets.each, device)
+
+    def begin(self) -> None:
+        """Move networks and data to their devices."""
+        state = self.state
+        self.place = placed(state, self.sets.each, self.choice, self.where, self.stream)
+        longest = EAGER if self.choice.name == "eager" else max(EAGER, TABLE // self.config.batch_size)
+        self.place.begin()
+        self.pace = Pace(CALL, min(MOST, longest))
+        self.pace.look(state)
+        self.taken = self.pace.before
+
+    @cached_property
+    def metric_name(self) -> str:
+        """The name of the evaluations' metric."""
+        return metric_name(self.state.population.spec)
+
+    def round(self, step: Tensor) -> tuple[Tensor, Tensor]:
+        """(N,) both: the first and last step of the round of the step after `step`."""
+        return self.config.rounds.of(step, self.sets.data.size(self.state.position))
+
+    def train_to(self, step: Tensor) -> None:
+        """Each network to `step` (N,), or to the end of its training."""
+        torch.minimum(step, self.state.end, out=self.state.limit)
+
+    def lengthened(self) -> None:
+        """Go on with the present round, whose end a longer training may have moved."""
+        state = self.state
+        if self.number:
+            end = self.round(torch.where(self.due, state.limit, state.step) - 1)[1]
+            self.train_to(torch.where(state.running, end, state.limit))
+            self.due |= state.left > 0
+            self.open |= bool(self.due.any())
+            state.total[state.running & ~self.due] = math.nan  # they were evaluated, as a checkpoint tells by this
+
+    def next_round(self, most: int = LONGEST) -> bool:
+        """Start the next round, of up to `most` steps, which are a part of one between evaluations that decide nothing;
+        False if every network has ended."""
+        if not self.pace.running:
+            return False
+        self.number, self.open = self.number + 1, True
+        self.due = self.state.running
+        begin, end = self.round(self.state.step)
+        self.train_to(end if self.config.decides else torch.minimum(end, self.state.step + most))
+        within = (self.state.step != begin) & self.due  # a part of a round
+        self.state.total[~within & (self.state.status != Status.finished)] = 0  # a longer training may continue theirs
+        self.place.begin()
+        self.pace.look(self.state)
+        return True
+
+    def advance(self) -> list[str]:
+        """One call of the engine, short enough for regular progress, but long enough to pay for its copies. -> notes
+        for the user."""
+        steps, self.held_out = self.pace.next(self.place.least), None
+        notes = self.place.run(steps)
+        self.pace.returned(steps)
+        return notes
+
+    def settle(self) -> None:
+        """Wait for all calls, and bring the clocks to host memory."""
+        self.place.look()
+        with one_thread():
+            self.pace.settled(self.state)
+
+    def look(self) -> Round:
+        """Evaluate at the end of a round, and apply the decisions; if the round is over, only tell of it."""
+        validation = self.sets.validation
+        if validation is not None and (self.open or self.held_out is None):
+            self.held_out = self.place.evaluate(validation)
+        with one_thread():
+            found, better = self.decided()
+        if self.state.kept and bool(better.any()):
+            self.place.keep(better)
+        self.open = False
+        return found
+
+    def decided(self) -> tuple[Round, Tensor]:
+        """Apply the decisions at the end of a round to the state. -> what it was, and (N,) bool: the networks whose row
+        is their best."""
+        state, due = self.state, self.due & self.open
+        first, last = self.round(state.step - 1)
+        mean = state.total.double() / torch.clamp(state.step - first, min=1)
+        mean = mean.masked_fill(~due | (state.status == Status.diverged), float("nan"))
+        loss = mean if self.held_out is None else self.held_out.loss
+        better = stopping.decide(state, loss, due, state.step == last)
+        state.status[state.running & (state.step >= state.end) & due] = Status.finished
+        self.pace.running = int(state.running.sum())
+        return Round(mean, self.held_out, self.learning_rate(), state.status.clone()), better
+
+    def losses(self, found: Round) -> Losses:
+        """The points of the networks' curves at the end of a round."""
+        return Losses(self.rows, self.state.step, found.loss, None if found.held_out is None else found.held_out.loss)
+
+    def stop(self, some: Tensor) -> None:
+        """End the training of the networks `some` (N,) bool, of those that run."""
+        self.state.status[self.state.running & some] = Status.stopped
+        self.pace.running = int(self.state.running.sum())
+
+    @property
+    def shape(self) -> tuple[NetworkSpec, Recipe, int, int]:
+        """What its memory depends on (memory.py)."""
+        population = self.state.population
+        return population.spec, self.state.recipe, population.count, population.params.element_size()
+
+    @property
+    def networks(self) -> Networks:
+        """The networks, for others to take or join."""
+        return Networks(self.state, self.config, self.rows)
+
+    def part(self, index: Tensor) -> Run:
+        """The networks in the rows `index` (K,), as copies, in a run that has not begun."""
+        state, config, rows = self.networks.take(index)
+        given = self.sets, self.choice, self.where
+        return Run(state, config, *given, rows, self.number, folds=self.folds, share=self.share)
+
+    def renew(self, networks: Networks) -> None:
+        """Train these instead, between two rounds. They come from gathered rows."""
+        self.state, self.config, self.rows = networks
+        self.due = torch.zeros_like(self.state.running)
+        self.place, self.held_out = placed(self.state, self.sets.each, self.choice, self.where, self.stream), None
+        self.pace.look(self.state)
+
+    def rewrite(self, change: Callable[[TrainState], None]) -> None:
+        """Bring the rows to host memory, let `change` write them in place, and place them again. Networks that have
+        ended may run again."""
+        self.place.gather()
+        change(self.state)
+        self.place, self.held_out = placed(self.state, self.sets.each, self.choice, self.where, self.stream), None
+
+    def learning_rate(self) -> Tensor:
+        """(N,): the scheduled rate of each network's next step."""
+        state = self.state
+        step, end = state.step[:, None].double(), state.end[:, None].double()
+        return scheduled(state.recipe.timetable, {**state.hyper, **state.memory}, step, end)[:, 0]
+
+    def gradient_norms(self, most: int) -> Tensor:
+        """(K,) float64: the norms of the gradients of up to `most` of the networks that train, evenly spaced, on the
+        minibatch of their next step, without dropout and penalties."""
+        _, grad = gradients(*next_minibatch(self.place.sample(most), self.sets.data))
+        norms: Tensor = torch.linalg.vector_norm(grad.double(), dim=1)
+        return norms
+
+    def saved(self, at_rest: bool = False) -> Saved:
+        """What a checkpoint keeps. at_rest: of a state whose rows do not change, but all else (see TrainState)."""
+        engine = {"engine": self.choice.name, "engine_reason": self.choice.reason}
+        notes = {"number": self.number, "open": self.open, "folds": self.folds, **engine, **self.sets.fingerprints}
+        return Saved(self.state.at_rest() if at_rest else self.state, self.config, self.rows, notes)
+
+    def figures(self, looks: bool = True) -> Figures:
+        """Restore the best rows, if they are kept, evaluate on both datasets, and bring the rows to host memory.
+        looks: False for figures that are NaN, without any kernel."""
+        if self.state.kept and bool((best := stopping.restored(self.state)).any()):
+            self.place.exchange(best)
+            self.held_out = None
+        unknown = Evaluation(*self.state.total.new_full((2, self.state.population.count), math.nan))
+        evaluate = self.place.evaluate if looks else lambda _: unknown
+        training, validation = evaluate(self.sets.data), self.sets.validation
+        if validation is not None and self.held_out is None:
+            self.held_out = evaluate(validation)
+        self.place.gather()
+        return Figures(training, self.held_out, first_faults(self.state, self.sets.data))
+
+
+def next_minibatch(
+    state: TrainState, data: Dataset
+) -> tuple[NetworkSpec, Tensor, Tensor, Tensor, Tensor | None, dict[str, Tensor]]:
+    """The arguments of gradients() for the next step of each network, without dropout and penalties."""
+    population, recipe, hyper = state.population, state.recipe, state.hyper
+    clocks = population.ids, state.position, state.step
+    order = data.order(population.seed, *clocks, 1, recipe.batch_size, recipe.shuffle).expand(population.count, -1)
+    columns = {name: hyper[name][:, 0] for name in LOSSES[population.spec.loss].defaults if name in hyper}
+    columns |= {name: hyper[name] for name in ("class_weight",) if name in hyper}
+    return population.spec, population.params, *data.batch(order, state.position), columns
+
+
+def together(runs: Sequence[Run]) -> bool:
+    """Whether all networks that train are at the same step at every evaluation."""
+    rounds = {run.config.rounds for run in runs}
+    sizes = torch.cat([run.sets.data.size(run.state.position) for run in runs])
+    return len(rounds) == 1 and (rounds.pop().in_steps or bool((sizes == sizes[0]).all()))
+
+
+def gradient_norms(runs: Sequence[Run], most: int) -> Tensor:
+    """Of up to `most` of the networks that train, evenly spaced over all runs."""
+    total, before, norms = sum(run.pace.running for run in runs), 0, [torch.empty(0, dtype=torch.float64)]
+    for run in runs:
+        after = before + run.pace.running * min(most, total)
+        if count := after // max(1, total) - before // max(1, total):
+            norms.append(run.gradient_norms(count))
+        before = after
+    return torch.cat(norms)
+
+
+def reasons(runs: Iterable[Run]) -> str:
+    """Why each engine was chosen."""
+    return "; ".join(dict.fromkeys(run.choice.reason for run in runs))
+
+
+def start_of(
+    runs: Sequence[Run], run_dir: Path | str | None, lines: Sequence[str], settings: Mapping[str, Any], history: History
+) -> Start:
+    """What reporters are told of `runs` before their first step here."""
+    populations = [run.state.population for run in runs]
+    return Start(
+        networks=sum(each.count for each in populations),
+        parameters=max(each.spec.size for each in populations),
+        steps=sum(run.state.expected for run in runs),
+        done=sum(int(run.state.step.sum()) for run in runs),
+        step=max(int(run.state.step.max()) for run in runs),
+        engine_reason=reasons(runs),
+        run_dir=None if run_dir is None else str(run_dir),
+        metric_name=runs[0].metric_name,
+        lines=tuple(lines),
+        settings=settings,
+        history=tuple(history),
+        populations=len(runs),
+        clock="step" if together(runs) else "network_steps",
+    )

@@ -1,0 +1,1 @@
+"""Datasets: samples, whose they are, and where they come from."""

@@ -1,0 +1,1 @@
+"""TrainConfig and what it says of the computation."""

@@ -1,0 +1,66 @@
+"""Recipe: the settings of a training configuration that shape the computation; the numbers, which differ between
+networks, are columns of the state."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from ..maths.optimizers import OPTIMIZERS, Optimizer
+from ..maths.schedules import SCHEDULES, Schedule
+
+INF = float("inf")
+MEMORY = {"scale": 1.0, "best": INF, "bad": 0.0, "cooling": 0.0}  # of a schedule that watches evaluations
+TRACKED = {"best_loss": INF, "best_step": -1.0, "waited": 0.0, "last_loss": INF}  # of stopping and the best row
+EXACT = "exact"
+PRECISIONS = {EXACT: 0, "tf32": 1, "3xtf32": 3}  # of products: how many of tf32 make one; 0: those of the dtype
+STOPPING = ("patience", "min_delta", "target_loss")  # hyper-parameters that a step does not read
+
+
+class Rules:
+    """The rows of an `optimizer` and a `schedule` by name."""
+
+    optimizer: Any
+    schedule: Any
+
+    @property
+    def rule(self) -> Optimizer:
+        """The optimizer's row."""
+        return OPTIMIZERS[self.optimizer]
+
+    @property
+    def timetable(self) -> Schedule:
+        """The schedule's row."""
+        return SCHEDULES[self.schedule]
+
+
+@dataclass(frozen=True)
+class Recipe(Rules):
+    """The settings of a TrainConfig by these names. hyper: the hyper-parameters that are switched on, in the order of
+    TrainConfig.columns."""
+
+    optimizer: str = "sgd"
+    schedule: str = "constant"
+    batch_size: int = 1
+    shuffle: str = "none"
+    update_order: str = "simultaneous"
+    hyper: tuple[str, ...] = ()
+    restore_best: bool = False
+    precision: str = EXACT
+
+    @property
+    def memory(self) -> Mapping[str, float]:
+        """The columns of a state that evaluations change, with their initial values."""
+        return {**(MEMORY if self.timetable.events else {}), **(TRACKED if self.tracks else {})}
+
+    @property
+    def tracks(self) -> bool:
+        """Whether each network's best loss is remembered."""
+        return self.restore_best or "patience" in self.hyper
+
+    @property
+    def read(self) -> tuple[str, ...]:
+        """The columns that a step reads."""
+        hyper = tuple(name for name in self.hyper if name not in STOPPING)
+        return (*hyper, "scale") if self.timetable.events else hyper

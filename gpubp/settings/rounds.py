@@ -1,0 +1,69 @@
+"""How long a network trains, and its rounds, which end with an evaluation: functions of its steps and samples."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from ..errors import ConfigError
+from ..samples.data import Dataset
+
+
+@dataclass(frozen=True)
+class Rounds:
+    """every: epochs, or steps if `in_steps`, between evaluations. batch_size: B."""
+
+    every: int
+    in_steps: bool
+    batch_size: int
+
+    def of(self, step: Tensor, sizes: Tensor) -> tuple[Tensor, Tensor]:
+        """The start and end of each network's round at `step` (N,), (N,) int64 both: its last evaluation up to there,
+        and the first one after; sizes (N,): its samples. A round has one step or more."""
+        done = self.passed(step, sizes)
+        return self._begin(done, sizes), self._begin(done + 1, sizes)
+
+    def passed(self, step: Tensor, sizes: Tensor) -> Tensor:
+        """How many times `every` has passed for each network up to `step` (N,), (N,) int64; if `every` is less than a
+        batch, this is more than its evaluations."""
+        if self.in_steps:
+            return torch.div(step, self.every, rounding_mode="floor")
+        return torch.div(step * self.batch_size, self.every * sizes, rounding_mode="floor")
+
+    def number(self, step: Tensor, sizes: Tensor) -> Tensor:
+        """The round that step `step` (N,), from 1, is of, (N,) int64, from 1: a round has one step or more."""
+        return torch.minimum(self.passed(step - 1, sizes), step - 1) + 1
+
+    def _begin(self, number: Tensor, sizes: Tensor) -> Tensor:
+        return number * self.every if self.in_steps else self._steps(number * self.every * sizes)
+
+    def after(self, epochs: Tensor, sizes: Tensor) -> Tensor:
+        """The steps for `epochs` (N,) or () of the networks' samples, (N,) int64."""
+        if int(epochs.max()) * int(sizes.max()) >> 62:
+            raise ConfigError(
+                f"epochs {int(epochs.max()):,} of {int(sizes.max()):,} samples: a product below 2^62 expected"
+            )
+        return self._steps(epochs * sizes)
+
+    def _steps(self, samples: Tensor) -> Tensor:
+        return torch.div(samples + self.batch_size - 1, self.batch_size, rounding_mode="floor")
+
+
+def fitted(batch_size: int, data: Dataset) -> tuple[int, list[str]]:
+    """A batch of at most all samples, and notes for the user.
+
+    If networks share their samples, or have equally many, the batch is cut to them. Networks with `rows` keep the
+    batch, as a network's bits depend only on its samples, not on its neighbours'.
+    """
+    fewest = data.lengths[0]
+    if fewest >= batch_size:
+        return batch_size, []
+    if data.sizes is None:
+        return fewest, [f"batch_size {batch_size} is more than the {fewest} samples: every batch has all of them"]
+    few = int((data.sizes < batch_size).sum())
+    return batch_size, [
+        f"batch_size {batch_size}: {few} of {len(data.sizes)} networks have fewer samples, at least {fewest}; their "
+        "batches contain samples more than once"
+    ]

@@ -1,0 +1,1 @@
+"""The machine, its files and torch: what every other room stands on."""

@@ -1,0 +1,106 @@
+"""available(): free memory; too_little(): whether it is less than needed; fits(): whether a file unpacks to less;
+columns(): whether it has few enough; held(): the memory of this process; size(): bytes as text."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+
+import torch
+
+from ..errors import DataError
+from . import gpus
+
+HOST = torch.device("cpu")
+LARGE, TIMES = 1 << 28, 10_000  # bytes that any file may unpack to, and how many for each byte of a larger one
+GROUPS = Path("/sys/fs/cgroup")
+MEMBER = Path("/proc/self/cgroup")
+# Of a control group, by the name of its controller: the folder, the limit, what is used, and how much of that is files.
+CONTROLS = {
+    "": (".", "memory.max", "memory.current", "inactive_file"),
+    "memory": ("memory", "memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"),
+}
+SMALL = 1 << 20  # bytes that fit without asking the system, which would take as long as to read them
+COLUMNS, COLUMN = 100_000, 10_000  # of a file of samples or of a design, and the bytes that each takes
+
+
+def available(device: torch.device) -> int | None:
+    """Free bytes on `device`, of the host no more than this process may have yet (ulimit -v, a container); None if the
+    system does not tell."""
+    if device.type == "cuda":
+        return gpus.free(device)
+    try:
+        lines = Path("/proc/meminfo").read_text().splitlines()
+        pages = int(Path("/proc/self/statm").read_text().split()[0])
+    except OSError:
+        return None
+    import resource
+
+    found = next((int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:")), None)
+    most, _ = resource.getrlimit(resource.RLIMIT_AS)
+    if found is None:
+        return None
+    own = [] if most == resource.RLIM_INFINITY else [most - pages * resource.getpagesize()]
+    return max(0, min(found, *own, *_left_in_groups()))
+
+
+def too_little(need: int, device: torch.device = HOST) -> int | None:
+    """The free bytes on `device` if they are fewer than `need`; None if these fit, or if the system does not tell."""
+    room = available(device) if need > SMALL else None
+    return room if room is not None and need > room else None
+
+
+def _left_in_groups() -> Iterator[int]:
+    """Bytes that the control groups of this process, its own and those around it, may have yet, if files leave memory.
+    In a container its group is the root of what is seen, whatever its name."""
+    with suppress(OSError, ValueError):
+        for line in MEMBER.read_text().splitlines():
+            _, names, path = line.split(":", 2)
+            for name in {*names.split(",")} & {*CONTROLS}:
+                folder, limit, used, files = CONTROLS[name]
+                root = GROUPS / folder
+                inner = root / path.lstrip("/")
+                for place in (inner, *inner.parents[: len(inner.parts) - len(root.parts)]):
+                    with suppress(OSError, ValueError):
+                        stat = dict(each.split() for each in (place / "memory.stat").read_text().splitlines())
+                        most, taken = (int((place / each).read_text()) for each in (limit, used))
+                        yield most - taken + int(stat.get(files, 0))
+
+
+def fits(name: str, unpacked: int, packed: int | None = None) -> None:
+    """Raise DataError if `unpacked` bytes do not fit in memory, or are so many more than the `packed` bytes of their
+    file that only one made to fill memory holds them: compressed zeros are a thousand times their file."""
+    if (room := too_little(unpacked)) is not None:
+        raise DataError(f"{name} needs {size(unpacked)} when unpacked; {size(room)} are free")
+    if packed is not None and unpacked > max(LARGE, TIMES * packed):
+        raise DataError(
+            f"{name} of {size(packed)} needs {size(unpacked)} when unpacked; at most {TIMES:,} times its size expected"
+        )
+
+
+def columns(name: str, count: int) -> None:
+    """Raise DataError for more columns than COLUMNS, or than fit in memory, however small the file."""
+    if count > COLUMNS:
+        raise DataError(f"{name} has more than {COLUMNS:,} columns, the most that are read")
+    fits(f"{name} of {count:,} columns", count * COLUMN)
+
+
+def held() -> dict[str, int]:
+    """Bytes that this process holds: host, its resident memory, where the system tells; gpu, what torch has of all."""
+    found = {}
+    with suppress(OSError), open("/proc/self/statm", "rb", buffering=0) as file:
+        found["host"] = int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    if on_gpus := gpus.held():
+        found["gpu"] = on_gpus
+    return found
+
+
+def size(count: float) -> str:
+    """Bytes as text: 1.5 GB."""
+    for unit in ("B", "KB", "MB", "GB"):
+        if count < 1000:
+            return f"{count:.3g} {unit}"
+        count /= 1000
+    return f"{count:,.3g} TB"
