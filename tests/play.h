@@ -6,6 +6,7 @@
 //
 // play() returns what is wrong: a barrier that not all threads of a team reached, a write beyond the shared memory that
 // was asked for, or a turn that never comes. Shared memory begins as NaN: a GPU promises nothing about its content.
+// No header of C++'s containers: reading one takes a third of the time that a kernel takes to compile.
 #pragma once
 #include <pthread.h>
 #include <sched.h>
@@ -13,8 +14,6 @@
 #include <cstdint>
 #include <cstdlib>
 #include <cstring>
-#include <numeric>
-#include <vector>
 
 struct Place {
   int x;
@@ -27,7 +26,7 @@ struct Place {
 static Place gridDim;
 static OF_THREAD Place blockIdx, threadIdx;
 constexpr int64_t ROOM = 256 << 10;
-constexpr int MOST_BLOCKS = 8;  // of a cluster
+constexpr int MOST_BLOCKS = 8, MOST_THREADS = 1024;  // of a cluster
 alignas(64) static double rooms[MOST_BLOCKS][ROOM / sizeof(double)];
 static OF_THREAD double *shared;
 
@@ -49,8 +48,8 @@ struct Copy {
   int bytes, group;
 };
 struct Copies {
-  std::vector<Copy> begun;
-  int group = 0;
+  Copy *begun;
+  int count, room, group;
 };
 
 constexpr int LANES = 32;  // of a warp
@@ -58,9 +57,10 @@ constexpr int LANES = 32;  // of a warp
 // The number of the block, or of the cluster, that begins as number `at`.
 enum Order { ASCENDING, DESCENDING, SHUFFLED };
 static Order order = ASCENDING;
+static int64_t gcd(int64_t a, int64_t b) { return b ? gcd(b, a % b) : a; }
 static int64_t begins(int64_t at, int64_t all) {
   int64_t apart = 1 + all * 3 / 5;
-  while (std::gcd(apart, all) > 1) apart++;
+  while (gcd(apart, all) > 1) apart++;
   return order == ASCENDING ? at : order == DESCENDING ? all - 1 - at : (at * apart + 1) % all;
 }
 static int block_at(int at, int cluster) {
@@ -92,7 +92,7 @@ static Thread *crowd;
 static thread_local Thread *own;
 static int members, in_block, first_block, in_cluster;
 static pthread_barrier_t everyone;
-static std::vector<pthread_barrier_t> meetings, warps, halls;  // of teams, warps and blocks
+static pthread_barrier_t meetings[MOST_THREADS], warps[MOST_THREADS], halls[MOST_BLOCKS];  // of teams, warps, blocks
 #define __syncthreads() (void)pthread_barrier_wait(&halls[own->number / in_block])
 #define __syncwarp(mask) ((void)(mask), (void)pthread_barrier_wait(&meetings[own->number / members]))
 
@@ -107,23 +107,19 @@ static void *whole(void *thread) {
   kernel();
   return nullptr;
 }
+static void let_meet(pthread_barrier_t *barriers, int threads, int each) {
+  for (int i = 0; i < threads / each; i++) pthread_barrier_init(barriers + i, nullptr, each);
+}
 static Wrong play_cluster(int first, int blocks, int threads, int team, char *, int cluster) {
   members = team, in_block = threads, first_block = first, in_cluster = cluster;
   const int all = blocks * threads;
-  meetings.resize(all / team), warps.resize(all / LANES), halls.resize(blocks);
-  for (auto &each : meetings) pthread_barrier_init(&each, nullptr, team);
-  for (auto &each : warps) pthread_barrier_init(&each, nullptr, LANES);
-  for (auto &each : halls) pthread_barrier_init(&each, nullptr, threads);
-  pthread_barrier_init(&everyone, nullptr, all);
+  let_meet(meetings, all, team), let_meet(warps, all, LANES), let_meet(halls, all, threads);
+  let_meet(&everyone, all, all);
   for (int t = 0; t < all; t++) {
     crowd[t].number = t;
     pthread_create(&crowd[t].handle, nullptr, whole, &crowd[t]);
   }
   for (int t = 0; t < all; t++) pthread_join(crowd[t].handle, nullptr);
-  for (auto &each : meetings) pthread_barrier_destroy(&each);
-  for (auto &each : warps) pthread_barrier_destroy(&each);
-  for (auto &each : halls) pthread_barrier_destroy(&each);
-  pthread_barrier_destroy(&everyone);
   return NOTHING;
 }
 #else
@@ -224,7 +220,7 @@ static Wrong play_cluster(int first, int blocks, int threads, int team, char *st
 struct Operands {
   uint32_t a[4], b[2];
 };
-static Operands operands[2][1024];  // of two products in turn, so that all have read one before it is written again
+static Operands operands[2][MOST_THREADS];  // of two products in turn, so that all have read one before it is written again
 static void play_mma(float *above, float *below, const uint32_t (&a)[4], const uint32_t (&b)[2], bool paired) {
   const int number = own - crowd, lane = number % LANES, first = number - lane;
   Operands *brought = operands[own->products++ % 2];
@@ -249,16 +245,19 @@ static void play_mma(float *above, float *below, const uint32_t (&a)[4], const u
 
 static void copy_later(void *to, const void *from, int bytes) {
   Copies &copies = own->copies;
-  copies.begun.push_back({to, from, bytes, copies.group});
+  if (copies.count == copies.room) copies.begun = (Copy *)realloc(copies.begun, (copies.room += 64) * sizeof(Copy));
+  copies.begun[copies.count++] = {to, from, bytes, copies.group};
 }
 static void group_copies() { own->copies.group++; }
 static void copy_all_but(int groups) {  // the last groups; 0: all copies
   Copies &copies = own->copies;
-  size_t kept = 0;
-  for (const Copy &each : copies.begun)
-    if (groups && each.group >= copies.group - groups) copies.begun[kept++] = each;
+  const int begun = copies.count;
+  copies.count = 0;
+  for (int i = 0; i < begun; i++) {
+    const Copy each = copies.begun[i];
+    if (groups && each.group >= copies.group - groups) copies.begun[copies.count++] = each;
     else memcpy(each.to, each.from, each.bytes);
-  copies.begun.resize(kept);
+  }
 }
 
 // cluster: how many neighbouring blocks are one. Of other blocks AT_ONCE run at once.
@@ -266,7 +265,7 @@ static Wrong play_grid(int64_t blocks, int threads, int team, int cluster, int64
   Wrong wrong = blocks % cluster ? BARRIER_MISSED : NOTHING;
   const int most = cluster > 1 ? cluster : AT_ONCE;
   kernel = function;
-  crowd = new Thread[most * threads]();
+  crowd = (Thread *)calloc(most * threads, sizeof(Thread));
   char *stacks = (char *)malloc((int64_t)most * threads * STACK);
   gridDim.x = (int)blocks;
   for (int64_t first = 0; first < blocks && !wrong; first += most) {
@@ -277,8 +276,8 @@ static Wrong play_grid(int64_t blocks, int threads, int team, int cluster, int64
       for (int64_t at = bytes; at < ROOM && !wrong; at++)
         if (((unsigned char *)rooms[block])[at] != 0xFF) wrong = BEYOND_SHARED;
   }
-  free(stacks);
-  delete[] crowd;
+  for (int t = 0; t < most * threads; t++) free(crowd[t].copies.begun);
+  free(stacks), free(crowd);
   return wrong;
 }
 

@@ -4,7 +4,6 @@
 // elements and no vector. `program count threads` trains `count` networks twice, then once more with a network that
 // has a NaN, and prints every number that a call may change; or it computes losses and metrics. SETTINGS are
 // the hyper-parameters.
-#include <cmath>
 #include <cstdio>
 #include <cstdlib>
 
@@ -36,7 +35,7 @@ static bool print(const char *name, const T *numbers, int64_t size) {
   printf("%s", name);
   for (int64_t i = 0; i < size; i++) {
     printf(" %a", (double)numbers[i]);
-    finite = finite && std::isfinite((double)numbers[i]);
+    finite = finite && __builtin_isfinite((double)numbers[i]);
   }
   printf("\n");
   return finite;
@@ -130,7 +129,7 @@ int main(int, char **arguments) {
     if (!OWN_SAMPLES) limit[N - 1] = job.step[N - 1];  // where networks share their samples, they stand at one step
   }
   for (int64_t n = 0; n < N; n++) limit[n] = OWN_SAMPLES || n < N - 1 ? job.step[n] + 2 : job.step[n];
-  job.params[broken * P] = NAN;
+  job.params[broken * P] = __builtin_nan("");
 #if ON_GPU
   end.status = status, end.diverged = array<int64_t>(N, zero);
   EXPECT(run(&job) == DONE);
