@@ -82,11 +82,11 @@ class Player:
         return launch
 
     def play(self, launch: Launch) -> None:
-        played = build.library(f'#include "{HEADER}"\n{launch.text}PLAY\n').play
-        played.argtypes = [ctypes.c_void_p, ctypes.c_void_p, *[ctypes.c_int64] * 4]
         job, end = ctypes.byref(launch.job), ctypes.byref(launch.end)
         order = len(self.launches) % len(ORDERS) if self.order is None else ORDERS.index(self.order)
-        with ONE:
+        with ONE:  # and several GPUs' kernel is compiled once
+            played = build.library(f'#include "{HEADER}"\n{launch.text}PLAY\n').play
+            played.argtypes = [ctypes.c_void_p, ctypes.c_void_p, *[ctypes.c_int64] * 4]
             wrong = WRONG[played(job, end, launch.blocks, launch.threads, launch.shared, order)]
         if wrong:
             raise WrongError(wrong)
