@@ -174,7 +174,7 @@ def test_networks_that_fit_no_other_way_have_their_slots_in_global_memory(monkey
     own = own._replace(spec=gpubp.NetworkSpec((3, 20, 2), "tanh"))
     expected = own.train(few)
     seen = []
-    for room in (21_000, 10_000, 7_000):
+    for room in (10_000, 7_000):
         player = Player(Limits(90, room))
         with playing(player):
             found = own.train(few, engine=cuda)
@@ -182,7 +182,7 @@ def test_networks_that_fit_no_other_way_have_their_slots_in_global_memory(monkey
         launch = player.launches[-1]
         near, chunk = "#define SLOTS_APART 0" in launch.text, launch.text.split("int CHUNK = ")[1].split(";")[0]
         seen.append((near, int(chunk) < 64))
-    assert seen == [(True, False), (True, True), (False, True)]
+    assert seen == [(True, True), (False, True)]
 
 
 # ---- planted faults
@@ -290,12 +290,12 @@ def test_a_planted_fault_is_found(name: str) -> None:
     assert faulty(*FAULTS[name])
 
 
-@pytest.mark.parametrize("layout", [STREAMED, *(pytest.param(each, marks=SLOW) for each in LAID_OUT)])
+@pytest.mark.parametrize("layout", [BLOCK, *(pytest.param(each, marks=SLOW) for each in LAID_OUT if each != BLOCK)])
 def test_without_a_fault_nothing_is_found(layout: Layout) -> None:
     assert not faulty(layout, lambda launch: launch._replace(text=flat(launch.text)))
 
 
-@pytest.mark.parametrize(("factor", "wrong"), [("0x1.000002p0f", False), ("0x1.01p0f", True)])
+@pytest.mark.parametrize(("factor", "wrong"), [("0x1.000002p0f", False), pytest.param("0x1.01p0f", True, marks=SLOW)])
 def test_quotients_and_roots_are_exact_where_reciprocals_are_off_by_their_last_bit(factor: str, wrong: bool) -> None:
     """As a GPU's instructions for them are."""
     quotient, root = (wrote(f", {exact})", f", {exact} * {factor})") for exact in ("1 / x", "1 / sqrt_(x)"))

@@ -248,6 +248,7 @@ def test_a_workload_is_measured_and_absent_contenders_are_listed(here: Check, mo
     assert own["share_of_bandwidth"] == pytest.approx(moved / (FACTS["copy_gbytes_per_second"] * 1e9))
 
 
+@pytest.mark.slow  # two seconds for plots; the parts of the report have tests of their own
 def test_the_whole_report_is_written_with_its_plots(here: Check, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(machine, "facts", lambda device, threads: dict(FACTS))
     monkeypatch.delitem(ENGINES, "cuda")  # a CPU in a GPU's place plays eager alone

@@ -108,14 +108,6 @@ def compiled(own: Program, arch: int) -> bytes:
     return code
 
 
-def spread(given: Iterable[Any], machines: Sequence[int]) -> Any:
-    """Each of `given` on one architecture, which take turns; on the others it is slow."""
-    return [
-        pytest.param(each, arch, marks=[] if arch == machines[number % len(machines)] else [pytest.mark.slow])
-        for number, each in enumerate(given) for arch in machines
-    ]  # fmt: skip
-
-
 def chosen(given: Iterable[Any], machines: Sequence[int], quick: dict[Any, int]) -> Any:
     """Each of `given` on every architecture; slow, for a kernel takes seconds, but where `quick` names its one."""
     return [
@@ -125,12 +117,12 @@ def chosen(given: Iterable[Any], machines: Sequence[int], quick: dict[Any, int])
 
 
 EVALUATED = (
-    ((2, 2, 2), "half_squared_error", True), ((2, 8, 1), "binary_cross_entropy", True),
-    ((64, 32, 10), "cross_entropy", False), ((8, 16, 1), "mean_squared_error", False),
+    ((2, 2, 2), "half_squared_error", True), ((64, 32, 10), "cross_entropy", False),
+    ((2, 8, 1), "binary_cross_entropy", True), ((8, 16, 1), "mean_squared_error", False),
 )  # fmt: skip
 
 
-@pytest.mark.parametrize(("given", "arch"), spread(EVALUATED, ARCHITECTURES))
+@pytest.mark.parametrize(("given", "arch"), chosen(EVALUATED, ARCHITECTURES, {EVALUATED[0]: 80, EVALUATED[1]: 90}))
 def test_kernels_that_evaluate_compile_everywhere_into_registers(
     given: tuple[tuple[int, ...], str, bool], arch: int
 ) -> None:
@@ -176,7 +168,7 @@ def test_clusters_compile_into_registers(given: tuple[str, int, int], arch: int)
     assert nvrtc.use(compiled(own, arch)).local <= chip.SPILLED
 
 
-SOME = {number: ARCHITECTURES[number % len(ARCHITECTURES)] for number in range(0, KERNELS, 3)}
+SOME = {0: 80, 2: 100, 3: 90}  # one of each of LAYOUTS; the C++ compiler reads every rule
 
 
 @pytest.mark.parametrize(("number", "arch"), chosen(range(KERNELS), ARCHITECTURES, SOME))
@@ -278,7 +270,7 @@ def test_the_flags_keep_ieee_arithmetic() -> None:
 
 
 IN_SECONDS = {
-    "2-2-2, batch 1, adam", "4-8-3, batch 1, adam", "8-16-1, batch 32, adam",
+    "2-2-2, batch 1, adam", "8-16-1, batch 32, adam",
 }  # fmt: skip
 
 

@@ -121,7 +121,7 @@ MUTANTS = {
 
 
 FORKED = multiprocessing.get_context("forkserver")
-FORKED.set_forkserver_preload(["pytest", "torch.distributed.tensor", "jax"])  # which take seconds
+FORKED.set_forkserver_preload(["pytest", "torch.distributed.tensor"])  # which take seconds
 
 
 def copy(folder: Path) -> None:

@@ -263,13 +263,16 @@ def test_a_gpus_thread_accesses_only_its_memory(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("layout", "line", "without"), [(replace(STREAMED, chunk=3), "2>();\n    __syncthreads();", "2>();\n"),
-     (replace(STREAMED, blocks=2), "BARRIER wait_for_cluster();", "BARRIER __syncthreads();"),
-     pytest.param(BLOCK, "wait_for_turn(end.turn + block, piece);", ";", marks=SLOW),
-     (QUADS, "wait_for_turn(end.turn + block, piece);", ";"),
-     pytest.param(QUADS, "begin_piece(end, block, first > 0)", "end_piece(end, block, first == 0)", marks=SLOW),
-     (QUADS, "= atomicInc(end.tickets, last)", "= *end.tickets, *end.tickets = *end.tickets < last ? *scratch + 1 : 0"),
-     pytest.param(replace(BLOCK, chunk=3), "nt);\n  }\n  BARRIER", "nt);\n  }\n", marks=SLOW)])  # fmt: skip
+    ("layout", "line", "without"), [(QUADS, "wait_for_turn(end.turn + block, piece);", ";"), *(
+        pytest.param(*each, marks=SLOW) for each in [
+            (replace(STREAMED, chunk=3), "2>();\n    __syncthreads();", "2>();\n"),
+            (replace(STREAMED, blocks=2), "BARRIER wait_for_cluster();", "BARRIER __syncthreads();"),
+            (BLOCK, "wait_for_turn(end.turn + block, piece);", ";"),
+            (QUADS, "begin_piece(end, block, first > 0)", "end_piece(end, block, first == 0)"),
+            (QUADS, "= atomicInc(end.tickets, last)",
+             "= *end.tickets, *end.tickets = *end.tickets < last ? *scratch + 1 : 0"),
+            (replace(BLOCK, chunk=3), "nt);\n  }\n  BARRIER", "nt);\n  }\n"),
+        ])])  # fmt: skip
 def test_a_barrier_or_a_turn_that_a_block_misses_is_caught(
     layout: Layout, line: str, without: str, tmp_path: Path
 ) -> None:
