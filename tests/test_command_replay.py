@@ -178,9 +178,9 @@ def test_a_replay_of_one_of_many_networks_takes_seconds_and_the_memory_of_the_ch
     assert process.exitcode == 0
 
 
-@pytest.mark.parametrize("flags", ["--data iris --folds 3", "--data iris --bootstrap 3", "--data shops.csv --per shop"])
+@pytest.mark.parametrize("flags", ["--data iris --bootstrap 3", "--data shops.csv --per shop"])
 def test_explain_shows_the_step_that_a_longer_run_takes_next(flags: str, capsys: Capture) -> None:
-    """On the samples of the network's own fold, bootstrap or entity."""
+    """On the samples of the network's own bootstrap, which is a fold, or entity."""
     rows = "".join(f"{'abc'[n % 3]},{n % 7}.5,{n % 5}.5\n" for n in range(60))
     Path("shops.csv").write_text("shop,x,y\n" + rows)
     target = " --target y" if "shops" in flags else ""

@@ -250,7 +250,7 @@ def test_a_header_in_the_working_directory_is_not_used(tmp_path: Path, monkeypat
     for path in build.SOURCES.rglob("*.h"):
         (tmp_path / path.name).write_text("#error another's")
     monkeypatch.chdir(tmp_path)
-    assert nvrtc.compiled(cuda.text(program(1)), 90), "or that is what NVRTC says"
+    assert nvrtc.compiled(cuda.text(program(0)), 90), "or that is what NVRTC says"
 
 
 def test_the_flags_keep_ieee_arithmetic() -> None:

@@ -130,10 +130,8 @@ def test_without_a_mistake_the_copy_passes(sources: Path) -> None:
 
 
 QUICK = {
-    "a sign in the delta", "a network's own order is a sample ahead", "the clipped norm is a square",
-    "dropout drops outs but not deltas", "a piece of a batch forgets the one before",
-    "a transposed weight is not transposed", "a tile is a column short", "a row that diverged is handed back",
-    "a network that is through trains on",
+    "a sign in the delta", "a network's own order is a sample ahead", "a piece of a batch forgets the one before",
+    "a tile is a column short", "a row that diverged is handed back", "a network that is through trains on",
 }  # fmt: skip
 
 

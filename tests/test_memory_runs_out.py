@@ -22,7 +22,7 @@ from gpubp.system import gpus
 
 from .helpers import differing, population, samples, start
 from .recorder import recorded
-from .test_placement import STEPS, config, same, train
+from .test_placement import STEPS, config, expected, same, train
 
 FULL = (
     torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20 MiB"),
@@ -50,13 +50,12 @@ class Full:
 def test_memory_that_runs_out_halves_the_group_and_changes_no_bit(
     room: int, groups: list[int], after: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    expected, released = train(), []
-    full = Full(room, after)
+    full, released = Full(room, after), list[Any]()
     monkeypatch.setitem(ENGINES, "eager", ENGINES["eager"]._replace(run=full.run))
     monkeypatch.setattr(gpus, "release", released.append)
     monkeypatch.setattr("gpubp.runs.run.MOST", 3)  # several calls
     result = train(["cpu"], reporters=[gpubp.ConsoleReporter()])
-    assert same(result, expected)
+    assert same(result, expected())
     assert len(result.notes) == len(groups) == len(released)
     told = capsys.readouterr().err
     for note, size in zip(result.notes, groups):
@@ -70,10 +69,9 @@ def test_memory_that_runs_out_halves_the_group_and_changes_no_bit(
 
 @pytest.mark.parametrize("error", FULL, ids=["allocator", "driver", "cuBLAS", "kernel"])
 def test_out_of_memory_is_recognised_from_every_message(error: Exception, monkeypatch: pytest.MonkeyPatch) -> None:
-    expected = train()
     monkeypatch.setitem(ENGINES, "eager", ENGINES["eager"]._replace(run=Full(3, 1, error).run))
     result = train(["cpu"])
-    assert same(result, expected)
+    assert same(result, expected())
     assert len(result.notes) == 2
 
 
@@ -120,10 +118,10 @@ def halted(last: int) -> tuple[TrainState, bool]:
 def wrongly_halted(played: Callable[[], Any], each: int = 1) -> list[int]:
     """At which operations memory may run out so that some number differs; each, or every `each`th, is tried."""
     with played():
-        expected, wrong, last = halted(sys.maxsize)[0], [], 1
+        whole, wrong, last = halted(sys.maxsize)[0], [], 1
         while True:
             found, short = halted(last)
-            if differing(found, expected):
+            if differing(found, whole):
                 wrong.append(last)
             if not short:
                 return wrong
@@ -158,7 +156,7 @@ def test_memory_that_runs_out_in_an_evaluation_halves_the_group_too(
 ) -> None:
     """Also in the last one, after which no step is taken."""
     chosen = config(evaluate_every=every)
-    expected, evaluate = train(config=chosen), ENGINES["eager"].evaluate
+    whole, evaluate = train(config=chosen), ENGINES["eager"].evaluate
 
     def full(networks: gpubp.Population, *rest: Any) -> Any:
         if networks.count > 4:
@@ -167,7 +165,7 @@ def test_memory_that_runs_out_in_an_evaluation_halves_the_group_too(
 
     monkeypatch.setitem(ENGINES, "eager", ENGINES["eager"]._replace(evaluate=full))
     result = train(["cpu"], config=chosen)
-    assert same(result, expected)
+    assert same(result, whole)
     assert len(result.notes) == 1
 
 
@@ -178,10 +176,9 @@ def test_a_single_network_that_does_not_fit_ends_the_run_with_its_size(monkeypat
 
 
 def test_a_share_that_cannot_fit_starts_in_groups_and_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
-    expected = train()
     monkeypatch.setattr(memory, "fit", lambda *given: 2)  # in two seats of one
     result = train(["cpu", "cpu"])
-    assert same(result, expected)
+    assert same(result, expected())
     assert result.notes == [
         "cpu: memory is short there; its 4 networks train in 4 groups of up to 1, one after the other; results do not "
         "depend on it",
@@ -208,8 +205,8 @@ halve = shards.Shard._halve
 
 @pytest.mark.parametrize(("name", "fault"), [("gather", forgetful), ("_halve", everything)])
 def test_a_planted_fault_is_found_by_the_bits(name: str, fault: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    expected = train()
+    whole = expected()
     monkeypatch.setattr(shards.Shard, name, fault)
     monkeypatch.setitem(ENGINES, "eager", ENGINES["eager"]._replace(run=Full(4, after=2).run))
     monkeypatch.setattr("gpubp.runs.run.MOST", 3)
-    assert not same(train(["cpu"] if name == "_halve" else ["cpu", "cpu"]), expected)
+    assert not same(train(["cpu"] if name == "_halve" else ["cpu", "cpu"]), whole)

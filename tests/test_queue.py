@@ -73,7 +73,7 @@ def test_a_design_that_streams_through_slots_gives_what_it_gives_at_once(
 def test_on_the_engine_cpu_too(place: str, monkeypatch: pytest.MonkeyPatch) -> None:
     if place == "shards":
         monkeypatch.setattr("gpubp.runs.run.placed", placement.Shards)
-    some = [row for row in MANY if row.get("optimizer") == "adam"]
+    some = [row for row in MANY if row.get("optimizer") == "adam" and row["widths"] == "3,6,4"]
     same(train(some, slots=2, engine="cpu"), train(some, engine="cpu"))
 
 

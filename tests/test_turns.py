@@ -3,6 +3,7 @@ and copies are given before the work that hides them."""
 
 from __future__ import annotations
 
+import functools
 import inspect
 import itertools
 from collections.abc import Callable, Iterator
@@ -51,6 +52,12 @@ RUNS: dict[str, Callable[[], dict[str, Any]]] = {
 }  # fmt: skip
 
 
+@functools.cache
+def expected(run: str) -> gpubp.Result:
+    """A run in one group."""
+    return train(**RUNS[run]())
+
+
 def played(
     player: str, run: str, fit: int = 6, reads: bool = False, engine: Callable[..., Any] = lambda run: run
 ) -> tuple[gpubp.Result, Streams]:
@@ -63,10 +70,9 @@ def played(
 
 @pytest.mark.parametrize(("run", "player", "reads"), covering(RUNS, PLAYERS, [False, True], meet=1))
 def test_groups_copied_during_training_have_the_bits_of_one_group(player: str, run: str, reads: bool) -> None:
-    expected = train(**RUNS[run]())
     for fit in (6,) if reads else (2, COUNT):  # the last holds all
         found, own = played(player, run, fit, reads)
-        assert same(found, expected), fit
+        assert same(found, expected(run)), fit
         waits = CALLS + ROUNDS + 1 + (fit == COUNT) * (STAYING + 1)
         assert own.waits == waits, "a call, an evaluation, and rows that come home, wait"
     if run == "some diverge":
@@ -95,7 +101,7 @@ def test_memory_that_runs_out_in_the_middle_of_a_turn_changes_no_bit(
         return run
 
     found, _ = played(player, run, fit, engine=full)
-    assert same(found, train(**RUNS[run]()))
+    assert same(found, expected(run))
     assert len(found.notes) == notes
 
 
@@ -113,7 +119,7 @@ def test_memory_that_has_no_room_for_two_seats_halves_the_groups(name: str, monk
     monkeypatch.setattr(owner, name, full)
     monkeypatch.setattr(memory, "fit", lambda *given: 6)
     found = train(["cpu"], data=own_inputs())
-    assert same(found, train(data=own_inputs()))
+    assert same(found, expected("own inputs"))
     assert made == [6, 4], "two seats of three, then of two"
 
 
@@ -126,10 +132,10 @@ def test_the_compiled_engine_which_waits_for_nothing_has_the_same_bits(
     name: str, player: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     settings = compiled_runs.SETTINGS[name]
-    expected = compiled_runs.train("cpu", **settings)
+    whole = compiled_runs.train("cpu", **settings)
     monkeypatch.setattr(memory, "fit", lambda *given: 4)
     with machine(), streams(player, engine="cuda"):
-        assert same(compiled_runs.train("cuda:0", **settings), expected)
+        assert same(compiled_runs.train("cuda:0", **settings), whole)
 
 
 class Told:
@@ -242,7 +248,7 @@ class StuckError(Exception):
     """A run that takes more calls than it should."""
 
 
-def sound(player: str, expected: gpubp.Result, run: str = "own inputs", fit: int = 6) -> bool:
+def sound(player: str, run: str = "own inputs", fit: int = 6) -> bool:
     """Whether a run, in three groups if not told, has these bits, after as many calls as it should take."""
     calls = [0]
 
@@ -256,33 +262,27 @@ def sound(player: str, expected: gpubp.Result, run: str = "own inputs", fit: int
         return run
 
     try:
-        return same(played(player, run, fit, engine=counted)[0], expected)
+        return same(played(player, run, fit, engine=counted)[0], expected(run))
     except (StuckError, RuntimeError):  # of steps on a room that is still empty
         return False
 
 
-@pytest.fixture(name="expected", scope="module")
-def in_one_group() -> gpubp.Result:
-    return train(**RUNS["own inputs"]())
-
-
 @pytest.mark.parametrize("player", sorted({player for player, *_ in FAULTS.values()}))
-def test_without_a_fault_nothing_is_found(player: str, expected: gpubp.Result) -> None:
-    assert sound(player, expected)
+def test_without_a_fault_nothing_is_found(player: str) -> None:
+    assert sound(player)
 
 
 @pytest.mark.parametrize("fault", FAULTS)
-def test_a_planted_fault_is_found_under_the_worst_allowed_order(
-    fault: str, expected: gpubp.Result, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    assert not sound(planted(fault, monkeypatch), expected)
+def test_a_planted_fault_is_found_under_the_worst_allowed_order(fault: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    expected("own inputs")  # before it is planted
+    assert not sound(planted(fault, monkeypatch))
 
 
 @pytest.mark.parametrize("fault", ["the first group is not waited for", RUSHED])
 def test_clocks_of_gathered_networks_that_all_stay_wait_for_the_copies_and_these_for_them(
     fault: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    given = FAULTS[fault][0], train(**RUNS["some diverge"]()), "some diverge", COUNT
+    given = FAULTS[fault][0], "some diverge", COUNT
     assert sound(*given)
     planted(fault, monkeypatch)
     assert not sound(*given)
@@ -300,12 +300,12 @@ def test_a_call_in_turns_has_steps_enough_to_hide_the_copies(monkeypatch: pytest
 
         return run
 
-    chosen = config(steps=80, evaluate_every=70, schedule="constant")
-    for fit, groups, expected in ((6, 3, [64, 6, 10]), (COUNT, 1, [1] * 80)):
+    for fit, groups, calls in ((6, 3, [64, 2, 4]), (COUNT, 1, [1] * 9)):
         taken.clear()
+        chosen = config(steps=sum(calls), evaluate_every=66, schedule="constant")
         with monkeypatch.context() as patch:
             patch.setattr(memory, "fit", lambda *given, fit=fit: fit)
             patch.setitem(ENGINES, "eager", ENGINES["eager"]._replace(run=counted(ENGINES["eager"].run)))
             train(["cpu"], config=chosen)
-        assert taken == [steps for steps in expected for _ in range(groups)]
+        assert taken == [steps for steps in calls for _ in range(groups)]
     assert placement.Home.least == 1
