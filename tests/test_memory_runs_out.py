@@ -22,7 +22,7 @@ from gpubp.system import gpus
 
 from .helpers import differing, population, samples, start
 from .recorder import recorded
-from .test_placement import STEPS, config, expected, same, train
+from .test_placement import STEPS, config, in_one_place, same, train  # noqa: F401
 
 FULL = (
     torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20 MiB"),
@@ -48,14 +48,15 @@ class Full:
 
 @pytest.mark.parametrize(("room", "groups", "after"), [(6, [4], 0), (3, [4, 2], 2), (1, [4, 2, 1], 0)])
 def test_memory_that_runs_out_halves_the_group_and_changes_no_bit(
-    room: int, groups: list[int], after: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+    room: int, groups: list[int], after: int, expected: gpubp.Result, monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
     full, released = Full(room, after), list[Any]()
     monkeypatch.setitem(ENGINES, "eager", ENGINES["eager"]._replace(run=full.run))
     monkeypatch.setattr(gpus, "release", released.append)
     monkeypatch.setattr("gpubp.runs.run.MOST", 3)  # several calls
     result = train(["cpu"], reporters=[gpubp.ConsoleReporter()])
-    assert same(result, expected())
+    assert same(result, expected)
     assert len(result.notes) == len(groups) == len(released)
     told = capsys.readouterr().err
     for note, size in zip(result.notes, groups):
@@ -68,10 +69,12 @@ def test_memory_that_runs_out_halves_the_group_and_changes_no_bit(
 
 
 @pytest.mark.parametrize("error", FULL, ids=["allocator", "driver", "cuBLAS", "kernel"])
-def test_out_of_memory_is_recognised_from_every_message(error: Exception, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_out_of_memory_is_recognised_from_every_message(
+    error: Exception, expected: gpubp.Result, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setitem(ENGINES, "eager", ENGINES["eager"]._replace(run=Full(3, 1, error).run))
     result = train(["cpu"])
-    assert same(result, expected())
+    assert same(result, expected)
     assert len(result.notes) == 2
 
 
@@ -175,10 +178,12 @@ def test_a_single_network_that_does_not_fit_ends_the_run_with_its_size(monkeypat
         train(["cpu", "cpu"])
 
 
-def test_a_share_that_cannot_fit_starts_in_groups_and_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_share_that_cannot_fit_starts_in_groups_and_says_so(
+    expected: gpubp.Result, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(memory, "fit", lambda *given: 2)  # in two seats of one
     result = train(["cpu", "cpu"])
-    assert same(result, expected())
+    assert same(result, expected)
     assert result.notes == [
         "cpu: memory is short there; its 4 networks train in 4 groups of up to 1, one after the other; results do not "
         "depend on it",
@@ -204,9 +209,10 @@ halve = shards.Shard._halve
 
 
 @pytest.mark.parametrize(("name", "fault"), [("gather", forgetful), ("_halve", everything)])
-def test_a_planted_fault_is_found_by_the_bits(name: str, fault: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    whole = expected()
+def test_a_planted_fault_is_found_by_the_bits(
+    name: str, fault: Any, expected: gpubp.Result, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(shards.Shard, name, fault)
     monkeypatch.setitem(ENGINES, "eager", ENGINES["eager"]._replace(run=Full(4, after=2).run))
     monkeypatch.setattr("gpubp.runs.run.MOST", 3)
-    assert not same(train(["cpu"] if name == "_halve" else ["cpu", "cpu"]), whole)
+    assert not same(train(["cpu"] if name == "_halve" else ["cpu", "cpu"]), expected)

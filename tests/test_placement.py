@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import inspect
 import threading
 from pathlib import Path
@@ -50,9 +49,8 @@ def train(device: Any = None, engine: str = "eager", **more: Any) -> gpubp.Resul
         )
 
 
-@functools.cache
-def expected() -> gpubp.Result:
-    """The run in one place, of which nothing was given."""
+@pytest.fixture(name="expected", scope="module")
+def in_one_place() -> gpubp.Result:
     return train()
 
 
@@ -121,16 +119,16 @@ def test_every_share_trains_on_a_separate_thread(monkeypatch: pytest.MonkeyPatch
     assert all(name.startswith("gpubp") for name, *_ in seen)
 
 
-def test_shares_of_recorded_groups_have_the_same_bits() -> None:
+def test_shares_of_recorded_groups_have_the_same_bits(expected: gpubp.Result) -> None:
     with recorded(3) as gpu:
         found = train(["cpu"])
-    assert same(found, expected())
+    assert same(found, expected)
     assert sum(count % 3 for count in gpu.replays) == 0 < sum(gpu.replays), "7 networks are 3 groups of 3"
 
 
 @pytest.mark.parametrize("fit", [COUNT, 2], ids=["memory", "memory runs out"])
 def test_the_first_checkpoint_is_written_during_the_first_calls_with_the_initial_state(
-    fit: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    fit: int, expected: gpubp.Result, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     trained, saved, save = threading.Event(), [], checkpoint.save
 
@@ -153,7 +151,7 @@ def test_the_first_checkpoint_is_written_during_the_first_calls_with_the_initial
         found = train(["cpu"], run_dir=tmp_path / "run")
     assert all(map(same_bits, saved[0], before))
     assert len(saved) == 2
-    assert same(found, expected())
+    assert same(found, expected)
 
 
 def test_a_first_checkpoint_that_cannot_be_written_ends_the_training_soon(
@@ -202,13 +200,15 @@ def test_products_in_tf32_are_reported_if_torch_computes_them(monkeypatch: pytes
     assert train(["cpu"]).notes == ["told"]
 
 
-def test_the_reason_for_launching_operation_by_operation_is_reported_once(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_reason_for_launching_operation_by_operation_is_reported_once(
+    expected: gpubp.Result, monkeypatch: pytest.MonkeyPatch
+) -> None:
     refused = RuntimeError("CUDA error: operation not permitted when stream is capturing\nmore")
     with recorded(), monkeypatch.context() as patch:
         patch.setattr(gpus, "capture", failing(refused))
         patch.setattr("gpubp.runs.run.MOST", 3)
         result = train(["cpu"])
-    assert same(result, expected())
+    assert same(result, expected)
     assert result.notes == [
         "cpu: operations are launched one by one, without a CUDA graph: CUDA error: operation not permitted when "
         "stream is capturing"
