@@ -17,7 +17,6 @@ DATA = "--data wine --networks 18 --lr 1e-4..1e-1:log --run-dir made"
     ("flags", "left"),
     [
         ("--search halving --epochs 12 --budget 3 --factor 2", [9, 4, 4]),
-        ("--search halving --steps 40 --budget 10 --factor 2", [9, 4, 4]),
         ("--search halving --epochs 12 --budget 4 --evaluate-every 2", [18, 6, 6, 6, 6]),
         pytest.param("--search halving --steps 1000 --patience 30", [6] * 2 + [2] * 7, marks=pytest.mark.slow),
         ("--search halving --epochs 20 --evaluate-every 2", [6] * 2 + [2] * 7),

@@ -16,7 +16,7 @@ from gpubp.errors import CheckpointError, ConfigError
 from gpubp.runs import run as running
 
 from .helpers import failing
-from .short_runs import COUNT, Crash, Slow, Stop, finishes_as, hears, held_out, killed, run, same, stopped, training
+from .short_runs import COUNT, Slow, Stop, finishes_as, hears, held_out, killed, run, same, stopped, training
 
 pytestmark = pytest.mark.usefixtures("short_calls")
 
@@ -40,15 +40,6 @@ def test_a_second_interrupt_ends_at_once(whole: gpubp.Result, tmp_path: Path) ->
         run(tmp_path / "run", [Stop(4, signal.SIGINT), Stop(4, signal.SIGINT)])
     assert not hasattr(caught.value, "result")
     same(gpubp.resume(tmp_path / "run", training(), held_out()), whole)
-
-
-@pytest.mark.parametrize("number", [1, 3])
-def test_a_crash_at_an_evaluation_does_not_lose_that_evaluation(
-    number: int, whole: gpubp.Result, tmp_path: Path
-) -> None:
-    with pytest.raises(RuntimeError, match="crashed"):
-        run(tmp_path / "run", [Crash(number)])
-    finishes_as(whole, tmp_path / "run")
 
 
 def test_rounds_without_a_step_can_be_resumed(tmp_path: Path) -> None:
@@ -77,11 +68,6 @@ def test_networks_at_rest_are_not_evaluated_again_after_a_stop_while_others_end_
         )
     )  # fmt: skip
     same(gpubp.resume(tmp_path / "run", training(), held_out()), whole)
-
-
-def test_more_steps_extend_a_run_that_counts_steps(tmp_path: Path) -> None:
-    run(tmp_path / "run", epochs=None, steps=15)
-    same(gpubp.resume(tmp_path / "run", training(), held_out(), steps=27), run(epochs=None, steps=27))
 
 
 @pytest.mark.parametrize(

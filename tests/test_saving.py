@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 import re
 import shutil
@@ -24,13 +23,6 @@ from .short_runs import CALLS, CPU, NAMES, fail, same_state, save
 from .test_checkpoint import damage, whole_pairs
 
 pytestmark = pytest.mark.usefixtures("short_calls")
-
-
-def test_a_run_has_two_checkpoints_and_the_lock(folder: Path) -> None:
-    newer, before = (json.loads((folder / "checkpoint" / name).read_text()) for name in NAMES)
-    files = {path.name for path in (folder / "checkpoint").iterdir()}
-    assert files == {*NAMES, newer["tensors"], before["tensors"], "lock"}
-    assert len(files) == 5
 
 
 @pytest.mark.parametrize(

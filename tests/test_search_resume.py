@@ -101,8 +101,11 @@ def go_on(folder: Path, kind: str, epochs: int) -> None:
         run(kind, folder, epochs, reporters=[Slow()])
 
 
-@pytest.mark.parametrize("kind", SEARCHES)
-@pytest.mark.parametrize("kills", [1, pytest.param(200, marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    ("kind", "kills"),
+    [pytest.param(kind, kills, marks=[pytest.mark.slow] * ((kind, kills) != ("pbt", 1)))
+     for kind in SEARCHES for kills in (1, 200)],
+)  # fmt: skip
 def test_a_run_killed_at_random_moments_resumes_to_the_same_bits(kind: str, kills: int, tmp_path: Path) -> None:
     folder, epochs = tmp_path / "run", 15 * kills
     killed(kills, folder, go_on, kind, epochs)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 from contextlib import nullcontext
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -212,12 +211,6 @@ def test_a_note_says_what_comes_too_late_to_stop_or_restore_any_network(
     if "restore_best" in settings:
         best = result.table["best_step"].to_pylist()
         assert (best == [None] * 3) == ("restore_best" in " ".join(told))
-
-
-def test_more_epochs_end_as_a_run_begun_with_so_many(tmp_path: Path) -> None:
-    chosen = config(patience=2, restore_best=True, min_delta=0.01, evaluate_every=2)
-    train(config=replace(chosen, epochs=5), run_dir=tmp_path / "run")
-    same(gpubp.resume(tmp_path / "run", training(), held_out(), epochs=14), train(config=chosen))
 
 
 def test_the_results_say_when_a_network_stopped_and_was_best(tmp_path: Path) -> None:
