@@ -86,15 +86,6 @@ def test_a_bootstrap_in_pieces_is_the_same_and_one_of_very_many_numbers_ends(mon
     assert studies.bootstrap(values)["resamples"] == studies.FEWEST
 
 
-def test_an_interval_covers_the_mean_as_often_as_it_says() -> None:
-    """95 % of 200 samples of 100: 190, give or take three standard errors of 3."""
-    covered = 0
-    for _ in range(200):
-        low, high = studies.bootstrap(SOURCE.normal(5, 2, size=100), resamples=400)["mean_interval"]
-        covered += low < 5 < high
-    assert 179 <= covered <= 199
-
-
 def test_a_seed_study_has_the_distribution_of_its_figures() -> None:
     loss, accuracy = SOURCE.gamma(2, size=101), SOURCE.random(101)
     status = ["finished"] * 100 + ["diverged"]
