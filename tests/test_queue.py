@@ -134,15 +134,6 @@ def both() -> tuple[gpubp.Dataset, gpubp.Dataset]:
     return data(rows=FOLDS), data(9)
 
 
-def test_a_stream_resumes_with_the_same_rows(whole: gpubp.Result, tmp_path: Path, short_calls: None) -> None:
-    folder = tmp_path / "run"
-    early = stopped(lambda: train(iter(MANY), slots=4, run_dir=folder, reporters=[Stop(21, signal.SIGINT)]))
-    assert early.waiting is None
-    with pytest.raises(CheckpointError, match=r"stream of rows: resume\(..., design=\)"):
-        gpubp.resume(folder, *both())
-    same(gpubp.resume(folder, *both(), design=iter(MANY)), whole)
-
-
 def test_files_do_not_become_more(tmp_path: Path) -> None:
     alike = [{"widths": "3,5,4", "lr": 0.1, "seed": n} for n in range(12)]
     few, many = tmp_path / "few", tmp_path / "many"

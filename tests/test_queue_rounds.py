@@ -116,7 +116,8 @@ def test_a_stream_that_ends_when_all_slots_are_free_has_a_record_of_its_end(
     rows, folder = [{"widths": "3,4", "steps": 9}] * 8, tmp_path / "run"
     given: dict[str, Any] = {"slots": 4, "run_dir": folder}
     if cut:
-        stopped(lambda: train(iter(rows), **given, reporters=[Stop(5, signal.SIGINT)]))
+        early = stopped(lambda: train(iter(rows), **given, reporters=[Stop(5, signal.SIGINT)]))
+        assert early.waiting is None, "nobody knows how many rows come"
         result = gpubp.resume(folder, data(), design=iter(rows))
     else:
         result = train(iter(rows), **given)
