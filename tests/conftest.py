@@ -17,16 +17,12 @@ from typing import Any
 import jaxtyping
 import pytest
 import torch
-from jaxtyping import _decorator, _import_hook, install_import_hook
+from jaxtyping import _decorator, install_import_hook
 
 CHECKED = ("gpubp.backprop", "gpubp.maths.blocks", "gpubp.maths.numerics", "gpubp.maths.rng")
 SHAPED = ("divergence", "gradient", "groups", "independence", "left_out", "numerics", "optimizers",
           "predictions", "products", "rng", "step", "tutorial")  # fmt: skip
 _decorator._tb_flag = False  # or it imports jax, which takes three seconds, to shorten tracebacks
-# Functions in functions are not visited: those would be checked anew at each call, a fifth of all tests' time
-_import_hook.JaxtypingTransformer.visit_FunctionDef = lambda self, node: node.decorator_list.append(
-    self._typechecker.get_ast()
-)
 install_import_hook(CHECKED, "beartype.beartype")
 gc.disable()  # what is imported stays: a quarter of collecting tests would be a search for garbage among it
 pytest_plugins = ["tests.browser", "tests.clusters", "tests.short_runs"]  # their fixtures

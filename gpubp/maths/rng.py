@@ -55,13 +55,13 @@ def _fast(compute: Callable[..., Any], *given: Any) -> Any:
     shapes = [each.shape for each in given if isinstance(each, Tensor)]
     if given[0].device.type not in COUNTED or math.prod(torch.broadcast_shapes(*shapes)) > FEW:
         return compute(*given)
-
-    def tensor(array: Any) -> Tensor:  # also where tensors are made on another device by default
-        return torch.from_numpy(np.asarray(array))
-
     with np.errstate(over="ignore"):  # single numbers wrap as arrays do
         found = compute(*(each.numpy() if isinstance(each, Tensor) else each for each in given))
-    return tuple(map(tensor, found)) if isinstance(found, tuple) else tensor(found)
+    return tuple(map(_tensor, found)) if isinstance(found, tuple) else _tensor(found)
+
+
+def _tensor(array: Any) -> Any:
+    return torch.from_numpy(np.asarray(array))  # also where tensors are made on another device by default
 
 
 def _philox(c0: Words, c1: Words, c2: Words, c3: Words, k0: Words, k1: Words) -> tuple[Words, ...]:
