@@ -101,7 +101,7 @@ def of_a_record(chance: Chance) -> tuple[list[str], str]:
     told = json.loads(path.read_text())
     del told["sha256"]
     kind = chance.choice(["record", "record", "record", "file", "waiting", "history", "bytes", "size", "place"])
-    named = {"file": "decision-*.safetensors", "waiting": "waiting.safetensors"}
+    named = {"file": "decision-*.safetensors", "waiting": "waiting.pt"}
     what = kind
     if kind == "record":
         told, what = mutations.elsewhere(told, chance)
@@ -109,7 +109,11 @@ def of_a_record(chance: Chance) -> tuple[list[str], str]:
         told["history"] = [{"round": chance.choice([*mutations.JUNK, 2])}]
     elif kind in named:
         (other,) = folder.glob(named[kind])
-        other.write_bytes(mutated_arrays.rows_of_a_shard(chance, other.read_bytes()))
+        content = other.read_bytes()
+        rows = kind == "file"
+        other.write_bytes(
+            mutated_arrays.rows_of_a_shard(chance, content) if rows else mutations.damaged(content, chance)[0]
+        )
         told[kind] = files.digest(other)
     else:
         path = chance.choice(sorted(each for each in folder.iterdir() if each.is_file()))

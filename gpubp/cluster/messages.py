@@ -11,12 +11,12 @@ import torch
 from torch import Tensor
 
 from ..checkpoints.stored import is_row
-from ..evaluate import Evaluation, Round
+from ..evaluate import Round
 from ..networks import Figures
 from ..reporters import Progress, Reporter, Start
 from ..reporters.snapshot import Snapshot
 from ..reporters.tensorboard import SHARE
-from ..state import Status, TrainState
+from ..state import TrainState
 
 PATIENCE = 1.0  # seconds between two messages of a shard about its progress
 NONE = torch.empty(0, dtype=torch.float64)
@@ -111,40 +111,3 @@ def light(state: TrainState) -> Tensors:
 def clocks(state: TrainState) -> Tensors:
     """Copies of the CLOCKS."""
     return {name: getattr(state, name).clone() for name in CLOCKS}
-
-
-def packed(looked: Looked) -> Tensors:
-    """An evaluation as tensors by name, for unpacked()."""
-    told = {"norms": looked.norms}
-    for part, (times, found) in enumerate(zip(looked.clocks, looked.found)):
-        each = times | {"found.loss": found.loss, "found.lr": found.lr, "found.status": found.status}
-        if found.held_out is not None:
-            each |= {"held_out.loss": found.held_out.loss, "held_out.metric": found.held_out.metric}
-        told |= {f"{part}.{name}": values for name, values in each.items()}
-    return told
-
-
-def unpacked(number: int, told: Tensors, states: Sequence[TrainState], index: Sequence[Tensor]) -> Looked:
-    """An evaluation of a shard, at the end of the round `number`, from packed(). states: of the groups of its parts;
-    index: the networks (K,) of these. Raises ValueError, KeyError for what cannot be one."""
-
-    def known(name: str, like: Tensor, count: int) -> Tensor:
-        each = told[name]
-        status = name.endswith("status")
-        if (each.dtype, each.shape) != (like.dtype, (count,)) or (
-            status and not ((each >= 0) & (each < len(Status))).all()
-        ):
-            raise ValueError(name)
-        return each
-
-    times, found = list[Tensors](), list[Round]()
-    for part, (state, networks) in enumerate(zip(states, index)):
-        likes = dict.fromkeys(("found.loss", "found.lr", "held_out.loss", "held_out.metric"), state.total)
-        likes |= {name: getattr(state, name) for name in CLOCKS} | {"found.status": state.status}
-        if f"{part}.held_out.loss" not in told:
-            likes = {name: each for name, each in likes.items() if not name.startswith("held_out")}
-        mine = {name: known(f"{part}.{name}", like, len(networks)) for name, like in likes.items()}
-        held_out = Evaluation(mine["held_out.loss"], mine["held_out.metric"]) if "held_out.loss" in mine else None
-        found.append(Round(mine["found.loss"], held_out, mine["found.lr"], mine["found.status"]))
-        times.append({name: mine[name] for name in CLOCKS})
-    return Looked(number, times, found, known("norms", NONE, told["norms"].numel()))

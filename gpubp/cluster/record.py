@@ -3,7 +3,7 @@
     record.json                the digest of what is trained, how many decisions there were, and the last one's round;
                                whether shards have its rows; the search's settings; the part of history.jsonl, seconds
     decision-00000002.safetensors   what the last decision made of all networks but their rows
-    waiting.safetensors        evaluations of some shards, which no record has yet, as others have not had them
+    waiting.pt                 evaluations of some shards, which no record has yet, as others have not had them
 
 record.json is written last, with a SHA-256 of each of the others and one of itself: damaged ones are refused, or left
 out, as evaluations are: no network depends on them. Nothing in them can execute code.
@@ -15,28 +15,32 @@ import hashlib
 import json
 import math
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
+from torch.serialization import safe_globals
 
 from ..checkpoints import history, manifests
 from ..checkpoints.history import History
 from ..errors import CheckpointError, ConfigError, reason
+from ..evaluate import Evaluation, Round
 from ..runs.design import Group
 from ..runs.loop import Search
 from ..runs.run import Sets
 from ..settings.config import TrainConfig
 from ..system import files
 from .meeting import LightRun
-from .messages import Looked, packed, unpacked
-from .shards import Part, Shard
+from .messages import Looked
+from .shards import Part
 
 FILE, LARGEST = "record.json", 1 << 20  # bytes
-WAITING = "waiting.safetensors"
+WAITING = "waiting.pt"
 Waiting = dict[int, dict[int, Looked]]  # by round and shard
 
 
@@ -100,33 +104,18 @@ class Record:
 
     def wait(self, folder: Path, waiting: Waiting) -> None:
         """Write evaluations that wait, before save(). Raises CheckpointError."""
-        content = {
-            f"{number}.{shard}.{name}": each.clone(memory_format=torch.contiguous_format)
-            for number, told in waiting.items()
-            for shard, looked in told.items()
-            for name, each in packed(looked).items()
-        }
         with files.written(folder, CheckpointError):
             folder.mkdir(parents=True, exist_ok=True)
-            files.write(folder / WAITING, lambda beside: save_file(content, beside))
+            files.write(folder / WAITING, lambda beside: torch.save(waiting, beside))
             self.waiting = files.digest(folder / WAITING)
 
-    def waited(self, folder: Path, runs: Sequence[LightRun], shards: Sequence[Shard]) -> Waiting:
+    def waited(self, folder: Path) -> Waiting:
         """The evaluations that waited; none if they are not what was written."""
-        found: Waiting = {}
-        try:
-            if not self.waiting or files.digest(folder / WAITING) != self.waiting:
-                return {}
-            told: dict[tuple[int, int], dict[str, torch.Tensor]] = {}
-            for name, each in load_file(folder / WAITING).items():
-                first, second, rest = name.split(".", 2)
-                told.setdefault((int(first), int(second)), {})[rest] = each
-            for (number, shard), tensors in told.items():
-                states = [runs[group].state for group in shards[shard].groups]
-                found.setdefault(number, {})[shard] = unpacked(number, tensors, states, shards[shard].index)
-        except (OSError, SafetensorError, LookupError, ValueError, RuntimeError):
-            return {}
-        return found
+        with suppress(OSError, UnpicklingError, RuntimeError):
+            if self.waiting and files.digest(folder / WAITING) == self.waiting:
+                with safe_globals([Looked, Round, Evaluation]):  # besides them it loads tensors and plain values alone
+                    return dict(torch.load(folder / WAITING, weights_only=True))
+        return {}
 
     def decision(self, folder: Path) -> Path:
         """The file of the last decision."""

@@ -156,7 +156,7 @@ def _shared(plan: Plan, wanted: Wanted, storage: Storage, folder: Path, keeping:
                 raise CheckpointError(f"{storage.path}: another process has just gone on with it: call again")
             record.save(keeping)
             stops = bool(getattr(plan.search, "stops", False))
-            left, waited = meetings[record.decided :], record.waited(keeping, shown, shards)
+            left, waited = meetings[record.decided :], record.waited(keeping)
             told = Together(shown, shards, listeners, record.history, record.seconds, left, waited, stops)
             listeners.told = told.tell
             lines = [*wanted.lines, *lines, f"{lent}"]
