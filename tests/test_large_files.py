@@ -18,13 +18,13 @@ from pyarrow import parquet
 
 from gpubp.checkpoints.curves import FILE as CURVES
 from gpubp.cli import main
-from gpubp.raw import arrow, npz, tables, text
+from gpubp.raw import arrow, tables, text
 from gpubp.system import free
 
 from .commands import Capture, here  # noqa: F401
 from .files import status
 from .short_runs import APART
-from .watch import ROOM, watched
+from .watch import watched
 
 SHORT = ["--networks", "2", "--steps", "2", "--engine", "eager", "--device", "cpu", "--tensorboard", "false"]
 HUGE = 500 << 30  # bytes of a sparse file
@@ -71,27 +71,11 @@ def test_an_array_without_the_suffix_is_the_one_whose_header_is_checked(tmp_path
     assert tables.read("a.npz").columns["inputs[1]"].tolist() == [*np.arange(1.0, 16, 2)]
 
 
-def test_an_archive_of_very_many_files_a_long_header_and_rare_packing_are_refused(
-    tmp_path: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(npz, "MEMBERS", 1_000)
-    with zipfile.ZipFile("many.npz", "w") as archive:
-        for number in range(1_001):
-            archive.writestr(f"{number}.npy", b"")
-    with zipfile.ZipFile("head.npz", "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive:
-        archive.writestr("X.npy", b"\x93NUMPY\x02\x00" + ROOM.to_bytes(4, "little") + bytes(ROOM))
-    with zipfile.ZipFile("rare.npz", "w", zipfile.ZIP_LZMA) as archive:
-        archive.writestr("X.npy", header((8, 2)) + bytes(128))
+def test_an_archive_of_very_many_columns_is_refused(tmp_path: Path, capsys: Capture) -> None:
     with zipfile.ZipFile("wide.npz", "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr("X.npy", header((2, 100_001)) + bytes(1_600_016))
-    messages = {
-        "many": "many.npz holds more than 1,000 files; an archive of inputs and targets expected",
-        "head": "head.npz cannot be read as .npz: it is damaged, or another file",
-        "rare": "rare.npz: array 'X' is packed in another way than numpy.savez and savez_compressed have",
-        "wide": "wide.npz has more than 100,000 columns, the most that are read",
-    }
-    for name, message in messages.items():
-        assert said(capsys, tmp_path, "train", "--data", f"{name}.npz", *SHORT) == (1, f"error: {message}")
+    message = "wide.npz has more than 100,000 columns, the most that are read"
+    assert said(capsys, tmp_path, "train", "--data", "wide.npz", *SHORT) == (1, f"error: {message}")
 
 
 @pytest.mark.parametrize("first", ["", "\r\n\n", '"two\nlines",', '"a""b\n,",'])
