@@ -91,7 +91,7 @@ class Compaction:
         return found
 
     def sample(self, most: int) -> TrainState:
-        """See Place."""
+        """See Shards."""
         training = self.active.running.nonzero().squeeze(1)
         count = min(most, len(training))
         some = torch.arange(count, device=training.device) * len(training) // max(1, count)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -26,49 +25,9 @@ from .turns import fitting, pin
 LEAST = 64  # steps of a call with groups that take turns
 
 
-class Place(Protocol):
-    """The loop's interface."""
-
-    @property
-    def least(self) -> int:
-        """The least steps of a call: 1, or LEAST if groups take turns, as all their rows are copied in and out
-        in a call: at 50 GB/s one way takes as long as 18 steps of 64-32-10 with Adam (docs/gpu.md)."""
-
-    def begin(self) -> None:
-        """The loop has changed the clocks in host memory."""
-
-    def run(self, steps: int) -> list[str]:
-        """Advance every running network by up to `steps` steps, at most to its limit. -> notes for the user. The
-        call and the previous one may still run afterwards, and the state does not show them before look()."""
-
-    def look(self) -> None:
-        """Wait, and bring the clocks to host memory: all that the loop reads of the state, besides the rows."""
-
-    def evaluate(self, data: Dataset) -> Evaluation:
-        """Evaluate the present networks on one of the place's datasets."""
-
-    def keep(self, better: Tensor) -> None:
-        """Keep the present rows of the networks `better` (N,) as their best (stopping.py)."""
-
-    def exchange(self, some: Tensor) -> None:
-        """Exchange present and kept rows of the networks `some` (N,)."""
-
-    def news(self) -> list[str]:
-        """New notes for the user."""
-
-    def gather(self) -> None:
-        """Bring the rows and the clocks to host memory."""
-
-    def sample(self, most: int) -> TrainState:
-        """Copies, in host memory, of up to `most` of the networks that train, evenly spaced."""
-
-    def leave(self, read: Callable[[], object]) -> bool:
-        """Whether the rows in host memory do not change until gather(), or memory runs out, which waits for read()."""
-
-
 def placed(
     state: TrainState, data: Sequence[Dataset], choice: Choice, where: Sequence[torch.device], stream: int | None = None
-) -> Place:
+) -> Home | Shards:
     """`state` on the devices `where`, in place if that is its device. data: to train on, then others to evaluate on.
     stream: of a GPU, see Shard."""
     if list(where) == [state.population.device]:
@@ -86,16 +45,16 @@ class Home(Compaction):
         self.data = data
 
     def begin(self) -> None:
-        """See Place."""
+        """See Shards."""
         self.compact(self.state.running)
 
     def run(self, steps: int) -> list[str]:
-        """See Place."""
+        """See Shards."""
         self.advance(self.data, steps)
         return cache.news()
 
     def news(self) -> list[str]:
-        """See Place."""
+        """See Shards."""
         return cache.news()
 
     def leave(self, read: Callable[[], object]) -> bool:
@@ -126,11 +85,13 @@ class Shards:
 
     @property
     def least(self) -> int:
-        """See Place."""
+        """The least steps of a call: 1, or LEAST if groups take turns, as all their rows are copied in and out
+        in a call: at 50 GB/s one way takes as long as 18 steps of 64-32-10 with Adam (docs/gpu.md)."""
         return 1 if all(shard.stays for shard in self.shards) else LEAST
 
     def run(self, steps: int) -> list[str]:
-        """See Place."""
+        """Advance every running network by up to `steps` steps, at most to its limit. -> notes for the user. The
+        call and the previous one may still run afterwards, and the state does not show them before look()."""
         if not self.pinned and not all(shard.stays for shard in self.shards):
             self._pin_home()
         return [note for notes in self.pool.map(lambda shard: shard.run(steps), self.shards) for note in notes]
@@ -143,44 +104,44 @@ class Shards:
             shard.home, shard.until = self.state.rows(shard.part), gpus.pinned(shard.until)
 
     def begin(self) -> None:
-        """Shards read the clocks in host memory themselves."""
+        """The loop has changed the clocks in host memory, where shards read them themselves."""
 
     def keep(self, better: Tensor) -> None:
-        """See Place."""
+        """Keep the present rows of the networks `better` (N,) as their best (stopping.py)."""
         for shard in self.shards:
             shard.keep(better[shard.part])
 
     def exchange(self, some: Tensor) -> None:
-        """See Place."""
+        """Exchange present and kept rows of the networks `some` (N,)."""
         for shard in self.shards:
             shard.exchange(some[shard.part])
 
     def news(self) -> list[str]:
-        """See Place."""
+        """New notes for the user."""
         return [note for shard in self.shards for note in shard.news()]
 
     def evaluate(self, data: Dataset) -> Evaluation:
-        """See Place."""
+        """Evaluate the present networks on one of the place's datasets."""
         found = list(self.pool.map(lambda shard: shard.evaluate(data), self.shards))
         return Evaluation(*(torch.cat(each) for each in zip(*found)))
 
     def look(self) -> None:
-        """See Place."""
+        """Wait, and bring the clocks to host memory: all that the loop reads of the state, besides the rows."""
         for shard in self.shards:
             shard.look()
 
     def gather(self) -> None:
-        """See Place."""
+        """Bring the rows and the clocks to host memory."""
         for shard in self.shards:
             shard.gather()
 
     def sample(self, most: int) -> TrainState:
-        """See Place."""
+        """Copies, in host memory, of up to `most` of the networks that train, evenly spaced."""
         first, *others = (shard.sample(-(-most // len(self.shards))) for shard in self.shards)
         return first.concatenate(*others).rows(slice(most))
 
     def leave(self, read: Callable[[], object]) -> bool:
-        """See Place."""
+        """Whether the rows in host memory do not change until gather(), or memory runs out, which waits for read()."""
         for shard in self.shards:
             shard.read = read
         return all(shard.stays for shard in self.shards)

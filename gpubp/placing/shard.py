@@ -55,7 +55,7 @@ class Shard:
         self.sent: dict[int, Dataset] = {}  # its parts on the device
         self.ahead = False  # whether rows on the device are newer than at home
         self.under_way: deque[Callable[[], None]] = deque()  # waits for the last calls, not yet seen at home
-        self.read: Callable[[], object] = lambda: None  # see Place.leave
+        self.read: Callable[[], object] = lambda: None  # see Shards.leave
         self.notes: list[str] = []
         self.reason: str | None = None
         if not self.stays:
@@ -69,7 +69,7 @@ class Shard:
         return self.size >= self.count
 
     def run(self, steps: int) -> list[str]:
-        """See Place. After memory ran out no step is repeated: a call ends at `until`."""
+        """See Shards. After memory ran out no step is repeated: a call ends at `until`."""
         self.ahead = True
         if self.stays and self.choice.name == "cuda" and self._launch(steps):
             return self.news()
@@ -99,7 +99,7 @@ class Shard:
         return False
 
     def news(self) -> list[str]:
-        """See Place."""
+        """See Shards."""
         why = graph.reason(sent) if (sent := self.sent.get(id(self.training))) else None
         if why != self.reason and why is not None:
             self.notes.append(f"{self.device}: operations are launched one by one, without a CUDA graph: {why}")
@@ -108,7 +108,7 @@ class Shard:
         return news
 
     def evaluate(self, data: Dataset) -> Evaluation:
-        """See Place."""
+        """See Shards."""
         home = self.home.population.device
 
         def figures(networks: Compaction, there: Dataset) -> Evaluation:
@@ -118,7 +118,7 @@ class Shard:
         return Evaluation(*(torch.cat(each) for each in zip(*self._each(figures, data, SEEN, ()))))
 
     def look(self) -> None:
-        """See Place."""
+        """See Shards."""
         away = bool(self.under_way)
         while self.under_way:
             self.under_way.popleft()()  # of the worker's stream, not of this thread's
@@ -133,7 +133,7 @@ class Shard:
         gpus.wait(self.device)
 
     def gather(self) -> None:
-        """See Place."""
+        """See Shards."""
         self.look()
         if self.networks is not None and self.ahead:
             with gpus.on(self.device, self.stream):
@@ -141,19 +141,19 @@ class Shard:
         self.ahead = False
 
     def sample(self, most: int) -> TrainState:
-        """See Place."""
+        """See Shards."""
         with gpus.on(self.device):
             found = self._present().sample(most)
             gpus.wait(self.device)
         return found
 
     def keep(self, better: Tensor) -> None:
-        """See Place."""
+        """See Shards."""
         with gpus.on(self.device, self.stream):
             self._present().keep(better)
 
     def exchange(self, some: Tensor) -> None:
-        """See Place."""
+        """See Shards."""
         with gpus.on(self.device, self.stream):
             self._present().exchange(some)
         self.ahead = True
