@@ -102,7 +102,12 @@ def test_a_run_killed_before_its_first_checkpoint_restarts_from_its_settings(
     with monkeypatch.context() as patch:
         patch.setattr(checkpoint, "save", interrupted)
         assert main(f"train --engine eager {asked} --run-dir made".split()) == 130
-    assert {path.name for path in Path("made").iterdir()} == {"checkpoint", "config.yaml", "preparation.json"}
+    assert {path.name for path in Path("made").iterdir()} == {
+        "checkpoint",
+        "config.yaml",
+        "design.parquet",
+        "preparation.json",
+    }
     assert json.loads(run("resume made --json", capsys).splitlines()[-1])["statuses"]["finished"] == 5
     assert columns("made") == columns("whole")
     made, whole = (yaml.safe_load(Path(name, "config.yaml").read_text()) for name in ("made", "whole"))

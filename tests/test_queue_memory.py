@@ -157,7 +157,7 @@ def test_what_cannot_wait_for_slots_says_so(tmp_path: Path, monkeypatch: pytest.
     monkeypatch.setattr("gpubp.system.free.available", lambda device: 168_200_000)
     common = ["train", "--data", "iris", "--networks", "400", "--epochs", "9", "--search", "halving", "--run-dir"]
     assert main([*common, str(tmp_path / "run"), "--widths", "4,16,3"]) == 1
-    told = "--search halving compares all networks at the same time: none can wait for a slot"
+    told = "search: it compares all networks at the same time, and there are 62 slots, fewer than networks"
     assert told in capsys.readouterr().err
     assert main([*common, str(tmp_path / "run"), "--widths", "4,16,3;4,8,3"]) == 1
     assert "give as many slots, if memory has room for them, or fewer networks" in capsys.readouterr().err
@@ -178,8 +178,9 @@ def test_settings_that_all_networks_share_take_the_memory_of_one() -> None:
     prepared = load_data(settings)
     settings |= {"loss": prepared.loss, **prepared.settings}
     fill(settings, prepared.typical)
-    columns = designs_of(settings, prepared).columns
-    assert [name for name, each in columns.items() if each.values.strides != (0,)] == ["lr"]
+    design = designs_of(settings, prepared)
+    for columns in (design.columns, design.part(5, 50_000).columns):
+        assert [name for name, each in columns.items() if each.values.strides != (0,)] == ["lr"]
 
 
 def test_a_long_design_is_written_in_pieces_and_read_without_an_object_for_each_cell(

@@ -247,6 +247,7 @@ def test_by_default_a_network_is_evaluated_after_its_epoch_whatever_others_train
         assert gpubp.TrainConfig(epochs=500, **{name: 3}).interval == 1
         assert gpubp.TrainConfig(steps=[5, 90000], **{name: 3}).interval == 100
     assert gpubp.TrainConfig(epochs=500, restore_best=True).interval == 1
+    assert gpubp.TrainConfig(epochs=500, min_delta=0.0).interval == 5  # which decides nothing alone
 
 
 def test_patience_has_its_evaluations_without_anything_else_that_looks() -> None:

@@ -2,57 +2,39 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import re
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..errors import ConfigError, OutOfMemoryError
+from ..errors import ConfigError, GpubpError, OutOfMemoryError
 from ..system.flags import COUNT, flag_of, number
 
 if TYPE_CHECKING:
-    import torch
-
-    from ..maths.spec import NetworkSpec
     from ..runs.cells import Column
     from ..runs.design import Design
     from ..samples.sources import Prepared
 
 LISTS = {"widths": ";", "hidden": ";", "optimizer": ",", "schedule": ",", "batch_size": ",", "init": ","}
 LENGTHS = ("epochs", "steps")
-ROW = 100  # bytes of a row of a design while it is drawn
+BYTES = 100  # of a row of a design while it is drawn
+ROW = re.compile(r"^design: (row [\d,]+( and [\d,]+ like it)?|all networks): ")  # in front of a message
 POSITIONS = ("folds", "bootstrap", "per")  # each setting trains a network at each position of the data
 COMMON = ("output", "loss", "bias", "train_bias", "evaluate_every", "restore_best", "shuffle", "update_order",
           "precision")  # fmt: skip
 WHOLE = ("hidden_width", *LENGTHS)  # whole numbers that may be drawn
 
 
-def mixed(settings: dict[str, Any]) -> bool:
-    """Whether the networks of these settings differ in more than hyper-parameters, or wait for slots."""
-    listed = any(len(options(settings, name)) > 1 for name in LISTS)
-    listed |= any(isinstance(settings[name], str) for name in LENGTHS)
-    return listed or any(settings[name] is not None for name in ("design", "hidden_width", "slots", *POSITIONS))
-
-
-def fit(settings: dict[str, Any], spec: NetworkSpec, dtype: torch.dtype) -> bool:
-    """Whether memory has room for all networks at once, and for their copy; with a search they must have it."""
-    from .. import memory
-    from ..settings.config import TrainConfig
-    from ..system import free
-    from ..system.ambient import HOME
-
-    plain = TrainConfig(
-        settings["optimizer"], batch_size=settings["batch_size"], steps=1, restore_best=settings["restore_best"]
-    )
-    shape = spec, plain.recipe(spec), settings["networks"], dtype.itemsize
-    room = free.available(HOME)
-    if room is None or memory.needed(*shape) + spec.size * settings["networks"] * dtype.itemsize <= room:
-        return True
-    if settings["search"] is not None:
-        raise OutOfMemoryError(
-            f"{memory.message(*shape, HOME)}; --search {settings['search']} compares all networks at the same time: "
-            "none can wait for a slot"
-        )
-    return False
+@contextmanager
+def without_rows(settings: dict[str, Any]) -> Iterator[None]:
+    """Errors name no row of a design that nobody has written."""
+    try:
+        yield
+    except GpubpError as error:
+        if settings["design"] is None:
+            error.args = (ROW.sub("", str(error)),)
+        raise
 
 
 def options(settings: dict[str, Any], name: str) -> list[str]:
@@ -62,6 +44,17 @@ def options(settings: dict[str, Any], name: str) -> list[str]:
     if "" in found:
         raise ConfigError(f"{flag_of(name)} {given!r}: alternatives separated by {sign} expected, none empty")
     return found
+
+
+def used(settings: dict[str, Any]) -> dict[str, Any]:
+    """The hyper-parameters that are not given, with their values, if all networks have one optimizer and schedule."""
+    from ..settings.config import TrainConfig
+
+    optimizers, schedules = options(settings, "optimizer"), options(settings, "schedule")
+    if settings["design"] is not None or len(optimizers) > 1 or len(schedules) > 1:
+        return {}
+    plain = TrainConfig(optimizers[0], schedule=schedules[0], steps=1)
+    return {name: value for name, value in plain.values(settings["loss"]).items() if settings[name] is None}
 
 
 def topology(given: str) -> tuple[int, ...]:
@@ -102,11 +95,13 @@ def design(settings: dict[str, Any], prepared: Prepared) -> Design:
     settings["networks"] = count = (
         len(given) if given else settings["networks"] or (1000 if settings["per"] is None else 1)
     )
-    if (room := free.too_little(count * ROW)) is not None:
-        raise OutOfMemoryError(f"{count:,} networks: their design needs {size(count * ROW)}; {size(room)} free")
+    if (room := free.too_little(count * BYTES)) is not None:
+        raise OutOfMemoryError(f"{count:,} networks: their design needs {size(count * BYTES)}; {size(room)} free")
     sides = prepared.widths_in, prepared.widths_out
     choices: dict[str, Sequence[Any]] = {name: options(settings, name) for name in LISTS if settings[name] is not None}
     choices["widths"] = [widths(each, *sides) for each in choices.get("widths", [f"{sides[0]},32,{sides[1]}"])]
+    if given is None and settings["hidden_width"] is None and len(choices["widths"]) == 1:
+        settings["widths"] = ",".join(map(str, choices["widths"][0]))
     drawn = sample(numbers, count, settings["seed"], choices, settings["sampling"])
     drawn |= {name: each[0] for name, each in choices.items() if len(each) == 1}
     columns = {name: _each(values) for name, values in {**{name: settings[name] for name in COMMON}, **drawn}.items()}
@@ -116,9 +111,10 @@ def design(settings: dict[str, Any], prepared: Prepared) -> Design:
     hyper = {name: columns.pop(name) for name in HYPER if name in columns}
     if settings["class_weight"] is not None:
         hyper["class_weight"] = [class_weight(settings["class_weight"])]
-    rows = given or Design({}, count)
-    for some in ({name: each for name, each in columns.items() if (len(each) == 1) == one} for one in (True, False)):
-        rows = rows.filled(Design.of(some)) if some else rows
+    one = {name: each[0] for name, each in columns.items() if len(each) == 1}
+    rows = Design.of(given or Design({}, count), **one)
+    if many := {name: each for name, each in columns.items() if name not in one}:
+        rows = rows.filled(Design.of(many))
     _check_widths(rows.columns["widths"], sides)
     for name, values in hyper.items():
         rows = taken(rows, name, values, flag_of(name))

@@ -33,8 +33,7 @@ def tell(
 
     data = prepared.training, prepared.validation
     waiting = planning.first(design, *data, settings["seed"], dtype, settings["slots"], {})[1]
-    copies = not designs.mixed(settings) and not waiting.rows.left  # one population is made before its run
-    found = planning.planned(waiting, *data, settings["engine"], settings["device"], search, copies)
+    found = planning.planned(waiting, *data, settings["engine"], settings["device"], search)
     if settings["json"]:
         print_json(found.to_dict())
         return 0

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from ..system.flags import COUNT, TEXT
-from . import designs, explain, train
+from . import explain, train
 from .parser import BROKEN, Parser, run_parser
 
 ABOUT = "train one network of a run again, alone, prove that it is the same, and explain a step"
@@ -30,6 +30,7 @@ def run(settings: dict[str, Any]) -> int:
     from .. import tutorial
     from ..population import DTYPES
     from ..resumed.replaying import replay
+    from ..runs.design import FILE as DESIGN
     from .printing import print_json
     from .settings import load_data, of_run, settings_of
 
@@ -38,7 +39,7 @@ def run(settings: dict[str, Any]) -> int:
     prepared, given = load_data(before), dict[str, Any](init=before["init"])
     if before["data"] == "tutorial":
         given = {"population": tutorial.population(dtype=DTYPES[before["dtype"]])}
-    elif not designs.mixed(before):  # else the design has it
+    elif not (folder / DESIGN).is_file():  # of an older version; else the design has it
         given["init_scale"] = train.sampled(before).get("init_scale")
     found = replay(folder, row, settings["step"], data=prepared.training, validation=prepared.validation, **given)
     if settings["json"]:

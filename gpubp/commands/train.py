@@ -15,7 +15,6 @@ from .parser import Parser
 if TYPE_CHECKING:
     import torch
 
-    from ..maths.spec import NetworkSpec
     from ..results.result import Result
     from ..samples.sources import Prepared
     from ..settings.config import TrainConfig
@@ -27,9 +26,9 @@ TUTORIAL = {  # the settings of --data tutorial
     "widths": "2,2,2", "loss": "half_squared_error", "batch_size": 1,
 }  # fmt: skip
 LACKS = (  # flags that it does not have
-    "init_scale", "scale", "scale_targets", "target", "impute", "validation", "per", "min_samples", "folds", "group",
-    "bootstrap", "design", "slots", "hidden_width", "search", "budget", "factor", "cluster", "shards", "task",
-    "delimiter", "decimal", "thousands", "encoding", "drop", "text", "dates",
+    "init_scale", "class_weight", "scale", "scale_targets", "target", "impute", "validation", "per", "min_samples",
+    "folds", "group", "bootstrap", "design", "slots", "hidden_width", "search", "budget", "factor", "cluster", "shards",
+    "task", "delimiter", "decimal", "thousands", "encoding", "drop", "text", "dates",
 )  # fmt: skip
 
 
@@ -115,14 +114,7 @@ def kinds() -> dict[str, tuple[Kind, Any]]:
 
 
 def run(settings: dict[str, Any]) -> int:
-    """Train a population on data by name or from a file."""
-    import torch
-
-    from ..maths.spec import NetworkSpec
-    from ..population import Population
-    from ..runs.training import train
-    from ..samples import checks
-    from ..system.ambient import HOME
+    """Train the networks of a design on data by name or from a file."""
     from .outcome import report
     from .settings import load_data, name_device
 
@@ -134,40 +126,22 @@ def run(settings: dict[str, Any]) -> int:
     if settings["cluster"] is None:  # whose machines may have other devices
         name_device(settings)
     prepared = load_data(settings)
-    if designs.mixed(settings) or settings["cluster"] is not None or settings["plan"]:
-        return _mixed(settings, prepared)
-    sides = prepared.widths_in, prepared.widths_out
-    widths = designs.widths(settings["widths"] or f"{sides[0]},32,{sides[1]}", *sides)
-    hidden = [part.strip() for part in settings["hidden"].split(",")]
-    spec = NetworkSpec(
-        widths,
-        hidden=hidden[0] if len(hidden) == 1 else tuple(hidden),
-        output=settings["output"],
-        loss=prepared.loss,
-        bias=settings["bias"],
-        train_bias=settings["train_bias"],
-    )
-    settings |= {"widths": ",".join(map(str, widths)), "loss": prepared.loss, **prepared.settings}
-    settings["networks"] = settings["networks"] or 1000
+    settings |= {"loss": prepared.loss, **prepared.settings}
     fill(settings, prepared.typical)
-    dtype = _dtype(settings, "float32")
-    if not designs.fit(settings, spec, dtype):
-        return _mixed(settings, prepared)
-    config, scale = _config(settings, spec, dtype)
-    checks.check(prepared.training, spec, settings["networks"])  # refuse before the population is made
-    fitted, _ = config.fitted(spec, prepared.training, torch.arange(settings["networks"]))
-    settings["batch_size"] = fitted.batch_size  # as in train(), which reports it
-    fitted.columns(spec, settings["networks"], HOME)
-    population = Population.create(
-        spec, settings["networks"], settings["seed"], settings["init"], HOME, dtype, init_scale=scale
-    )
-    search = searches.search(settings, lambda: [config])
-    settings["evaluate_every"] = config.interval if search is None else search.interval([config])
+    data, train_many = (prepared.training, prepared.validation), clusters.train_many(settings)
+    seed, folds, dtype = settings["seed"], prepared.training.networks, _dtype(settings, "float32")
+    with designs.without_rows(settings):
+        settings |= designs.used(settings)
+        design = designs.design(settings, prepared)
+        search = searches.search(settings, lambda: [each.config for each in design.planned(seed, dtype, folds)])
+        if settings["plan"]:
+            return plans.tell(settings, prepared, design, dtype, search)
 
-    def trained(**given: Any) -> Result:
-        return train(population, prepared.training, config, prepared.validation, search=search, **given)
+        def trained(**given: Any) -> Result:
+            return train_many(design, *data, seed=seed, dtype=dtype, search=search, **given)
 
-    return report(settings, _train(settings, trained, prepared))
+        result = _train(settings, trained, prepared)
+    return report(settings, result)
 
 
 def fill(settings: dict[str, Any], samples: int) -> None:
@@ -177,25 +151,6 @@ def fill(settings: dict[str, Any], samples: int) -> None:
     if settings["epochs"] is None and settings["steps"] is None:
         largest = max(int(each) for each in str(settings["batch_size"]).split(","))
         settings["epochs"] = max(LENGTH[0], -(-LENGTH[1] * min(largest, samples) // samples))
-
-
-def _mixed(settings: dict[str, Any], prepared: Prepared) -> int:
-    """Train networks that differ in more than numbers, or on a cluster."""
-    from .outcome import report
-
-    settings |= {"loss": prepared.loss, **prepared.settings}
-    fill(settings, prepared.typical)
-    dtype, design = _dtype(settings, "float32"), designs.design(settings, prepared)
-    data, train_many = (prepared.training, prepared.validation), clusters.train_many(settings)
-    seed, folds = settings["seed"], prepared.training.networks
-    search = searches.search(settings, lambda: [each.config for each in design.planned(seed, dtype, folds)])
-    if settings["plan"]:
-        return plans.tell(settings, prepared, design, dtype, search)
-
-    def trained(**given: Any) -> Result:
-        return train_many(design, *data, seed=seed, dtype=dtype, search=search, **given)
-
-    return report(settings, _train(settings, trained, prepared))
 
 
 def as_the_tutorial(settings: dict[str, Any]) -> None:
@@ -228,7 +183,7 @@ def _tutorial(settings: dict[str, Any]) -> int:
     as_the_tutorial(settings)
     name_device(settings)
     dtype = _dtype(settings, "float64")
-    config, _ = _config(settings, tutorial.SPEC, dtype)
+    config = _config(settings)
     population = tutorial.population(settings["networks"], dtype)
     settings["evaluate_every"] = config.interval
     result = _train(settings, lambda **given: train(population, tutorial.dataset(), config, **given), None)
@@ -245,24 +200,22 @@ def _dtype(settings: dict[str, Any], default: str) -> torch.dtype:
     return lookup(DTYPES, settings["dtype"], "dtype", ConfigError)
 
 
-def _config(settings: dict[str, Any], spec: NetworkSpec, dtype: torch.dtype) -> tuple[TrainConfig, Any]:
-    """The training's configuration, and the scale of the initial weights, with ranges and lists sampled; refused before
-    anything is allocated if the population would not fit."""
-    from .. import memory
+def _config(settings: dict[str, Any]) -> TrainConfig:
+    """The tutorial's configuration, with ranges and lists sampled; refused before anything is allocated if the
+    population would not fit."""
+    from .. import memory, tutorial
+    from ..population import DTYPES
     from ..settings.config import TrainConfig
     from ..system.ambient import HOME
 
     plain = TrainConfig(settings["optimizer"], batch_size=settings["batch_size"], steps=1)
-    memory.check([(spec, plain.recipe(spec), settings["networks"], dtype.itemsize)], HOME)
-    values = sampled(settings)
-    scale = values.pop("init_scale", None)
-    weights = None if settings["class_weight"] is None else designs.class_weight(settings["class_weight"])
+    shape = tutorial.SPEC, plain.recipe(tutorial.SPEC), settings["networks"], DTYPES[settings["dtype"]].itemsize
+    memory.check([shape], HOME)
     names = ("optimizer", "schedule", "batch_size", "epochs", "steps", "evaluate_every", "restore_best", "shuffle",
              "update_order", "precision")  # fmt: skip
-    chosen = {name: settings[name] for name in names}
-    config = TrainConfig.from_dict({**chosen, "class_weight": weights, **values})
-    settings |= {name: value for name, value in config.values(spec.loss).items() if settings.get(name) is None}
-    return config, scale
+    config = TrainConfig.from_dict({**{name: settings[name] for name in names}, **sampled(settings)})
+    settings |= designs.used(settings)
+    return config
 
 
 def sampled(settings: dict[str, Any]) -> dict[str, Any]:

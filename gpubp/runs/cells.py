@@ -65,7 +65,7 @@ class Column(NamedTuple):
     given: Array
     options: tuple[Any, ...] | None = None
 
-    def take(self, rows: Array) -> Column:
+    def take(self, rows: Array | slice) -> Column:
         """The cells of these rows."""
         return self._replace(values=self.values[rows], given=self.given[rows])
 

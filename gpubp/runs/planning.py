@@ -35,7 +35,7 @@ Kind = TypeVar("Kind", Group, Planned)
 class Part(NamedTuple):
     """Networks of a plan that share a kernel. settings: what they have in common, as the columns of results have it;
     parameters: of one network; network_steps: of all together, if none stops early; engine: its name; bytes: of one
-    network while it trains; saved: of one network in a checkpoint."""
+    network while it trains, and in a checkpoint."""
 
     settings: dict[str, Any]
     networks: int
@@ -43,7 +43,6 @@ class Part(NamedTuple):
     network_steps: int
     engine: str
     bytes: int
-    saved: int
 
 
 @dataclass(frozen=True)
@@ -70,7 +69,7 @@ class Plan:
     @property
     def saved(self) -> int:
         """Bytes of a checkpoint of all networks."""
-        return sum(each.networks * each.saved for each in self.parts)
+        return sum(each.networks * each.bytes for each in self.parts)
 
     @property
     def differing(self) -> list[str]:
@@ -162,11 +161,9 @@ def plan(
 
 
 def planned(
-    waiting: Waiting, data: Dataset, validation: Dataset | None, engine: str, device: Devices, search: Search | None,
-    copies: bool = False,
-) -> Plan:  # fmt: skip
-    """plan(), of what first() returns. copies: whether the networks will be somebody else's, of which a run makes a
-    copy."""
+    waiting: Waiting, data: Dataset, validation: Dataset | None, engine: str, device: Devices, search: Search | None
+) -> Plan:
+    """plan(), of what first() returns."""
     rows, where = waiting.rows, devices(device)
     assert isinstance(rows.design, Design)
     groups = rows.source.planned(rows.design)
@@ -184,12 +181,10 @@ def planned(
     shapes = [run.shape for run in begins or runs]
     memory.check(shapes, HOME)
     workspaces = (run.choice.engine.workspace(run.state, sets.data) for run in begins or runs)
-    given = sum(spec.size * many * itemsize for spec, _, many, itemsize in shapes) * copies
-    room = None if waiting.free is None else waiting.free - given
-    told = memory.plan(shapes, copies, room, sets.each, bool(rows.left), max(workspaces), files=True)
+    told = memory.plan(shapes, False, waiting.free, sets.each, bool(rows.left), max(workspaces), files=True)
     notes = maker.notes + ([] if rows.left else remarks(runs))
     notes += [] if search is None else search.begin(runs)
-    return Plan([_part(run, copies) for run in runs], rows.taken, told, reasons(runs), notes)
+    return Plan([_part(run) for run in runs], rows.taken, told, reasons(runs), notes)
 
 
 def _blank(maker: Maker, group: Planned) -> Run:
@@ -201,8 +196,7 @@ def _blank(maker: Maker, group: Planned) -> Run:
     return Run(state, config, maker.sets, choice, maker.where, group.rows, folds=maker.folds)
 
 
-def _part(run: Run, copies: bool) -> Part:
+def _part(run: Run) -> Part:
     spec, recipe, count, itemsize = run.shape
-    saved = memory.each(spec, recipe, itemsize) - spec.size * itemsize  # which counts a copy
-    held = saved + spec.size * itemsize * copies
-    return Part(described(spec, recipe), count, spec.size, int(run.state.end.sum()), run.choice.name, held, saved)
+    own = memory.each(spec, recipe, itemsize) - spec.size * itemsize  # which counts a copy
+    return Part(described(spec, recipe), count, spec.size, int(run.state.end.sum()), run.choice.name, own)

@@ -28,7 +28,7 @@ from ..maths.losses import LOSSES
 from ..maths.optimizers import OPTIMIZERS
 from ..maths.rows import Table
 from ..maths.schedules import SCHEDULES, WARMUP
-from ..runs.cells import WHOLE, Column
+from ..runs.cells import WHOLE, Column, column
 from ..runs.design import Design
 from ..settings.config import HYPER, SWITCHES
 from ..settings.ranges import bounded
@@ -209,11 +209,12 @@ def taken(rows: Design, name: str, values: Any, what: str) -> Design:
     free = np.broadcast_to(np.reshape(known, [*map(len, options)])[places], len(rows))
     free = free & ~rows.columns[name].given if name in rows.columns else free
     if not free.any():
+        those = ", ".join(row for table in TABLES.values() for row, rule in table.items() if name in rule.defaults)
         raise ConfigError(
             f"{what}: no network takes it; all have a cell of their own in the design, or an optimizer, schedule and "
-            "loss without it"
+            f"loss without it{f'; those with it: {those}' if those else ''}"
         )
-    found = Design.of({name: values}).columns[name]
+    found = column(name, values, "all networks" if len(values) == 1 else "row {}")
     found = found._replace(values=np.broadcast_to(found.values, len(rows)), given=found.given & free)
     return rows.filled(Design({name: found}, len(rows)))
 

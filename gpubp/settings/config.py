@@ -20,7 +20,7 @@ from ..system import arrays
 from ..system.ambient import neutral
 from . import class_weights
 from .ranges import bounded, numbers_of
-from .recipe import EXACT, PRECISIONS, STOPPING, Recipe, Rules
+from .recipe import EXACT, PRECISIONS, Recipe, Rules
 from .rounds import Rounds, fitted
 
 Hyper = float | Sequence[float] | Tensor | None
@@ -271,7 +271,7 @@ class TrainConfig(Rules):
     @property
     def decides(self) -> bool:
         """Whether evaluations change the training."""
-        limits = any(getattr(self, name) is not None for name in STOPPING)
+        limits = self.patience is not None or self.target_loss is not None
         return self.timetable.events or limits or self.restore_best
 
     @property
