@@ -248,7 +248,7 @@ def _results(
 ) -> tuple[dict[str, tuple[str, str]], list[str]]:
     """A network's row in results.parquet and that of its replay; a note where there is none of the checkpoint's moment,
     as of a run that was killed after it went on, and of columns that are not compared. A column that is missing is a
-    difference. entities: of the data."""
+    difference, but in runs of older versions. entities: of the data."""
     from ..raw.tables import listed
     from ..results.results_file import RESULTS, read_results
 
