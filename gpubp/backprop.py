@@ -140,12 +140,13 @@ def uncounted(
     target: Tensor, weight: Float[Tensor, "N B"] | None, hyper: Mapping[str, Tensor] | None
 ) -> Bool[Tensor, "N B"] | None:
     """Which samples do not count: those of weight 0, and of a class of weight 0 unless labels are
-    smoothed; None if all count. Parameters as in loss_and_delta."""
+    smoothed and another sample has weight; None if all count. Parameters as in loss_and_delta."""
     silent, class_weight = None if weight is None else weight == 0, (hyper or {}).get("class_weight")
     if class_weight is not None:
-        nothing = class_weight.gather(1, target) == 0
+        counted = class_weight.gather(1, target) * (1 if weight is None else weight)
+        nothing = counted == 0
         if hyper and "label_smoothing" in hyper:
-            nothing &= hyper["label_smoothing"] == 0
+            nothing &= (hyper["label_smoothing"] == 0) | nothing.all(1, keepdim=True)
         silent = nothing if silent is None else silent | nothing
     return silent
 

@@ -209,6 +209,8 @@ class Study:
         if name not in self.results.column_names:
             raise ConfigError(unknown("by: column", name, self.results.column_names))
         column = self.results[name]
+        if pa.types.is_floating(column.type):
+            column = compute.if_else(compute.is_nan(column), None, column)
         distinct = [each for each in column.unique().to_pylist() if each is not None]
         if _is_number(column) and len(distinct) > DISTINCT:
             return _bins(_numbers(column))
@@ -282,6 +284,7 @@ def _bins(values: Array) -> tuple[Array, list[Any]]:
     if low > 0 and abs(np.log(middle / low) / np.log(high / low) - 0.5) < abs((middle - low) / (high - low) - 0.5):
         edges = np.geomspace(low, high, BINS + 1)
     codes = np.searchsorted(edges[1:-1], values, "right")
+    edges[0], edges[-1] = np.nanmin(values), np.nanmax(values)  # which may be infinite
     return np.where(np.isnan(values), BINS, codes), [*zip(edges[:-1].tolist(), edges[1:].tolist()), None]
 
 

@@ -107,6 +107,21 @@ def test_a_minibatch_without_weight_changes_no_parameter(machine: str) -> None:
     assert (state.status == Status.running).all()
 
 
+@pytest.mark.parametrize("machine", ["eager", "networks"])
+def test_nor_does_one_of_a_class_without_weight_whose_labels_are_smoothed(machine: str) -> None:
+    spec = gpubp.NetworkSpec((2, 3, 3), "tanh", loss="cross_entropy")
+    data = gpubp.Dataset(torch.tensor([[1.0, 2.0], [3.0, 4.0]]), torch.tensor([0, 1]))
+    settings = {"label_smoothing": [0.0, 0.2], "class_weight": [0.0, 1.0, 1.0], "batch_size": 1, "shuffle": "none"}
+    state = start(population(spec, 2, torch.float32), data, optimizer="sgd", steps=2, **settings)
+    before = state.population.params.clone()
+    with on(machine, 1) as engine:
+        engine.run(state, data, 1)
+        assert same_bits(state.population.params, before)
+        assert state.loss.tolist() == [0, 0]
+        engine.run(state, data, 1)
+    assert (state.population.params != before).any(1).all()
+
+
 def test_the_gradient_of_a_minibatch_leaves_it_out() -> None:
     spec = gpubp.NetworkSpec((3, 4, 2), "relu")
     inputs, targets = samples(spec, 6, dtype=torch.float32)

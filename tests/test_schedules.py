@@ -124,6 +124,16 @@ def test_one_cycle_without_a_step_to_rise_in_falls_from_its_first(share: float) 
             scheduler.step()
 
 
+def test_one_cycle_of_one_step_is_torchs() -> None:
+    optimizer = SGD([torch.zeros(1, requires_grad=True)], lr=0.5)
+    lr_scheduler.OneCycleLR(optimizer, 0.5, 1, cycle_momentum=False)
+    values = {**SCHEDULES["one_cycle"].defaults, "lr": 0.5}
+    hyper = {each: torch.full((1, 1), value, dtype=torch.float64) for each, value in values.items()}
+    one = torch.ones(1, 1, dtype=torch.float64)
+    found = float(scheduled(SCHEDULES["one_cycle"], hyper, one - 1, one))
+    assert found == pytest.approx(optimizer.param_groups[0]["lr"], rel=1e-12)
+
+
 def test_the_engine_uses_the_rate_of_each_networks_step() -> None:
     """One weight, whose gradient is 1 at every step: what it moves by is the rate."""
     spec = gpubp.NetworkSpec((1, 1), bias="none", loss="poisson")

@@ -254,6 +254,7 @@ def test_a_configuration_is_one_line_of_what_is_not_usual() -> None:
     assert repr(gpubp.TrainConfig(steps=3)) == "TrainConfig(steps=3)"
     many = gpubp.TrainConfig(steps=3, extra={"pull": torch.arange(1000)})
     assert repr(many) == "TrainConfig(steps=3, extra={'pull': '1000 numbers from 0 to 999'})"
+    assert repr(gpubp.TrainConfig(lr=[0.1, 0.1], steps=3)) == "TrainConfig(lr=0.1, steps=3)"
     shown = repr(gpubp.TrainConfig("sgd", epochs=[5] * 1000, lr=torch.linspace(0, 1, 1000), extra={}))
     assert shown == ("TrainConfig(optimizer='sgd', lr='1000 numbers from 0 to 1', epochs=5)")
 

@@ -25,7 +25,7 @@ FN per_sample lanes_by(F f) {
 
 // Memory.share, how much each sample counts in the loss of the batch: its weight over the sum of weight * class weight.
 // cross_entropy() multiplies by the class weight itself. But the share is 0 if weight * class weight is, unless labels
-// are smoothed.
+// are smoothed; and if that sum is.
 FN void weigh_samples(const Context &ctx) {
   if constexpr (WEIGHTED) {
     PARALLEL_FOR(b, BATCH) {
@@ -37,7 +37,7 @@ FN void weigh_samples(const Context &ctx) {
     }
     BARRIER
     per_network total = blocked_sum<BATCH>([&](int b) { return per_network(ctx.mem.share[b]); });
-    per_network scale = real(SCALE) / where_(eq_(total, splat<per_network>(0)), splat<per_network>(1), total);
+    per_network scale = where_(eq_(total, splat<per_network>(0)), total, real(SCALE) / total);
     BARRIER
     PARALLEL_FOR(b, BATCH) {
       per_network weight = ctx.mem.share[b];

@@ -58,7 +58,7 @@ def one_cycle(
 ) -> Tensor:
     """OneCycleLR with cosine annealing and without momentum cycling: from lr / div_factor up to lr over pct_start of
     the steps, then down to lr / div_factor / final_div_factor at the last step. Smith, Topin, 2017."""
-    peak, last = pct_start * total - 1, torch.clamp(total - 1, min=1)
+    peak, last = pct_start * total - 1, torch.clamp(total - 1, min=0)
     low = lr / div_factor
     least = torch.clamp(peak, min=1e-9)
     rising = torch.clamp((step + (least - peak)) / least, max=1)  # 1 at once if there is no step to rise in

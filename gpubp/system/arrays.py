@@ -156,7 +156,7 @@ def _culprit(values: Any, array: Array) -> str:
 
 def in_short(value: Any) -> Any:
     """A number as it is, an array of one number, once or repeated, as that, others as a summary."""
-    many = torch.as_tensor(value) if isinstance(value, (Tensor, list, tuple)) else None
+    many = tensor("numbers", value) if isinstance(value, (Tensor, list, tuple)) else None
     if many is not None and many.numel() and bool((many == many.flatten()[0]).all()):
         return many.flatten()[0].item()
     if many is not None:
