@@ -39,8 +39,9 @@ DOCUMENT = """
     - An epoch has as many minibatches, of equal size; if they do not divide the samples, the last one goes on into the
       next epoch.
     - Adam's epsilon is added after the bias correction, as in its paper's algorithm and in torch.
-    - alpha is divided by the batch size, as in scikit-learn, for samples of every weight. loss_curve_ is the loss
-      without this penalty.
+    - alpha is divided by the batch size, as in scikit-learn, for samples of every weight.
+    - loss_curve_ has the sum of squared errors over several outputs, not their mean, and for poisson not the term of
+      the targets alone. validation_scores_ has the mean accuracy over several labels, not that of all at once.
     - Without early_stopping, training ends after n_iter_no_change + 1 epochs in which the loss has not fallen by tol
       below its best; with it, the loss of the held-out samples decides, not their score, and the weights of its best
       epoch are kept.
@@ -64,6 +65,11 @@ INVSCALING = SCHEDULES.name(
 )
 
 
+def _averaged(loss: str, outputs: int) -> int:
+    """By what a loss is less than scikit-learn's: the outputs of which it is the mean, and scikit-learn's the sum."""
+    return outputs if loss in ("binary_cross_entropy", "poisson") else 1
+
+
 class _MLP(Networks):
     """What both estimators share."""
 
@@ -72,7 +78,7 @@ class _MLP(Networks):
             raise ValueError("solver='lbfgs' works on the whole data and is not available; 'adam' or 'sgd' expected")
         sizes, batch = layers(self.hidden_layer_sizes), self._batch(len(samples.rows))
         loss = self._loss(samples)
-        outputs = widths[1] if loss in ("binary_cross_entropy", "poisson") else 1  # their mean, scikit-learn's sum
+        outputs = _averaged(loss, widths[1])
         row = {
             "widths": (widths[0], *sizes, widths[1]), "hidden": ACTIVATIONS[self.activation], "loss": loss,
             "init_scale": math.sqrt(1 / 3) if self.activation == "logistic" else 1.0,
@@ -80,7 +86,7 @@ class _MLP(Networks):
             "batch_size": batch, "epochs": self.max_iter, "shuffle": "network" if self.shuffle else "none",
             "restore_best": self.early_stopping,
         }  # fmt: skip
-        yield row | self._optimizer(batch, len(samples.rows), outputs) | self._ending()
+        yield row | self._optimizer(batch, len(samples.rows), outputs) | self._ending(outputs)
 
     def _optimizer(self, batch: int, training: int, outputs: int) -> dict[str, Any]:
         if self.solver == "adam":
@@ -105,11 +111,11 @@ class _MLP(Networks):
         """Epochs without a better loss; scikit-learn's n_iter_no_change may be infinite."""
         return None if math.isinf(self.n_iter_no_change) else int(self.n_iter_no_change)
 
-    def _ending(self) -> dict[str, Any]:
+    def _ending(self, outputs: int) -> dict[str, Any]:
         adaptive = self.solver == "sgd" and self.learning_rate == "adaptive"
         if adaptive or self._waits is None or self._waits >= self.max_iter:
             return {}
-        return {"patience": self._waits + 1, "min_delta": self.tol}
+        return {"patience": self._waits + 1, "min_delta": self.tol / outputs}
 
     def _batch(self, training: int) -> int:
         if self.batch_size == "auto":
@@ -126,6 +132,8 @@ class _MLP(Networks):
         self.coefs_ = [weight[0].double().numpy() for weight, _ in layers]
         self.intercepts_ = [bias[0].double().numpy() for _, bias in layers]
         self.n_layers_ = len(layers) + 1
+        outputs = _averaged(population.spec.loss, population.spec.widths[-1])
+        self.loss_curve_ = [outputs * loss for loss in self.loss_curve_]
         self.loss_ = self.loss_curve_[-1]
         self.best_loss_ = None if self.early_stopping else min(self.loss_curve_)
         self.validation_scores_ = self.best_validation_score_ = None
