@@ -217,6 +217,10 @@ def test_chances_are_softmax_and_their_slope_chance_minus_target():
     torch.testing.assert_close(delta, (chances - targets) / 2, **GRADIENT)
     assert targets.argmax(1).tolist() == values["targets"]
     told(spec, label_smoothing=0.2, class_weight=[1.0, 2.0, 0.0])
+    (seen,) = told(spec, batch_size=1)["targets"]
+    weight = [float(each != seen) for each in range(3)]
+    without = told(spec, batch_size=1, label_smoothing=0.2, class_weight=weight)["error"]
+    assert (without["shares"], without["E_total"]) == ([0], 0)
     assert "0.866666667 * -ln(chance_o" in Explanation(told(spec, label_smoothing=0.2)).text()
 
 

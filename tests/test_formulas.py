@@ -88,11 +88,12 @@ def test_the_formula_of_a_schedule_is_its_row(name: str) -> None:
     hyper = {"lr": 0.3, **rule.defaults, "plateau_min_lr": 0.02, **({"scale": 0.01} if rule.events else {})}
     hyper |= {"step_size": 7.0} if name == "step" else {}
     columns = {each: double(value)[:, None] for each, value in hyper.items()}
-    for step in (0.0, 1.0, 5.0, 11.0, 19.0):
-        known = hyper | {"step": step, "total": 20.0}
+    for step, total in ((0.0, 20.0), (1.0, 20.0), (5.0, 20.0), (11.0, 20.0), (19.0, 20.0), (20.0, 20.0), (0.0, 1.0),
+                        (0.0, -3.0)):  # fmt: skip
+        known = hyper | {"step": step, "total": total}
         for left, right in rule.formulas.items():
             known[left] = formulas.computed(right, **known)
-        expected = schedules.scheduled(rule, columns, double(step)[:, None], double(20)[:, None])
+        expected = schedules.scheduled(rule, columns, double(step)[:, None], double(total)[:, None])
         assert known["scheduled"] == pytest.approx(float(expected), **CLOSE)
 
 

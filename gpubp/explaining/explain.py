@@ -164,7 +164,7 @@ class Recorder(Block):
         error, slope, counted = errors(self.spec, out, target, weight, self.typed)
         given = torch.ones_like(error) if weight is None else weight
         whole = (torch.ones_like(error) if counted is None else counted).sum(1, keepdim=True)
-        share = given / (whole + (whole == 0)) * (1 / width if rule.outputs == "mean" else 1)
+        share = given * (whole > 0) / (whole + (whole == 0)) * (1 / width if rule.outputs == "mean" else 1)
         noted: dict[str, Any] = {"samples": plain(error[0]), "shares": plain(share[0])}
         arguments = {name: self.typed[name][:, :, None] for name in rule.defaults if name in self.typed}
         if rule.classes:

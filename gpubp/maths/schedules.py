@@ -57,7 +57,8 @@ def one_cycle(
     lr: Tensor, step: Tensor, total: Tensor, pct_start: Tensor, div_factor: Tensor, final_div_factor: Tensor
 ) -> Tensor:
     """OneCycleLR with cosine annealing and without momentum cycling: from lr / div_factor up to lr over pct_start of
-    the steps, then down to lr / div_factor / final_div_factor at the last step. Smith, Topin, 2017."""
+    the steps, then down to lr / div_factor / final_div_factor at the last step; lr / div_factor in a warm-up that
+    leaves no step. Smith, Topin, 2017."""
     peak, last = pct_start * total - 1, torch.clamp(total - 1, min=0)
     low = lr / div_factor
     least = torch.clamp(peak, min=1e-9)
@@ -65,7 +66,7 @@ def one_cycle(
     falling = torch.clamp((step - peak) / torch.clamp(last - peak, min=1e-9), 0, 1)
     up = lr + (low - lr) * (1 + torch.cos(math.pi * rising)) / 2
     down = low / final_div_factor
-    return up + (down - lr) * (1 - torch.cos(math.pi * falling)) / 2
+    return torch.where(total < 1, low, up + (down - lr) * (1 - torch.cos(math.pi * falling)) / 2)
 
 
 def inverse_sqrt(lr: Tensor, step: Tensor, total: Tensor, timescale: Tensor) -> Tensor:
@@ -96,8 +97,8 @@ SCHEDULES |= {
             "low": "lr/div_factor",
             "least": "low/final_div_factor",
             "peak": "pct_start*total - 1",
-            "scheduled": "Piecewise((low + (lr - low)*(1 - cos(pi*step/peak))/2, step < peak),"
-            " (least + (lr - least)*(1 + cos(pi*(step - peak)/(total - 1 - peak)))/2, True))",
+            "scheduled": "Piecewise((low, total < 1), (low + (lr - low)*(1 - cos(pi*step/peak))/2, step < peak),"
+            " (least + (lr - least)*(1 + cos(pi*min((step - peak)/(total - 1 - peak), 1)))/2, True))",
         },
     ),
     "inverse_sqrt": Schedule(
