@@ -10,6 +10,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from .settings.recipe import TRACKED
 from .state import Status, TrainState
 
 PART = 1 << 14  # rows copied at once
@@ -80,11 +81,23 @@ def _better(state: TrainState) -> Tensor:
     return last.isfinite() & ((last < best - least) | best.isinf())
 
 
+def _ended_better(state: TrainState) -> Tensor:
+    """(N,) bool: the networks whose training ended within a round, with a better loss than any before."""
+    return (state.memory["best_step"][:, 0] >= 0) & (state.status == Status.finished) & _better(state)
+
+
+def best(state: TrainState) -> tuple[Tensor, Tensor]:
+    """(N,) both, of networks that are tracked: their best loss, infinite without one, and its step, int64, or -1."""
+    last, memory = _ended_better(state), {name: state.memory[name][:, 0] for name in TRACKED}
+    loss = torch.where(last, memory["last_loss"], memory["best_loss"])
+    return loss, torch.where(last, state.step, memory["best_step"].long())
+
+
 def restored(state: TrainState) -> Tensor:
     """(N,) bool: the networks whose kept row is better than their present one, which is also that of a training that
     ended within a round."""
-    ended_better = (state.status == Status.finished) & _better(state)
-    return (state.memory["best_step"][:, 0] >= 0) & ~ended_better & (state.memory["best_step"][:, 0] < state.step)
+    kept = state.memory["best_step"][:, 0]
+    return (kept >= 0) & (kept < state.step) & ~_ended_better(state)
 
 
 def keep(state: TrainState, better: Tensor) -> None:

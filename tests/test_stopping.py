@@ -17,7 +17,7 @@ from gpubp.placing import placement
 from gpubp.placing.compaction import Compaction
 from gpubp.state import Status, TrainState
 
-from .helpers import compiled, population, same_bits, samples  # noqa: F401
+from .helpers import compiled, generator, population, same_bits, samples  # noqa: F401
 from .playing import machine
 from .recorder import recorded
 from .short_runs import Stop, same, stopped
@@ -223,6 +223,18 @@ def test_the_results_say_when_a_network_stopped_and_was_best(tmp_path: Path) -> 
         if row["status"] != "finished":
             assert row["validation_loss"] == pytest.approx(best, rel=1e-12)
     assert {row["status"] for row in rows} >= {"stopped", "converged"}
+
+
+def test_the_results_say_that_a_network_was_best_at_its_end_within_a_round() -> None:
+    inputs = torch.randn(20, 3, generator=generator(0))
+    data = gpubp.Dataset(inputs, inputs.sum(1))
+    chosen = gpubp.TrainConfig("sgd", lr=[0.01, 1.5], steps=25, evaluate_every=10, restore_best=True, batch_size=20)
+    result = gpubp.train(gpubp.Population.create(gpubp.NetworkSpec((3, 1)), 2), data, chosen, data, engine="eager")
+    found, last = result.table.to_pydict(), [each["validation_loss"]["min"] for each in result.history]
+    assert last == sorted(last, reverse=True)
+    assert found["best_step"][0] == 25 > found["best_step"][1] == 10
+    assert result.best_loss is not None
+    assert found["best_loss"] == found["validation_loss"] == result.best_loss.tolist()
 
 
 @pytest.mark.parametrize("slots", [None, 2])

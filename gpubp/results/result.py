@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import torch
 from torch import Tensor, nn
 
+from .. import stopping
 from ..errors import ConfigError
 from ..line import line
 from ..maths.losses import LOSSES
@@ -141,8 +142,8 @@ class Result:
         """(N,): the best loss of an evaluation, NaN where there is none; None if nothing asks for it."""
         if not any(state.recipe.tracks for state in self.states):
             return None
-        blank = (torch.full((state.population.count, 1), float("inf"), dtype=torch.float64) for state in self.states)
-        found = [state.memory.get("best_loss", none)[:, 0] for state, none in zip(self.states, blank)]
+        blank = (torch.full((state.population.count,), float("nan"), dtype=torch.float64) for state in self.states)
+        found = [stopping.best(state)[0] if state.recipe.tracks else none for state, none in zip(self.states, blank)]
         return self.populations.in_order([torch.where(each.isfinite(), each, float("nan")) for each in found])
 
     @property

@@ -22,6 +22,7 @@ from ..raw.entities import Entities
 from ..settings.config import HYPER, OFF_AT_ZERO, TrainConfig
 from ..settings.recipe import Recipe
 from ..state import Status, TrainState
+from ..stopping import best
 from .result import KEYS, some
 
 if TYPE_CHECKING:
@@ -204,7 +205,7 @@ def _rows(outcome: Outcome, metric: str, entities: Entities | None, stops: bool,
         "steps": numbers(state.step),
         **{name: numbers(steps) for name, steps in _steps(state, stops).items()},
         FAULT: _faults(state, faults),
-        **({BEST: numbers(state.memory[BEST][:, 0])} if state.recipe.tracks else {}),
+        **({BEST: numbers(best(state)[0])} if state.recipe.tracks else {}),
         "loss": numbers(training.loss),
         metric: numbers(training.metric),
     }
@@ -261,5 +262,5 @@ def _steps(state: TrainState, stops: bool) -> dict[str, Tensor]:
     if stops or {"patience", "target_loss"} & state.hyper.keys():
         found["stopped_step"] = torch.where(_stopped(state), state.step, -1)
     if state.recipe.tracks:
-        found["best_step"] = state.memory["best_step"][:, 0].long()
+        found["best_step"] = best(state)[1]
     return found
