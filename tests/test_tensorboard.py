@@ -217,6 +217,18 @@ def test_the_best_and_the_worst_are_named_with_reasons(tmp_path: Path) -> None:
     np.testing.assert_allclose(ranks, result.validation_loss[order[:BEST]], rtol=1e-6)
 
 
+def test_the_outcome_is_that_of_networks_that_have_not_diverged(tmp_path: Path) -> None:
+    design = [{"lr": lr, "optimizer": "sgd", "loss": "mean_squared_error"} for lr in (0.01, 0.02, 0.03, 1e9, 1e9)]
+    data = gpubp.Dataset(torch.linspace(-1, 1, 20)[:, None], torch.linspace(-1, 1, 20).sin())
+    reporters = [gpubp.TensorBoardReporter(tmp_path)]
+    result = gpubp.train_many(design, data, data, reporters=reporters, widths="1,1", epochs=9, engine="eager")
+    assert result.statuses["diverged"] == 2
+    found, worst = points(tmp_path), float(result.loss[:3].max())
+    assert found["vitals/training_r2/median"][-1][1] == pytest.approx(float(result.metric[:3].median()), rel=1e-6)
+    loss = next(cells for cells in rows(text(found, "outcome").partition("\n\n")[2]) if cells[0] == "training loss")
+    assert float(loss[-1]) == pytest.approx(worst, rel=1e-4)
+
+
 def test_the_best_hundred_have_their_hyper_parameters_and_figures_also_after_a_resume(tmp_path: Path) -> None:
     folder = tmp_path / "run" / "tensorboard"
     curves = lambda: [gpubp.TensorBoardReporter(folder)]  # noqa: E731

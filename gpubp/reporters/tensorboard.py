@@ -174,14 +174,15 @@ class TensorBoardReporter(Reporter):
         self.file.close()
 
     def outcome(self, result: Result) -> None:
-        """What a run that has ended adds at its last step."""
+        """What a run that has ended adds at its last step, with the figures of networks that have not diverged."""
+        alive = result.status != Status.diverged
         figures = {
             "training loss": result.loss,
             f"training {self.metric}": result.metric,
             "validation loss": result.validation_loss,
             f"validation {self.metric}": result.validation_metric,
         }
-        found = {name: quantiles(values) for name, values in figures.items() if values is not None}
+        found = {name: quantiles(values[alive]) for name, values in figures.items() if values is not None}
         rows = [(name, *(f"{value:.5g}" for value in each.values())) for name, each in found.items()]
         settings = {name: result.table[name].to_pylist() for name in _settings(result.table)}
         texts = {"outcome": f"{result.fates}\n\n{_table(('', *QUANTILES), rows)}"}
