@@ -107,7 +107,9 @@ def test_a_minibatch_without_weight_changes_no_parameter(machine: str) -> None:
     assert (state.status == Status.running).all()
 
 
-@pytest.mark.parametrize("machine", ["eager", "networks"])
+@pytest.mark.parametrize(
+    "machine", ["eager", "networks", *(pytest.param(each, marks=pytest.mark.slow) for each in ("outputs", "gpu block"))]
+)
 def test_nor_does_one_of_a_class_without_weight_whose_labels_are_smoothed(machine: str) -> None:
     spec = gpubp.NetworkSpec((2, 3, 3), "tanh", loss="cross_entropy")
     data = gpubp.Dataset(torch.tensor([[1.0, 2.0], [3.0, 4.0]]), torch.tensor([0, 1]))
