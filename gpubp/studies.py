@@ -16,6 +16,7 @@ is 0.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from functools import cached_property
 from typing import Any, NamedTuple
@@ -277,15 +278,15 @@ def _means(groups: Array, values: Array, count: int = 0) -> tuple[Array, Array]:
 
 
 def _bins(values: Array) -> tuple[Array, list[Any]]:
-    """(N,) the bin of each number, and the bins; the last is None, for NaN."""
+    """(N,) the bin of each number, and the bins; the last are infinity, and None for NaN."""
     known = values[np.isfinite(values)]
     low, high, middle = float(known.min()), float(known.max()), float(np.median(known))
     edges = np.linspace(low, high, BINS + 1)
     if low > 0 and abs(np.log(middle / low) / np.log(high / low) - 0.5) < abs((middle - low) / (high - low) - 0.5):
         edges = np.geomspace(low, high, BINS + 1)
     codes = np.searchsorted(edges[1:-1], values, "right")
-    edges[0], edges[-1] = np.nanmin(values), np.nanmax(values)  # which may be infinite
-    return np.where(np.isnan(values), BINS, codes), [*zip(edges[:-1].tolist(), edges[1:].tolist()), None]
+    codes = np.where(np.isposinf(values), BINS, np.where(np.isnan(values), BINS + 1, codes))
+    return codes, [*zip(edges[:-1].tolist(), edges[1:].tolist()), math.inf, None]
 
 
 def _with_shapes(results: pa.Table) -> pa.Table:
