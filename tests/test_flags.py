@@ -144,9 +144,12 @@ def test_a_flag_that_is_like_none_is_not_likened(capsys: Capture) -> None:
     [
         ("--networks 1e12 --lr 1..2", "1,000,000,000,000 networks: their design needs 100 TB; "),
         ("--data tutorial --networks 1e13", "10,000,000,000,000 networks of 2-2-2 with sgd need "),
-        ("--epochs 9e18", "epochs 9000000000000000000: 1,000,000,000,000 or less expected"),
-        ("--steps 1e13", "steps 10000000000000: 1,000,000,000,000 or less expected"),
-        ("--evaluate-every 9e18", "evaluate_every 9000000000000000000: 1,000,000,000,000 or less expected"),
+        ("--epochs 9e18", "epochs 9000000000000000000: a whole number from 1 to 1,000,000,000,000 expected"),
+        ("--steps 1e13", "steps 10000000000000: a whole number from 1 to 1,000,000,000,000 expected"),
+        (
+            "--evaluate-every 9e18",
+            "evaluate_every 9000000000000000000: a whole number from 1 to 1,000,000,000,000 expected",
+        ),
         (f"--data {'a' * 300}", f"data '{'a' * 79}...{'a' * 39}' is unknown; "),
         (f"--data {'a' * 300}.csv", ".csv: File name too long"),
         (f"--run-dir {'a' * 300}", f"run directory {'a' * 80}...{'a' * 40} cannot be made: File name too long"),

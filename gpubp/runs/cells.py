@@ -308,13 +308,13 @@ def _refused(name: str, cell: Any, where: str) -> ConfigError:
     elif name in TRUTHS:
         expected = "true or false"
     elif name in WHOLE:
-        low, high = WHOLE[name]
-        expected = f"a whole number from {low} to {high:,}"
+        expected = "a whole number from {} to {:,}".format(*WHOLE[name])
     elif name in NUMBERS or name.startswith(EXTRA):
         expected = "a finite number" if name == "init_scale" else f"a number in {ranges.allowed(name)}"
     else:
         expected = "a name"
     shown = cell.item() if isinstance(cell, np.generic) else cell
+    shown = int(shown) if isinstance(shown, float) and shown.is_integer() else shown
     if name not in LISTS and isinstance(cell, str) and re.fullmatch(r"\s*[-+]?\d+,\d+([eE][-+]?\d+)?\s*", cell):
         expected += ", with a decimal point,"
     return ConfigError(f"design: {where}: {name} {shown!r}: {expected} expected")
