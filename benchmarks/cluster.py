@@ -35,7 +35,7 @@ from gpubp.evaluate import Evaluation, Round
 from gpubp.networks import Figures
 from gpubp.reporters import Progress
 from gpubp.reporters.listeners import Listeners
-from gpubp.results.results_file import write
+from gpubp.results.saved import write
 from gpubp.results.table import Results
 from gpubp.runs.design import Design
 from gpubp.runs.making import Source

@@ -56,7 +56,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except GpubpError as error:
         sys.stderr.write(f"error: {error}\n")
         return 1
-    except KeyboardInterrupt as stopped:  # before training; outcome.py handles it later
+    except KeyboardInterrupt as stopped:  # before training; commands/outcome.py handles it later
         number = getattr(stopped, "number", signal.SIGINT)
         if not hasattr(stopped, "result"):  # else the summary has said so
             sys.stderr.write(f"stopped by {signal.Signals(number).name}\n")

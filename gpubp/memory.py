@@ -166,7 +166,7 @@ def explained(shapes: Sequence[tuple[NetworkSpec, Recipe, int, int]], device: to
             raise
         largest = max(shapes, key=lambda shape: shape[0].size * shape[2] * shape[3])
         told = OutOfMemoryError(message(*largest, device))
-        vars(told).update(vars(error))  # its notes, and the result so far (result.py)
+        vars(told).update(vars(error))  # its notes, and the result so far (results/result.py)
         raise told from error
 
 

@@ -62,7 +62,7 @@ class Networks(NamedTuple):
 
 
 class Figures(NamedTuple):
-    """Of networks at the end of their training. faults (N,): what was not finite first (faults.py)."""
+    """Of networks at the end of their training. faults (N,): what was not finite first (explaining/faults.py)."""
 
     training: Evaluation
     validation: Evaluation | None
@@ -71,7 +71,7 @@ class Figures(NamedTuple):
 
 class Outcome(NamedTuple):
     """Networks at the end of their training, with their figures. rows (N,): in the results; folds: whether positions in
-    the data are folds; faults (N,): what was not finite first (faults.py), if it is known."""
+    the data are folds; faults (N,): what was not finite first (explaining/faults.py), if it is known."""
 
     rows: Tensor
     state: TrainState

@@ -22,9 +22,9 @@ from .reporters import Reporter as Reporter
 from .reporters.console import ConsoleReporter as ConsoleReporter
 from .reporters.tensorboard import TensorBoardReporter as TensorBoardReporter
 from .results.result import Result as Result
-from .resumed.replaying import Replay as Replay
-from .resumed.replaying import replay as replay
-from .resumed.resuming import resume as resume
+from .resumed.replay import Replay as Replay
+from .resumed.replay import replay as replay
+from .resumed.resume import resume as resume
 from .runs.planning import Plan as Plan
 from .runs.planning import plan as plan
 from .runs.training import train as train

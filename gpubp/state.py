@@ -53,7 +53,7 @@ class Kind(NamedTuple):
 class TrainState:
     """A population in training. An engine advances `step` (N,), the only clock, up to `limit` (N,), and with it
     params, slots, columns, loss and total, in place; a step with a non-finite result does not count,
-    and the network is then `diverged`. Everything else belongs to the loop (loop.py).
+    and the network is then `diverged`. Everything else belongs to the loop (runs/loop.py).
     """
 
     population: Population

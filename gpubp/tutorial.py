@@ -17,7 +17,7 @@ from rich.table import Table
 
 from .backprop import forward, gradients
 from .engines import choose
-from .explaining.explain import explain
+from .explaining.steps import explain
 from .maths.spec import NetworkSpec
 from .population import Population
 from .samples.data import Dataset

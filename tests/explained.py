@@ -11,8 +11,8 @@ from typing import Any
 
 import gpubp
 from gpubp import tutorial
-from gpubp.explaining.explain import Explanation, explain_steps
 from gpubp.explaining.notation import Term
+from gpubp.explaining.steps import Explanation, explain_steps
 from gpubp.explaining.text import Text
 from gpubp.pages.explained import explained
 from gpubp.raw.columns import Column

@@ -16,7 +16,7 @@ from safetensors.torch import load_file, save_file
 
 import gpubp
 from gpubp.cli import main
-from gpubp.resumed.replaying import replay
+from gpubp.resumed.replay import replay
 
 from .commands import Capture, error, here, run, trained  # noqa: F401
 from .files import status

@@ -19,7 +19,7 @@ from gpubp.commands import train
 from gpubp.errors import CheckpointError, DataError
 from gpubp.raw.preparation import Preparation
 from gpubp.results import result
-from gpubp.results.results_file import read_results
+from gpubp.results.saved import read_results
 
 from .commands import Capture
 from .files import status

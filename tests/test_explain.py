@@ -12,8 +12,8 @@ from torch import Tensor
 
 import gpubp
 from gpubp.engines import eager
-from gpubp.explaining.explain import Explanation, explain, explain_steps
 from gpubp.explaining.notation import ERRORS, SLOPES
+from gpubp.explaining.steps import Explanation, explain, explain_steps
 from gpubp.pages.explained import explained
 from gpubp.settings.recipe import EXACT, PRECISIONS
 from gpubp.state import Status

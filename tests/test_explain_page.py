@@ -11,7 +11,7 @@ import pytest
 import gpubp
 from gpubp import tutorial
 from gpubp.errors import ConfigError
-from gpubp.explaining.explain import explain_steps
+from gpubp.explaining.steps import explain_steps
 from gpubp.pages.explained import explained
 from gpubp.pages.formula import markup, places
 from gpubp.pages.printed import NOTES

@@ -10,9 +10,9 @@ import pytest
 import torch
 
 import gpubp
-from gpubp.explaining.explain import Explanation, explain_steps
 from gpubp.explaining.formula import written
 from gpubp.explaining.notation import Heading, Term
+from gpubp.explaining.steps import Explanation, explain_steps
 from gpubp.explaining.text import Text
 
 from .explained import value

@@ -16,7 +16,7 @@ from torch import Tensor
 import gpubp
 from gpubp.checkpoints.ended import record
 from gpubp.cli import main
-from gpubp.results.results_file import read_results
+from gpubp.results.saved import read_results
 
 from .helpers import needs_compiler, samples
 

@@ -11,7 +11,7 @@ import torch
 import gpubp
 from gpubp.errors import ConfigError
 from gpubp.results.result import Result
-from gpubp.results.results_file import read_results
+from gpubp.results.saved import read_results
 from gpubp.search import Hyperband, SuccessiveHalving
 from gpubp.search.method import Method
 

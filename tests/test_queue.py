@@ -19,7 +19,7 @@ from gpubp.checkpoints import ended
 from gpubp.cli import main
 from gpubp.errors import CheckpointError, ConfigError
 from gpubp.placing import placement
-from gpubp.results.results_file import read_results
+from gpubp.results.saved import read_results
 
 from .helpers import alike, same_bits
 from .short_runs import APART, Stop, calls_of_three_steps, hears, stopped

@@ -18,7 +18,7 @@ from gpubp.commands.designs import design as designs_of
 from gpubp.commands.settings import load_data
 from gpubp.commands.train import fill, parser
 from gpubp.errors import ConfigError, OutOfMemoryError
-from gpubp.results.results_file import read_results
+from gpubp.results.saved import read_results
 from gpubp.runs import cells
 from gpubp.runs import design as designs
 from gpubp.runs.making import Maker

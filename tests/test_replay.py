@@ -196,7 +196,7 @@ def test_results_that_lack_columns_or_say_otherwise_what_networks_differ_in_are_
         assert "different are its results;" in str(found.difference), name
         assert found.notes == [f"results.parquet has {name}_, which the network alone does not tell: not compared"]
         with monkeypatch.context() as patch:
-            patch.setattr("gpubp.resumed.replaying.UNSHARDED", 7)
+            patch.setattr("gpubp.resumed.replay.UNSHARDED", 7)
             older = replayed(whole.drop_columns([name]))
             assert older.same
             assert older.notes == [f"results.parquet, of an older version, lacks {name}: not compared"]

@@ -18,7 +18,7 @@ from gpubp.cli import main
 from gpubp.errors import CheckpointError, ConfigError
 from gpubp.reporters import Progress, Start, console
 from gpubp.reporters.console import ConsoleReporter
-from gpubp.results.results_file import read_results
+from gpubp.results.saved import read_results
 from gpubp.search import SuccessiveHalving
 
 from .short_runs import Crash, hears

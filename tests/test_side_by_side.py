@@ -15,7 +15,7 @@ import torch
 import gpubp
 from gpubp import memory
 from gpubp.engines import ENGINES, cpu
-from gpubp.system.serial import use
+from gpubp.system.threads import use
 
 from .helpers import alike, compiled, start, threads  # noqa: F401
 from .playing import machine

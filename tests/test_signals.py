@@ -19,7 +19,7 @@ from gpubp.cli import main
 from gpubp.commands import outcome, settings
 from gpubp.engines import Choice
 from gpubp.placing.compaction import Compaction
-from gpubp.results.results_file import read_results
+from gpubp.results.saved import read_results
 from gpubp.runs.run import Run
 
 from .commands import Capture

@@ -215,7 +215,7 @@ def test_a_note_says_what_comes_too_late_to_stop_or_restore_any_network(
 
 def test_the_results_say_when_a_network_stopped_and_was_best(tmp_path: Path) -> None:
     result = train(settings=SETTINGS["target and patience"], run_dir=tmp_path / "run")
-    rows = gpubp.results.results_file.read_results(tmp_path / "run" / "results.parquet").to_pylist()
+    rows = gpubp.results.saved.read_results(tmp_path / "run" / "results.parquet").to_pylist()
     for row, best in zip(rows, result.state.memory["best_loss"][:, 0].tolist()):
         assert row["stopped_step"] == (row["steps"] if row["status"] in ("stopped", "converged") else None)
         assert row["best_step"] <= row["steps"]

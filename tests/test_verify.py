@@ -176,7 +176,7 @@ def test_a_resume_that_forgets_is_found(tmp_path: Path, monkeypatch: pytest.Monk
         return found
 
     load = checkpoint.load
-    monkeypatch.setattr("gpubp.resumed.resuming.checkpoint.load", forgetting)
+    monkeypatch.setattr("gpubp.resumed.resume.checkpoint.load", forgetting)
     row = killed_row(small(), tmp_path / "two")
     assert row.verdict == FAILS
     assert row.reason.startswith("the largest difference is in ")

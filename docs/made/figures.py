@@ -8,7 +8,7 @@ from typing import Any
 
 import gpubp
 from gpubp import tutorial
-from gpubp.explaining.explain import explain
+from gpubp.explaining.steps import explain
 from gpubp.settings.config import ORDERS
 from gpubp.state import TrainState
 

@@ -30,7 +30,7 @@ NOTES = ("number", "open", "folds", "engine", "engine_reason", "data", "validati
 
 
 class Saved(NamedTuple):
-    """A population in training: rows (N,), of its networks in the results, and the NOTES of its run (run.py)."""
+    """A population in training: rows (N,), of its networks in the results, and the NOTES of its run (runs/run.py)."""
 
     state: TrainState
     config: TrainConfig

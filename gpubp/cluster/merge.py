@@ -1,7 +1,7 @@
 """One run of the shards that have ended: figures, results and curves, and a checkpoint that names the shards' files.
 
 The driver handles no row: those stay in the last checkpoints of the shards, where whoever asks for them reads them
-(stored.py). The manifest is written after all else, and what no manifest names is deleted after it.
+(checkpoints/stored.py). The manifest is written after all else, and what no manifest names is deleted after it.
 """
 
 from __future__ import annotations

@@ -45,7 +45,7 @@ Message = Begun | Progress | Looked
 
 class End(NamedTuple):
     """What a shard is at its end, or where a signal has ended it: of each part its figures and the notes of a
-    checkpoint; the file that has the rows, as a manifest names it (stored.py), and the file of curves."""
+    checkpoint; the file that has the rows, as a manifest names it (checkpoints/stored.py), and the file of curves."""
 
     figures: list[Figures]
     notes: list[dict[str, Any]]

@@ -24,7 +24,7 @@ from ..checkpoints import checkpoint, curves
 from ..checkpoints.curves import Losses
 from ..checkpoints.stored import FOLDER, is_row
 from ..errors import CheckpointError, DeviceError
-from ..resumed.resuming import runs_of
+from ..resumed.resume import runs_of
 from ..runs.loop import Loop
 from ..runs.making import Maker
 from ..runs.run import Sets

@@ -77,7 +77,8 @@ def widths(given: str, inputs: int, outputs: int) -> tuple[int, ...]:
 
 def design(settings: dict[str, Any], prepared: Prepared) -> Design:
     """The design of `settings`: the cells of --design, and where they are empty the flags, of which ranges are sampled
-    and lists make a grid, as in sampling.py. A flag's hyper-parameter is left out of rows without it; a cell is not."""
+    and lists make a grid, as in search/sampling.py. A flag's hyper-parameter is left out of rows without it; a cell is
+    not."""
     import numpy as np
 
     from ..runs.design import Design

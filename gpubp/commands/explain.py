@@ -17,7 +17,7 @@ from . import train
 from .parser import Parser
 
 if TYPE_CHECKING:
-    from ..explaining.explain import Explanation
+    from ..explaining.steps import Explanation
     from ..raw.preparation import Preparation
     from ..tutorial import Figure
 
@@ -50,9 +50,9 @@ def run(settings: dict[str, Any]) -> int:
     from .. import tutorial
     from ..checkpoints import checkpoint
     from ..checkpoints.stored import is_row
-    from ..explaining.explain import explain_steps
+    from ..explaining.steps import explain_steps
     from ..resumed.alone import network_of
-    from ..resumed.resuming import check_data
+    from ..resumed.resume import check_data
     from ..runs.making import ready
     from ..state import TrainState
     from ..system.ambient import HOME

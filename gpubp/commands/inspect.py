@@ -120,7 +120,7 @@ def _damage(folder: Path) -> list[str]:
 def results(folder: Path, early: bool = False) -> pa.Table:
     """The results of a run, a row per network, with what its design alone knows. early: of one that has not ended those
     that are known so far."""
-    from ..results.results_file import RESULTS, read_results
+    from ..results.saved import RESULTS, read_results
 
     path = folder / RESULTS
     found = read_results(path) if path.is_file() else _so_far(folder) if early else None

@@ -29,7 +29,7 @@ def run(settings: dict[str, Any]) -> int:
     """Replay a network of a run of `train`."""
     from .. import tutorial
     from ..population import DTYPES
-    from ..resumed.replaying import replay
+    from ..resumed.replay import replay
     from ..runs.design import FILE as DESIGN
     from .printing import print_json
     from .settings import load_data, of_run, settings_of

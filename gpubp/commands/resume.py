@@ -37,7 +37,7 @@ def run(settings: dict[str, Any]) -> int:
     """Resume a run of `train`."""
     from ..checkpoints import checkpoint
     from ..checkpoints.stored import FOLDER as SHARDS
-    from ..resumed.resuming import resume
+    from ..resumed.resume import resume
     from . import outcome
     from .settings import load_data, name_device, of_run, settings_of
 

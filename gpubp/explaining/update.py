@@ -1,6 +1,6 @@
 """The text of an update: the step's learning rate, the gradient that the optimizer takes, slots, direction, new weight.
 
-Formulas are those of the rules' rows, which explain.py recorded beside their results; a rule without has names alone.
+Formulas are those of the rules' rows, which steps.py recorded beside their results; a rule without has names alone.
 """
 
 from __future__ import annotations

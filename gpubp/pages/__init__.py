@@ -1,1 +1,4 @@
-"""Pages of HTML that need no network: one file has all that it shows."""
+"""Pages of HTML that need no network: one file has all that it shows.
+
+Read page.py first. explained.py draws the steps of one network, report.py a run.
+"""

@@ -1,4 +1,4 @@
-"""The numbers of a step that a drawing shows, by place (see formula.py): what explain.py recorded, with few digits.
+"""The numbers of a step that a drawing shows, by place (see formula.py): of explaining/steps.py, with few digits.
 
 A place shows what belongs to one of the PHASES, and to one sample if it has numbers for each.
 """

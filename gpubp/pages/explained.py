@@ -1,6 +1,6 @@
 """A page that explains steps of one network: a drawing beside the terms, each with its formula, numbers and result.
 
-It shows the numbers of explaining/explain.py in the words of explaining/text.py; its script chooses what is seen, and
+It shows the numbers of explaining/steps.py in the words of explaining/text.py; its script chooses what is seen, and
 computes nothing. Of wide layers and large batches the first units, weights and samples are listed, as in the text,
 unless `full`; a page of more than LIMIT characters is refused.
 """
@@ -13,8 +13,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from ..errors import ConfigError
-from ..explaining.explain import Explanation
 from ..explaining.notation import Notation
+from ..explaining.steps import Explanation
 from ..explaining.text import Text
 from ..line import line
 from ..raw.preparation import Preparation

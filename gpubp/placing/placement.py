@@ -1,6 +1,6 @@
 """Where a population trains: in place, or with its rows split over GPUs.
 
-The loop (loop.py) sees one state. If GPUs train, it is in host memory, and each GPU keeps its
+The loop (runs/loop.py) sees one state. If GPUs train, it is in host memory, and each GPU keeps its
 share of the rows (shard.py). No bit depends on the number of GPUs.
 """
 

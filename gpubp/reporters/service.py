@@ -19,7 +19,7 @@ from typing import Any
 from ..checkpoints.history import SHOWN
 from ..line import line
 from ..results.result import Result
-from ..results.results_file import RESULTS
+from ..results.saved import RESULTS
 from ..system import files
 from . import Reporter, Start, due
 

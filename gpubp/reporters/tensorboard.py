@@ -35,7 +35,7 @@ from ..results.table import TEXTS
 from ..settings.config import HYPER
 from ..state import Status
 from ..system.free import held
-from ..system.serial import one_thread
+from ..system.threads import one_thread
 from . import QUANTILES, Reporter, Start, due, quantiles
 from .snapshot import Snapshot
 

@@ -1,1 +1,4 @@
-"""What training returns, its table, and predictions with it."""
+"""What training returns, its table, and predictions with it.
+
+Read result.py first. model.py is the way back from a run's directory to predictions on raw samples.
+"""

@@ -39,7 +39,7 @@ from ..system.devices import usable
 from .answers import answers, entity_of, speakers, tell_silent, without
 from .ensemble import Ensemble, check_widths, classes_of
 from .result import Result, diverged_in, order_of
-from .results_file import RESULTS, read_results, results_in, taken
+from .saved import RESULTS, read_results, results_in, taken
 
 
 @dataclass(frozen=True, eq=False, repr=False)

@@ -24,11 +24,11 @@ from ..reporters import Progress, Reporter, due
 from ..reporters.listeners import Listeners
 from ..reporters.snapshot import Snapshot
 from ..results.result import Result, kept
-from ..results.results_file import RESULTS
+from ..results.saved import RESULTS
 from ..results.table import Results
 from ..settings.config import TrainConfig
 from ..settings.ranges import LONGEST
-from ..system.serial import one_thread
+from ..system.threads import one_thread
 from .queue import Queue
 from .run import Run, gradient_norms, reasons, start_of
 from .saving import Saving

@@ -1,5 +1,5 @@
 """Queue: the rows of a design stream through slots. A network that has ended leaves its slot, with its state and
-figures (ended.py), and the next row of the design takes it at the next round.
+figures (checkpoints/ended.py), and the next row of the design takes it at the next round.
 
 Which networks train at the same time changes no bit of any: each has its own clock, and rounds are of its own steps.
 """
@@ -22,7 +22,7 @@ from ..raw.entities import Entities
 from ..samples import checks
 from ..settings.ranges import LONGEST
 from ..system import arrays
-from ..system.serial import one_thread
+from ..system.threads import one_thread
 from .cells import LENGTHS
 from .design import Design, Group, Planned
 from .making import Maker, Source

@@ -38,7 +38,7 @@ from ..settings.config import TrainConfig
 from ..settings.ranges import LONGEST
 from ..settings.recipe import Recipe
 from ..state import Status, TrainState
-from ..system.serial import one_thread, threads
+from ..system.threads import one_thread, threads
 from .pace import Pace
 
 CALL = 0.25  # intended seconds of a call of the engine

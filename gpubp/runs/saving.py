@@ -17,7 +17,7 @@ from ..checkpoints import checkpoint, curves
 from ..checkpoints.history import History
 from ..checkpoints.packing import Saved
 from ..errors import CheckpointError
-from ..results.results_file import write
+from ..results.saved import write
 from ..results.table import Results
 from ..system import lock
 

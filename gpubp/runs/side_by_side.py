@@ -16,7 +16,7 @@ from typing import TypeVar
 
 import torch
 
-from ..system.serial import use
+from ..system.threads import use
 from .run import Run
 
 STREAMS = 16  # of a GPU that are used at once

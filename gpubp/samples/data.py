@@ -1,7 +1,8 @@
 """Dataset: samples, shared by all networks or separate for each, and their order.
 
 The order is not stored: the sample in slot j of step t of a network is a pure function of (seed, id, t, j),
-by the permutation of rng.py. Every batch is full, every sample is used equally often, and a batch may cross passes.
+by the permutation of maths/rng.py. Every batch is full, every sample is used equally often, and a batch may cross
+passes.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """SOURCES: data by name, one row each; load() prepares them, a file or a data frame for training.
 
-The default task and loss: a source has them; about.py guesses them from a file's targets.
+The default task and loss: a source has them; raw/about.py guesses them from a file's targets.
 """
 
 from __future__ import annotations
@@ -161,7 +161,7 @@ def load(
     name_or_samples: a name or path; or a frame of pandas or polars, a pyarrow.Table, or a mapping of names to columns
     (M,). target: the columns to predict, of all but sources and .npz. task: "classification" or "regression". loss: a
     row of LOSSES. scale, impute, scale_targets: as in fit(). validation: the share of held-out samples, 0 for none.
-    None means the source's; otherwise that is task and loss as the targets are (about.py), scale "standard",
+    None means the source's; otherwise that is task and loss as the targets are (raw/about.py), scale "standard",
     scale_targets "none", validation 0.2. reading: a gpubp.Reading, how a table is read and what is left out.
 
     per: key columns, no inputs: one network per entity, with its own share of held-out samples and its own scaling;

@@ -1,12 +1,37 @@
 """Which networks a run has, and which of them go on: sampling, successive halving, Hyperband, population based
-training. The bridge to Optuna is gpubp.search.optuna."""
+training. The bridge to Optuna is gpubp.search.optuna. Read method.py first: what a search is to the loop of a run.
+"""
 
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from ..errors import CheckpointError, GpubpError
 from .halving import Hyperband as Hyperband
 from .halving import SuccessiveHalving as SuccessiveHalving
+from .lineage import Lineage
 from .population_based import PopulationBased as PopulationBased
-from .restoring import restored as restored
 from .sampling import Range as Range
 from .sampling import design as design
 from .sampling import parse as parse
 from .sampling import sample as sample
 from .sampling import shortfall as shortfall
+
+METHODS = {each.name: each for each in (SuccessiveHalving, Hyperband, PopulationBased)}
+
+
+def restored(run_dir: Path, note: Any) -> tuple[SuccessiveHalving | PopulationBased | None, list[str]]:
+    """The search that a checkpoint's note describes, and notes for the user. Raises CheckpointError for any that
+    to_dict() does not give."""
+    if note is None:
+        return None, []
+    told: list[str] = []
+    try:
+        settings = dict(note)
+        method = METHODS[settings.pop("method")]
+        if method is PopulationBased:
+            settings["lineage"], told = Lineage.restored(run_dir, settings["lineage"])
+        return method(**settings), told
+    except (GpubpError, LookupError, TypeError, ValueError, AttributeError) as error:
+        raise CheckpointError(f"{run_dir}: its search, {note!r}, cannot go on: {error!r}") from None

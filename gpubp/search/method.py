@@ -1,8 +1,8 @@
 """Method: what searches share: when they decide, what they compare, how they are saved.
 
-Networks are compared as in a Result (result.py): by the validation loss or, without validation data, the mean training
-loss of the round; by the metric of the validation data if their losses differ in kind; equal ones by their rows. A
-search depends on the length of the training: a run with one cannot be extended.
+Networks are compared as in a Result (results/result.py): by the validation loss or, without validation data, the mean
+training loss of the round; by the metric of the validation data if their losses differ in kind; equal ones by their
+rows. A search depends on the length of the training: a run with one cannot be extended.
 """
 
 from __future__ import annotations

@@ -8,7 +8,7 @@ have ended otherwise take no part.
 
 Jaderberg et al., "Population Based Training of Neural Networks", 2017: truncation selection, perturbation by 0.8 or
 1.2. `quantile` and `resample` are Ray Tune's quantile_fraction and resample_probability. What is drawn depends only on
-the seed, the round and the network's row (rng.py).
+the seed, the round and the network's row (maths/rng.py).
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from .lineage import Lineage
 from .method import Method, check_comparable, figures, small, unit_of
 from .sampling import Expression, Range, parse
 
-EXPLOIT = 4  # layer of the search stream; folds.py has the two before
+EXPLOIT = 4  # layer of the search stream; samples/folds.py has the two before
 STAY = ("ids", "position", "end")  # of a network that becomes a copy
 
 

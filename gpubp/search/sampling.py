@@ -5,7 +5,7 @@ An expression is a number ("0.01"), a range ("1e-4..1e-1", uniform; "1e-4..1e-1:
 repeats along the networks; each point of the Sobol sequence is tried with the whole grid, so that no element of a list
 has only a part of a range: of c combinations network n has point n // c, for any number of networks.
 Sobol, 1967; scrambled as in Owen, 1995 (torch.quasirandom.SobolEngine). With method "random" numbers and elements of
-lists are drawn independently instead (Bergstra, Bengio, 2012), by Philox (rng.py).
+lists are drawn independently instead (Bergstra, Bengio, 2012), by Philox (maths/rng.py).
 """
 
 from __future__ import annotations
@@ -161,7 +161,7 @@ def _points(count: int, seed: int, ranges: int, lengths: Sequence[int], method: 
 def design(
     space: Mapping[str, Any], count: int | None = None, seed: int = 0, method: str = "sobol", **common: Any
 ) -> Design:
-    """A design from a space: of each column of a design (design.py) a range as text, "1e-4..1e-1:log", a list of
+    """A design from a space: of each column of a design (runs/design.py) a range as text, "1e-4..1e-1:log", a list of
     values of any kind, such as topologies, or one value. count: of networks; by default all combinations of the
     lists, if there are no ranges. Numbers of settings that are whole are rounded, and a hyper-parameter is left out of
     rows whose optimizer, schedule or loss has none of its name. common: settings of all networks. Warns of what

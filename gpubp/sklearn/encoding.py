@@ -71,8 +71,8 @@ class Labels:
 
 
 def named(X: Any) -> list[str]:
-    """The names of a frame's columns as texts, which frames.py knows them by; none for what has no columns, or several
-    of one name."""
+    """The names of a frame's columns as texts, which raw/frames.py knows them by; none for what has no columns, or
+    several of one name."""
     names = [*map(str, getattr(X, "column_names", getattr(X, "columns", ())))]  # pyarrow's columns are arrays
     return names if len({*names}) == len(names) else []
 

@@ -26,7 +26,7 @@ from ..populations import Populations
 from ..reporters.console import ConsoleReporter
 from ..results.model import Model
 from ..system.arrays import Array
-from ..system.serial import one_thread
+from ..system.threads import one_thread
 from . import jobs
 from .encoding import (
     Raw,

@@ -28,7 +28,7 @@ from ..samples.data import Dataset
 from ..settings.config import TrainConfig
 from ..state import TrainState
 from ..system.ambient import neutral
-from ..system.serial import one_thread
+from ..system.threads import one_thread
 
 STEP, WORK, COMPILING = 0.7e-3, 3e10, 1.0  # of engine eager: s per step, flop/s; of a kernel: s that it may save
 

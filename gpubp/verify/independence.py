@@ -12,9 +12,10 @@ import torch
 from ..engines import build, layout
 from ..line import counted
 from ..runs.design import Group
-from ..system import gpus, serial
+from ..system import gpus
 from ..system.ambient import HOME
 from ..system.devices import ALL
+from ..system.threads import threads
 from .comparing import BlindError, Found, Row, checked, compare
 from .engines import numbers
 from .subject import Subject
@@ -28,13 +29,13 @@ LONE = "there is one network"
 
 def rows(subject: Subject) -> Iterator[Row]:
     """A row for each circumstance that changes no bit."""
-    count, threads = subject.count, " and ".join(", ".join(map(str, THREADS)).rsplit(", ", 1))
+    count, many = subject.count, " and ".join(", ".join(map(str, THREADS)).rsplit(", ", 1))
     networks, cuts = counted(count, "network"), ", ".join(map(str, CUTS))
     lonely, slots = counted(len(_lonely(count)), "network"), counted(_slots(subject), "slot")
     circumstances = [
         (f"{lonely} alone, and among {counted(count - 1, 'other')}", SEED, _alone),
         (f"{networks}, and in reverse order among {2 * count}", SEED, _among_others),
-        (f"by {threads} threads, and by {torch.get_num_threads()}", f"{SEED} with several threads", _threads),
+        (f"by {many} threads, and by {torch.get_num_threads()}", f"{SEED} with several threads", _threads),
         (f"calls of {cuts} steps{' on halves' if count > 1 else ''}, and one call", "a call of one step fewer", _cut),
         (f"through {slots}, and all at once", SEED, _through_slots),
     ]
@@ -81,7 +82,7 @@ def _threads(subject: Subject, wrong: bool) -> Found:
     whole = subject.whole if subject.device == HOME else subject.train(device=HOME)
     for number in THREADS:
         design = subject.seeded(int(wrong and number > 1))
-        with serial.threads(number), layout.threads_for_any_work():
+        with threads(number), layout.threads_for_any_work():
             mine = subject.train(order, design=design, device=HOME)
         copies = [compare(mine[at : at + count], whole) for at in range(0, len(mine), count)]
         found.append(reduce(Found.again, copies))

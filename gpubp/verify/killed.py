@@ -21,7 +21,7 @@ from ..checkpoints import checkpoint
 from ..errors import CheckpointError
 from ..population import DTYPES
 from ..reporters import Reporter
-from ..resumed.resuming import resume
+from ..resumed.resume import resume
 from ..runs.design import Design
 from ..runs.training import train_many
 from ..samples.data import Dataset

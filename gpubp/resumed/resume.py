@@ -1,4 +1,4 @@
-"""resume(): a saved run, checked against its data, back in a Loop (loop.py), and perhaps extended."""
+"""resume(): a saved run, checked against its data, back in a Loop (runs/loop.py), and perhaps extended."""
 
 from __future__ import annotations
 

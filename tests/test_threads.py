@@ -12,7 +12,7 @@ import torch
 import gpubp
 from gpubp import TensorBoardReporter, stopping
 from gpubp.reporters.snapshot import Snapshot
-from gpubp.system.serial import one_thread
+from gpubp.system.threads import one_thread
 
 from .short_runs import hears
 

@@ -24,7 +24,7 @@ from ..checkpoints.packing import Saved
 from ..checkpoints.stored import is_row
 from ..errors import CheckpointError, ConfigError
 from ..evaluate import metric_name
-from ..explaining.explain import Explanation, explain_steps
+from ..explaining.steps import Explanation, explain_steps
 from ..line import line
 from ..networks import Outcome
 from ..population import Population
@@ -34,13 +34,13 @@ from ..runs.design import INIT
 from ..runs.making import ready
 from ..runs.run import Sets
 from ..samples.data import Dataset
+from ..search import METHODS
 from ..search.lineage import Lineage
-from ..search.restoring import METHODS
 from ..state import Status, TrainState
 from ..system import arrays, files
 from ..system.ambient import HOME, neutral
 from .alone import Alone, Stretch, drawn, given, line_of, network_of, place
-from .resuming import check_data
+from .resume import check_data
 
 MISSING = "missing"  # in the place of a cell of a column that there is not
 PARTS = {  # what is compared: the groups of TrainState.tensors() that say what became of a network
@@ -250,7 +250,7 @@ def _results(
     as of a run that was killed after it went on, and of columns that are not compared. A column that is missing is a
     difference, but in runs of older versions. entities: of the data."""
     from ..raw.tables import listed
-    from ..results.results_file import RESULTS, read_results
+    from ..results.saved import RESULTS, read_results
 
     if not (folder / RESULTS).is_file():
         return {}, [f"{RESULTS} is missing: the figures are not compared"]
