@@ -73,6 +73,12 @@ def test_the_links_of_a_page_lead_somewhere(name: str) -> None:
     assert [link for link in links if not (ROOT / name).parent.joinpath(link).exists()] == []
 
 
+def test_the_files_of_the_architecture_are_there() -> None:
+    files = re.findall(r"(?<![\w/])[\w/]+\.(?:py|h)\b", PAGES["docs/inside/architecture.md"])
+    assert len(set(files)) >= 50
+    assert [each for each in files if not (ROOT / "gpubp" / each).exists()] == []
+
+
 def test_every_example_is_linked_by_a_page() -> None:
     pages = "".join(text for name, text in PAGES.items() if name.startswith("docs/"))
     scripts = sorted((ROOT / "examples").glob("*.py"))
