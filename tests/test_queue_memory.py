@@ -192,8 +192,8 @@ def test_a_long_design_is_written_in_pieces_and_read_without_an_object_for_each_
     ]
     design = designs.Design.of(rows, widths="3,4", lr=0.1)
     design.save(tmp_path)
-    assert parquet.ParquetFile(tmp_path / designs.FILE).num_row_groups == 3
-    read, table = designs.Design.of(tmp_path / designs.FILE), parquet.read_table(tmp_path / designs.FILE)
+    assert parquet.ParquetFile(tmp_path / designs.DESIGN).num_row_groups == 3
+    read, table = designs.Design.of(tmp_path / designs.DESIGN), parquet.read_table(tmp_path / designs.DESIGN)
     assert [read.cells(name) for name in read.names] == [design.cells(name) for name in design.names]
     asked: list[Any] = []
     monkeypatch.setattr(cells, "_read", lambda name, cell, where: asked.append((name, cell, where)))

@@ -42,8 +42,7 @@ from .ended import Ended
 from .history import History
 from .manifests import FORMAT, MANIFEST, PREVIOUS, SHARDED, UNSHARDED, VERSION, ForeignError, named
 from .packing import Saved
-from .stored import FOLDER as SHARDS
-from .stored import Source, StoredState
+from .stored import SHARDS, Source, StoredState
 
 T = TypeVar("T")
 PREPARATION = "preparation.json"

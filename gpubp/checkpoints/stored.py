@@ -24,7 +24,7 @@ from ..population import Population
 from ..state import TrainState
 from ..system import files
 
-FOLDER = "shards"  # of a run on a cluster (cluster/)
+SHARDS = "shards"  # of a run on a cluster (cluster/)
 DTYPES = {"F32": torch.float32, "F64": torch.float64}
 Read = Callable[[str], Tensor]
 
@@ -73,8 +73,8 @@ class Source:
         }
         for name, parts in self.parts.items():
             folders = PurePosixPath(name).parts
-            if folders[:1] != (FOLDER,) or ".." in folders:
-                raise CheckpointError(f"rows in {name!r}: a file below {FOLDER} in the run's directory expected")
+            if folders[:1] != (SHARDS,) or ".." in folders:
+                raise CheckpointError(f"rows in {name!r}: a file below {SHARDS} in the run's directory expected")
             if any(not 0 <= each.group < len(counts) for each in parts):
                 raise CheckpointError(f"{name} does not have the rows of the networks that are to be in it")
 

@@ -39,7 +39,7 @@ from .meeting import LightRun
 from .messages import Looked
 from .shards import Part
 
-FILE, LARGEST = "record.json", 1 << 20  # bytes
+RECORD, LARGEST = "record.json", 1 << 20  # bytes
 WAITING = "waiting.pt"
 Waiting = dict[int, dict[int, Looked]]  # by round and shard
 
@@ -64,7 +64,7 @@ class Record:
     @classmethod
     def load(cls, folder: Path) -> Record | None:
         """The record in `folder`, if there is one. Raises CheckpointError."""
-        path = folder / FILE
+        path = folder / RECORD
         if not path.exists():
             return None
         try:
@@ -97,7 +97,7 @@ class Record:
         with files.written(folder, CheckpointError):
             folder.mkdir(parents=True, exist_ok=True)
             told = {**vars(self), "history": self.history.save(folder)}
-            files.write_text(folder / FILE, json.dumps({**told, "sha256": manifests.digest(told)}) + "\n")
+            files.write_text(folder / RECORD, json.dumps({**told, "sha256": manifests.digest(told)}) + "\n")
             for old in folder.glob("decision-*.safetensors"):
                 if old != self.decision(folder):
                     old.unlink()
@@ -141,7 +141,7 @@ class Record:
         path = self.decision(folder)
         try:
             if files.digest(path) != self.file:
-                raise CheckpointError(f"its SHA-256 is not the one in {FILE}")
+                raise CheckpointError(f"its SHA-256 is not the one in {RECORD}")
             content = load_file(path)
             for at, run in enumerate(runs):
                 run.number, count = self.number, len(run.rows)

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import torch
 
 from ..checkpoints.manifests import MANIFEST
-from ..checkpoints.stored import FOLDER as SHARDS
+from ..checkpoints.stored import SHARDS
 from ..errors import CheckpointError, ConfigError
 from ..line import line
 from ..maths.rng import check_seed
@@ -41,8 +41,7 @@ from .merge import Joining, draw, outcomes, saved, with_rows
 from .messages import Report
 from .plan import Plan
 from .progress import Together
-from .record import FILE as RECORD
-from .record import Record, check
+from .record import RECORD, Record, check
 from .session import room, session
 from .shards import Job, Part, dealt
 from .storage import Storage

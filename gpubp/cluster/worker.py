@@ -22,7 +22,7 @@ from torch import Tensor
 from .. import memory
 from ..checkpoints import checkpoint, curves
 from ..checkpoints.curves import Losses
-from ..checkpoints.stored import FOLDER, is_row
+from ..checkpoints.stored import SHARDS, is_row
 from ..errors import CheckpointError, DeviceError
 from ..resumed.resume import runs_of
 from ..runs.loop import Loop
@@ -100,7 +100,7 @@ class ShardLoop(Loop):
         file, digest = checkpoint.tensors(self.saving.run_dir)
         notes = [run.saved().notes for run in self.runs]
         figures = self.crew.each(self.runs, lambda run, tell: self.figures(run), self.called)
-        where = f"{FOLDER}/{self.shard.number}/{self.saving.where}"
+        where = f"{SHARDS}/{self.shard.number}/{self.saving.where}"
         named = {"file": f"{where}{file}", "sha256": digest, "networks": self.shard.networks(self.job.shards)}
         return End(figures, notes, named, f"{where}{curves.FILE}")
 

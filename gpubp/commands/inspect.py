@@ -136,9 +136,9 @@ def designed(folder: Path, rows: pa.Table) -> pa.Table:
 
     from ..raw import tables
     from ..results.table import DESIGNED
-    from ..runs.design import FILE
+    from ..runs.design import DESIGN
 
-    design = tables.parquet(folder / FILE) if (folder / FILE).is_file() else None
+    design = tables.parquet(folder / DESIGN) if (folder / DESIGN).is_file() else None
     if design is None or design.num_rows <= compute.max(rows["network"]).as_py():
         return rows
     for name, setting in DESIGNED.items():

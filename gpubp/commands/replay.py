@@ -30,7 +30,7 @@ def run(settings: dict[str, Any]) -> int:
     from .. import tutorial
     from ..population import DTYPES
     from ..resumed.replay import replay
-    from ..runs.design import FILE as DESIGN
+    from ..runs.design import DESIGN
     from .printing import print_json
     from .settings import load_data, of_run, settings_of
 

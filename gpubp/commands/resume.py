@@ -36,7 +36,7 @@ def parser() -> Parser:
 def run(settings: dict[str, Any]) -> int:
     """Resume a run of `train`."""
     from ..checkpoints import checkpoint
-    from ..checkpoints.stored import FOLDER as SHARDS
+    from ..checkpoints.stored import SHARDS
     from ..resumed.resume import resume
     from . import outcome
     from .settings import load_data, name_device, of_run, settings_of

@@ -142,12 +142,12 @@ def _subject(settings: dict[str, Any]) -> Subject:
 def _of_run(folder: Path, device: str) -> Subject:
     """That of a run of `train`, or of a run from Python, whose data are not known."""
     from ..checkpoints import checkpoint
-    from ..runs.design import FILE, Design
+    from ..runs.design import DESIGN, Design
     from ..system.ambient import HOME
     from ..verify.subject import of_run, scaled_down
     from .settings import settings_of
 
-    design = Design.of(folder / FILE) if (folder / FILE).is_file() else None
+    design = Design.of(folder / DESIGN) if (folder / DESIGN).is_file() else None
     try:
         found = settings_of(folder, train.kinds())
     except CheckpointError:

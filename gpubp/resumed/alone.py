@@ -23,8 +23,7 @@ from ..engines import choose_for_all
 from ..errors import CheckpointError, ConfigError, DataError, ShapeError, reason
 from ..networks import Networks, Outcome
 from ..population import Population
-from ..runs.design import FILE as DESIGN
-from ..runs.design import INIT, Design
+from ..runs.design import DESIGN, INIT, Design
 from ..runs.run import Run, Sets
 from ..search.lineage import Lineage
 from ..state import TrainState

@@ -19,8 +19,7 @@ from ..line import line
 from ..population import Population
 from ..reporters import Reporter
 from ..results.result import Result
-from ..runs.design import FILE as DESIGN
-from ..runs.design import Design
+from ..runs.design import DESIGN, Design
 from ..runs.loop import Loop, Search
 from ..runs.making import Maker, Source, ready
 from ..runs.queue import Queue, Rows

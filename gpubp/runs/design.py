@@ -40,7 +40,7 @@ SPEC = ("widths", "hidden", "output", "loss", "bias", "train_bias")
 START = ("init", "init_scale", "seed", "fold")
 TRAINING = tuple(each.name for each in fields(TrainConfig) if each.name != "extra")
 COLUMNS = (*SPEC, *START, *TRAINING)
-FILE = "design.parquet"
+DESIGN = "design.parquet"
 INIT = "glorot_uniform"  # if none is given
 PIECE = 1 << 16  # rows that are written at once
 
@@ -209,7 +209,7 @@ class Design:
 
     def save(self, run_dir: Path) -> None:
         """Write RUN/design.parquet. Raises OSError."""
-        files.write(run_dir / FILE, self._write)
+        files.write(run_dir / DESIGN, self._write)
 
     def _write(self, where: Path) -> None:
         from pyarrow import parquet

@@ -28,8 +28,7 @@ from ..state import TrainState
 from ..system import arrays, config_file, files, forks, free, lock, machine
 from ..system.ambient import HOME, neutral
 from ..system.devices import Devices, devices
-from .design import FILE as DESIGN
-from .design import Design, Group
+from .design import DESIGN, Design, Group
 from .loop import Loop, Search
 from .making import Maker, ready
 from .planning import compared, first, searched
