@@ -230,7 +230,7 @@ FAULTS: dict[str, tuple[Layout, Callable[[Launch], Launch | None]]] = {
     "another order": (BLOCK, field("seed", lambda seed: seed + 1)),
     "shared memory too small": (BLOCK, lambda launch: launch._replace(shared=launch.shared - 4)),
     "places in a row and rows exchanged": (THREAD, wrote("at / P * ROW_PITCH + at % P", "at % P * ROW_PITCH + at / P")),
-    "the row of a neighbour": (THREAD, wrote("shared_rows(slot) + threadIdx.x * ROW_PITCH", "shared_rows(slot)")),
+    "the row of a neighbour": (THREAD, wrote("shared_rows(array) + threadIdx.x * ROW_PITCH", "shared_rows(array)")),
     "a stride that is not the threads'": (BLOCK, wrote("_PER_TEAM * THREADS)", "_PER_TEAM * THREADS + 1)")),
     "no barrier after a product": (BLOCK, wrote("epilogue(fragment);\n  }\n  BARRIER", "epilogue(fragment);\n  }\n")),
     "a barrier for some": (BLOCK, wrote("weigh_samples(ctx);", "weigh_samples(ctx); if (threadIdx.x) BARRIER")),
