@@ -6,7 +6,8 @@
 // The twin of backprop.py and engines/block.py: the same words (net, out, delta), each phase below its forward twin.
 // Names in capitals are constants of the topology and the training; example.h has those of the tutorial's network, with
 // a line on each, and behind them its rules (value, slope, loss_value, loss_slope, prepare, optimizer), which
-// engines/translate.py prints from ACTIVATIONS, LOSSES, OPTIMIZERS and SCHEDULES. call.h has the loop over steps.
+// engines/translate.py prints from ACTIVATIONS, LOSSES, OPTIMIZERS and SCHEDULES. product.h has the matrix product,
+// gradients.h and update.h the way from its sums to the weights, call.h the loop over steps.
 //
 // What a lane is differs between machines: machine.h. simd.h has the operations on v (splat: one number in every lane;
 // fma_) and FN, INLINE and UNROLL. Every sum has one fixed order: over k in a product, over samples, over the outputs
