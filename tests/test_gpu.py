@@ -29,24 +29,24 @@ CLUSTER = replace(STREAMED, blocks=2)
 LAYOUTS = {
     "thread": THREAD,
     "block": BLOCK,
-    "block in pieces": replace(BLOCK, chunk=4),
+    "block in chunks": replace(BLOCK, chunk=4),
     "block, slots outside": replace(BLOCK, slots_apart=True, threads=32),
     "parts of a warp": PARTS,
     "parts of a warp, slots outside": replace(PARTS, slots_apart=True),
     "block of quads": QUADS,
-    "block of quads in pieces, slots outside": replace(QUADS, chunk=4, slots_apart=True, threads=32),
+    "block of quads in chunks, slots outside": replace(QUADS, chunk=4, slots_apart=True, threads=32),
     "block of pairs, parts of a warp": replace(QUADS, registers=2, teams=4),
     "streamed": STREAMED,
-    "streamed in pieces": replace(STREAMED, chunk=4, threads=32),
+    "streamed in chunks": replace(STREAMED, chunk=4, threads=32),
     "streamed pairs": replace(STREAMED, registers=2),
     "streamed by a cluster": CLUSTER,
-    "streamed by a cluster in pieces": replace(CLUSTER, chunk=4, threads=32, blocks=4),
+    "streamed by a cluster in chunks": replace(CLUSTER, chunk=4, threads=32, blocks=4),
     "chosen": None,
 }
 CHOSEN = {  # cases and layouts; the others of both are slow
     4: ("thread",), 7: ("block of pairs, parts of a warp",),
     9: ("parts of a warp, slots outside", "streamed pairs"),
-    24: ("block of quads in pieces, slots outside",),
+    24: ("block of quads in chunks, slots outside",),
 }  # fmt: skip
 
 
@@ -63,7 +63,7 @@ def trained(own: Case, layout: Layout | None) -> TrainState:
 )  # fmt: skip
 def test_a_gpu_has_the_cpus_bits(number: int, name: str) -> None:
     own = case(number)
-    if "pieces" in name and own.settings["update_order"] == "layerwise":
+    if "chunks" in name and own.settings["update_order"] == "layerwise":
         pytest.skip("a layer that is updated before the delta below it needs the whole batch at once")
     expected = own.train()
     assert torch.equal(expected.step, expected.end)
