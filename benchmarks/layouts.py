@@ -85,7 +85,7 @@ def against_the_rule(case: Workload, optimizer: str, setting: Setting) -> dict[s
     lanes, mine = rule.plain(FLOAT, build.vector_bytes()), chosen(case, optimizer)
     layouts: dict[str, tuple[Layout, int]] = {}
     for name, kind in (("networks", Kind.CPU_NETWORKS), ("outputs", Kind.CPU_OUTPUTS)):
-        for cut in dict.fromkeys((case.batch, min(case.batch, rule.piece(case.batch)))):
+        for cut in dict.fromkeys((case.batch, min(case.batch, rule.chunk_of(case.batch)))):
             layouts[f"{name}, {cut}"] = replace(lanes, kind=kind, chunk=cut), 1
     layouts.setdefault(next((name for name, each in layouts.items() if each[0] == mine), "chosen"), (mine, 1))
     result = race(case, optimizer, layouts, setting)

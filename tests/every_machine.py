@@ -17,9 +17,9 @@ from .playing import Player, playing
 GPU = {
     "gpu thread": Layout(Kind.GPU_THREAD, threads=4),
     "gpu block": Layout(Kind.GPU_BLOCK, threads=8, accumulators=32, cols=8),
-    "gpu block in pieces": Layout(Kind.GPU_BLOCK, chunk=4, threads=8, accumulators=32, cols=8),
+    "gpu block in chunks": Layout(Kind.GPU_BLOCK, chunk=4, threads=8, accumulators=32, cols=8),
     "streamed gpu block": Layout(Kind.GPU_STREAMED, registers=4, threads=8, accumulators=16, cols=2),
-    "wide gpu block in pieces": Layout(Kind.GPU_WIDE, registers=4, chunk=4, threads=8, accumulators=16, cols=2),
+    "wide gpu block in chunks": Layout(Kind.GPU_WIDE, registers=4, chunk=4, threads=8, accumulators=16, cols=2),
 }
 MACHINES = ("eager", "networks", "outputs", "three registers", "networks in chunks", "outputs in chunks", "team", *GPU)
 

@@ -1,8 +1,8 @@
-// CUDA's names for a C++ compiler: a kernel of kernel/gpu.h, its blocks one after the other, the threads of a block as
-// coroutines that switch at barriers, in one order and then in the reverse; with RACES as threads, for a sanitizer. The
-// `team` neighbouring threads that train one network wait for each other: all of a block, or some of its one warp. The
-// blocks of a cluster are played together, each as far as the next barrier of all; of others some, each to its end or to
-// where it waits for another. They begin in the order of their numbers or another one: CUDA promises none.
+// CUDA's names for a C++ compiler, and what plays a kernel of kernel/gpu.h. The threads of a block are coroutines that
+// switch at barriers, in one order and then in the reverse; with RACES, threads, for a sanitizer. The `team`
+// neighbouring threads that train one network wait for each other: all of a block, or some of its one warp. The blocks
+// of a cluster are played together, each as far as the next barrier of all; of other blocks AT_ONCE, each to its end or
+// to where it waits for another. They begin in the order of their numbers or another one: CUDA promises none.
 //
 // play() returns what is wrong: a barrier that not all threads of a team reached, a write beyond the shared memory that
 // was asked for, or a turn that never comes. Shared memory begins as NaN: a GPU promises nothing about its content.
@@ -220,7 +220,7 @@ static Wrong play_cluster(int first, int blocks, int threads, int team, char *st
 struct Operands {
   uint32_t a[4], b[2];
 };
-static Operands operands[2][MOST_THREADS];  // of two products in turn, so that all have read one before it is written again
+static Operands operands[2][MOST_THREADS];  // of two products in turn: all have read one before it is written again
 static void play_mma(float *above, float *below, const uint32_t (&a)[4], const uint32_t (&b)[2], bool paired) {
   const int number = own - crowd, lane = number % LANES, first = number - lane;
   Operands *brought = operands[own->products++ % 2];

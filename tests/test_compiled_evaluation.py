@@ -45,8 +45,8 @@ BLOCK = Layout(Kind.GPU_BLOCK, threads=8, accumulators=32, cols=8)
 QUADS = Layout(Kind.GPU_WIDE, registers=4, threads=32, accumulators=16, cols=2)
 GPU = {
     "thread": THREAD, "thread, sample by sample": replace(THREAD, chunk=1), "block": BLOCK,
-    "block in pieces": replace(BLOCK, chunk=13), "parts of a warp": replace(BLOCK, teams=4), "chosen": None,
-    "quads": QUADS, "quads, parts of a warp, in pieces": replace(QUADS, threads=16, teams=2, chunk=13),
+    "block in chunks": replace(BLOCK, chunk=13), "parts of a warp": replace(BLOCK, teams=4), "chosen": None,
+    "quads": QUADS, "quads, parts of a warp, in chunks": replace(QUADS, threads=16, teams=2, chunk=13),
 }  # fmt: skip
 
 
@@ -159,7 +159,7 @@ def test_a_network_gets_its_bits_alone_in_any_order_and_by_any_number_of_threads
     assert alike(cpu.evaluate(turned_in_memory, own.data(), own.hyper(), torch.arange(COUNT)), whole)
 
 
-PLAYED = [("thread", 9), ("block in pieces", 8), ("parts of a warp", 6), ("quads", 8)]
+PLAYED = [("thread", 9), ("block in chunks", 8), ("parts of a warp", 6), ("quads", 8)]
 
 
 @pytest.mark.parametrize(

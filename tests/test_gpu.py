@@ -29,24 +29,24 @@ CLUSTER = replace(STREAMED, blocks=2)
 LAYOUTS = {
     "thread": THREAD,
     "block": BLOCK,
-    "block in pieces": replace(BLOCK, chunk=4),
+    "block in chunks": replace(BLOCK, chunk=4),
     "block, slots outside": replace(BLOCK, slots_apart=True, threads=32),
     "parts of a warp": PARTS,
     "parts of a warp, slots outside": replace(PARTS, slots_apart=True),
     "block of quads": QUADS,
-    "block of quads in pieces, slots outside": replace(QUADS, chunk=4, slots_apart=True, threads=32),
+    "block of quads in chunks, slots outside": replace(QUADS, chunk=4, slots_apart=True, threads=32),
     "block of pairs, parts of a warp": replace(QUADS, registers=2, teams=4),
     "streamed": STREAMED,
-    "streamed in pieces": replace(STREAMED, chunk=4, threads=32),
+    "streamed in chunks": replace(STREAMED, chunk=4, threads=32),
     "streamed pairs": replace(STREAMED, registers=2),
     "streamed by a cluster": CLUSTER,
-    "streamed by a cluster in pieces": replace(CLUSTER, chunk=4, threads=32, blocks=4),
+    "streamed by a cluster in chunks": replace(CLUSTER, chunk=4, threads=32, blocks=4),
     "chosen": None,
 }
 CHOSEN = {  # cases and layouts; the others of both are slow
     4: ("thread",), 7: ("block of pairs, parts of a warp",),
     9: ("parts of a warp, slots outside", "streamed pairs"),
-    24: ("block of quads in pieces, slots outside",),
+    24: ("block of quads in chunks, slots outside",),
 }  # fmt: skip
 
 
@@ -63,7 +63,7 @@ def trained(own: Case, layout: Layout | None) -> TrainState:
 )  # fmt: skip
 def test_a_gpu_has_the_cpus_bits(number: int, name: str) -> None:
     own = case(number)
-    if "pieces" in name and own.settings["update_order"] == "layerwise":
+    if "chunks" in name and own.settings["update_order"] == "layerwise":
         pytest.skip("a layer that is updated before the delta below it needs the whole batch at once")
     expected = own.train()
     assert torch.equal(expected.step, expected.end)
@@ -230,7 +230,7 @@ FAULTS: dict[str, tuple[Layout, Callable[[Launch], Launch | None]]] = {
     "another order": (BLOCK, field("seed", lambda seed: seed + 1)),
     "shared memory too small": (BLOCK, lambda launch: launch._replace(shared=launch.shared - 4)),
     "places in a row and rows exchanged": (THREAD, wrote("at / P * ROW_PITCH + at % P", "at % P * ROW_PITCH + at / P")),
-    "the row of a neighbour": (THREAD, wrote("shared_rows(slot) + threadIdx.x * ROW_PITCH", "shared_rows(slot)")),
+    "the row of a neighbour": (THREAD, wrote("shared_rows(array) + threadIdx.x * ROW_PITCH", "shared_rows(array)")),
     "a stride that is not the threads'": (BLOCK, wrote("_PER_TEAM * THREADS)", "_PER_TEAM * THREADS + 1)")),
     "no barrier after a product": (BLOCK, wrote("epilogue(fragment);\n  }\n  BARRIER", "epilogue(fragment);\n  }\n")),
     "a barrier for some": (BLOCK, wrote("weigh_samples(ctx);", "weigh_samples(ctx); if (threadIdx.x) BARRIER")),

@@ -75,7 +75,7 @@ def test_networks_do_not_share_a_warp_where_memory_is_for_one() -> None:
 
 
 def test_layouts_are_tried_in_order() -> None:
-    """Whole, in pieces, slots outside; then matrices are streamed."""
+    """Whole, in chunks, slots outside; then matrices are streamed."""
     whole, seen = program((64, 64, 10), 256), []
     most = whole.laid_out(Layout(Kind.GPU_BLOCK, threads=32, chunk=256)).plan.shared
     for room in range(most, 0, -2048):
@@ -93,7 +93,7 @@ def test_layouts_are_tried_in_order() -> None:
 
 
 def test_blocks_of_99_kb_have_room_for_every_workload() -> None:
-    """Those of sm_86, sm_89 and sm_120. Two are laid out otherwise than on sm_90: in pieces, one with slots outside."""
+    """Those of sm_86, sm_89 and sm_120. Two are laid out otherwise than on sm_90: in chunks, one with slots outside."""
     limits, other = chip.Limits(89, 99 << 10), {}
     for name in {*WORKLOADS} - {*ON_CORES}:
         own, large = (

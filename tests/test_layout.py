@@ -11,7 +11,7 @@ import torch
 import gpubp
 from gpubp.engines import build, choose, layout
 from gpubp.engines.key import Key, Samples
-from gpubp.engines.layout import REACH, SLICE, Kind, Layout, best, group_cost, largest_index, piece, thread_count
+from gpubp.engines.layout import REACH, SLICE, Kind, Layout, best, chunk_of, group_cost, largest_index, thread_count
 from gpubp.engines.program import Program
 from gpubp.errors import EngineError
 
@@ -73,8 +73,8 @@ def test_a_batch_is_cut_from_four_slices_on_unless_it_must_stay_whole() -> None:
 
 
 @pytest.mark.parametrize(("batch", "size"), [(128, 32), (200, 40), (192, 32), (150, 50), (1000, 40), (131, 32)])
-def test_pieces_are_equal_if_they_can_be(batch: int, size: int) -> None:
-    assert piece(batch) == size
+def test_chunks_are_equal_if_they_can_be(batch: int, size: int) -> None:
+    assert chunk_of(batch) == size
 
 
 def test_lanes_as_outputs_cut_a_batch_whose_outs_do_not_fit() -> None:

@@ -65,7 +65,7 @@ def test_what_a_sample_of_weight_0_holds_changes_no_bit(machine: str, loss: str,
 
 
 # To which networks of other tests, and of other layouts, come close.
-BESIDE = {*MACHINES} - {"eager", "networks", "outputs in chunks", "gpu thread", "wide gpu block in pieces"}
+BESIDE = {*MACHINES} - {"eager", "networks", "outputs in chunks", "gpu thread", "wide gpu block in chunks"}
 
 
 @pytest.mark.parametrize(

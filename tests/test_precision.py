@@ -37,7 +37,7 @@ FEW = [0, 1, 2]
 WIDE = Layout(Kind.GPU_WIDE, registers=2, threads=64, accumulators=16, cols=8)
 STREAMED = replace(WIDE, kind=Kind.GPU_STREAMED, accumulators=32)
 LAYOUTS = {
-    "tf32": {"in pieces": replace(WIDE, chunk=5), "streamed": replace(STREAMED, threads=128, chunk=5)},
+    "tf32": {"in chunks": replace(WIDE, chunk=5), "streamed": replace(STREAMED, threads=128, chunk=5)},
     "3xtf32": {"whole, slots outside": replace(WIDE, threads=32, slots_apart=True), "streamed": STREAMED},
 }
 SLOW = pytest.mark.slow
@@ -76,19 +76,19 @@ def test_a_played_gpu_has_the_bits_of_the_cpus_kernel_with_rounded_operands(prec
 
 A = "add_products(tile, left, right, &Operand::big, &Operand::big);"
 FAULTS = {
-    "a part of a warp multiplies": ("tf32", "in pieces", A, f"if (LANE > 7) {A}"),
-    "operands that are not rounded": ("tf32", "in pieces", "bits + 0x1000", "bits"),
+    "a part of a warp multiplies": ("tf32", "in chunks", A, f"if (LANE > 7) {A}"),
+    "operands that are not rounded": ("tf32", "in chunks", "bits + 0x1000", "bits"),
     "columns of a neighbour": ("3xtf32", "streamed", "LANE % 4 * entries", "LANE % 4"),
-    "rows in two orders": ("tf32", "in pieces", "start + (entries == 1 ? row() : LANE / 4)", "start + LANE / 4"),
-    "neighbours of k that are none": ("tf32", "in pieces", "apart = paired ? 1 : 4", "apart = 4"),
-    "one number read for several sums": ("tf32", "in pieces", "found[i] = epilogue", "found[0] = epilogue"),
+    "rows in two orders": ("tf32", "in chunks", "start + (entries == 1 ? row() : LANE / 4)", "start + LANE / 4"),
+    "neighbours of k that are none": ("tf32", "in chunks", "apart = paired ? 1 : 4", "apart = 4"),
+    "one number read for several sums": ("tf32", "in chunks", "found[i] = epilogue", "found[0] = epilogue"),
     "a big part with more digits": ("3xtf32", "streamed", "big & ~0x1fffu", "big"),
     "no small part": ("3xtf32", "streamed", "TF32 == 3 ? to_tf32", "TF32 == 2 ? to_tf32"),
     "terms in another order": (
         "3xtf32", "streamed", "&Operand::small, &Operand::big", "&Operand::big, &Operand::small",
     ),
-    "k and rows exchanged": ("tf32", "in pieces", "{above[0].*of_left, below[0]", "{above[1].*of_left, below[0]"),
-    "numbers behind the last k": ("tf32", "in pieces", "return first_k() +", "return true || first_k() +"),
+    "k and rows exchanged": ("tf32", "in chunks", "{above[0].*of_left, below[0]", "{above[1].*of_left, below[0]"),
+    "numbers behind the last k": ("tf32", "in chunks", "return first_k() +", "return true || first_k() +"),
     "a strip of another pitch": ("3xtf32", "streamed", "<across_pitch(rows)>> InShared", "<pad(rows)>> InShared"),
 }  # fmt: skip
 

@@ -138,7 +138,7 @@ CASES = {
 
 EVERYTHING = {"dropout": 0.3, "clip_norm": 1.0, "l1": 0.01, "clip_value": 0.5}
 TEAMS = {
-    "ragged rows, in pieces": Case(
+    "ragged rows, in chunks": Case(
         ("tanh", "gelu"), "cross_entropy", "adam", "cosine", RAGGED, replace(TEAM, vector=4, chunk=3), 3,
         widths=(3, 9, 5, 4), settings={**EVERYTHING, "class_weight": [1.0, 2.0, 3.0, 4.0]},
     ),
@@ -146,7 +146,7 @@ TEAMS = {
         ("tanh", "gelu"), "huber", "adam", "constant", SHARED, replace(TEAM, vector=8), 3,
         bias="layer", settings=EVERYTHING),
 }  # fmt: skip
-PIECES, FIGURES = TEAMS["ragged rows, in pieces"], CASES["figures of one network, lanes are outputs"]
+CHUNKS, FIGURES = TEAMS["ragged rows, in chunks"], CASES["figures of one network, lanes are outputs"]
 TEAMS |= {
     "groups of 8, ragged": CASES["lanes are 16 networks, their own ragged rows, chunks, dropout"]._replace(
         layout=replace(EIGHT, chunk=3)),
@@ -164,15 +164,15 @@ BLOCK = Layout(Kind.GPU_BLOCK, threads=3, accumulators=32, cols=8)
 QUADS = Layout(Kind.GPU_WIDE, registers=4, threads=3, accumulators=16, cols=2)
 STREAMED, CORES = replace(QUADS, kind=Kind.GPU_STREAMED), replace(QUADS, registers=2, threads=64, cols=8, tf32=3)
 BLOCKS = {
-    "a block, ragged rows, in pieces": PIECES._replace(layout=replace(BLOCK, chunk=3)),
-    "two blocks for three networks, slots outside": PIECES._replace(layout=replace(BLOCK, slots_apart=True)),
-    "quads, in pieces": PIECES._replace(layout=replace(QUADS, chunk=3, slots_apart=True)),
-    "streamed, in pieces": PIECES._replace(layout=replace(STREAMED, chunk=3)),
-    "streamed by a cluster": PIECES._replace(layout=replace(STREAMED, chunk=3, blocks=2)),
-    "tensor cores": PIECES._replace(layout=replace(CORES, chunk=3, slots_apart=True)),
+    "a block, ragged rows, in chunks": CHUNKS._replace(layout=replace(BLOCK, chunk=3)),
+    "two blocks for three networks, slots outside": CHUNKS._replace(layout=replace(BLOCK, slots_apart=True)),
+    "quads, in chunks": CHUNKS._replace(layout=replace(QUADS, chunk=3, slots_apart=True)),
+    "streamed, in chunks": CHUNKS._replace(layout=replace(STREAMED, chunk=3)),
+    "streamed by a cluster": CHUNKS._replace(layout=replace(STREAMED, chunk=3, blocks=2)),
+    "tensor cores": CHUNKS._replace(layout=replace(CORES, chunk=3, slots_apart=True)),
     "figures of networks": CASES["figures of networks, ragged rows, classes with weights"]._replace(
         layout=replace(BLOCK, chunk=3), count=3),
-    "two networks in a warp": PIECES._replace(layout=replace(BLOCK, threads=16, teams=2), widths=(3, 4, 4, 4)),
+    "two networks in a warp": CHUNKS._replace(layout=replace(BLOCK, threads=16, teams=2), widths=(3, 4, 4, 4)),
     "figures of R2": FIGURES._replace(layout=replace(BLOCK, chunk=4)),
     "figures, quads": FIGURES._replace(layout=replace(QUADS, chunk=4)),
     "figures, streamed": FIGURES._replace(layout=replace(STREAMED, chunk=4)),
@@ -227,7 +227,7 @@ def sound(program: Path, count: int, threads: int) -> str:
 
 SLOW = pytest.mark.slow
 USUAL = {
-    "lanes are outputs, ragged rows, classes with weights", "ragged rows, in pieces", "two networks in a warp",
+    "lanes are outputs, ragged rows, classes with weights", "ragged rows, in chunks", "two networks in a warp",
 }  # fmt: skip
 
 

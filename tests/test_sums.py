@@ -28,7 +28,7 @@ SLOW = (
     "outputs in chunks",
     "networks in chunks",
     "team",
-    "gpu block in pieces",
+    "gpu block in chunks",
 )  # much like one that is not
 
 

@@ -185,7 +185,7 @@ def _best(program: Program, limits: chip.Limits) -> Kernel:
         spilled = f", for a thread would keep {kernel.use.local} bytes in local memory"
     kernel = _best_block(program, limits)
     layout = kernel.program.layout
-    pieces = f", {layout.chunk} of {batch} samples at once" if 0 < layout.chunk < batch else ""
+    chunks = f", {layout.chunk} of {batch} samples at once" if 0 < layout.chunk < batch else ""
     far = ", matrices streamed from global memory" if layout.streamed else ""
     far = ", slots in global memory" if layout.slots_apart else far
     room = f"{kernel.program.plan.shared:,} of {limits.block:,} bytes of shared memory"
@@ -194,7 +194,7 @@ def _best(program: Program, limits: chip.Limits) -> Kernel:
     if layout.blocks > 1:
         blocks = f"{layout.blocks} blocks of {threads} threads are a network"
     cores = f", products on tensor cores by {precision}" if layout.tf32 else ""
-    why = f"cuda: {blocks}: {widths} takes {room}{pieces}{far}{cores}{spilled}"
+    why = f"cuda: {blocks}: {widths} takes {room}{chunks}{far}{cores}{spilled}"
     return replace(kernel, reason=why)
 
 

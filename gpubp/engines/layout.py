@@ -195,13 +195,13 @@ def best(
         registers = 3 if batch == 1 and parameters <= TINY and count >= 3 * vector * threads else 1
         group = vector * registers
         rounds = math.ceil(math.ceil(count / group) / threads)
-        chunk = batch if batch < 4 * SLICE or whole else piece(batch)
+        chunk = batch if batch < 4 * SLICE or whole else chunk_of(batch)
         layout = replace(lanes, registers=registers, chunk=chunk, accumulators=lanes.accumulators // registers)
         yield rounds * registers * step_cost(widths, batch, slots, group * itemsize, 1, layout), layout
         padded = [-(-width // vector) * vector for width in widths[1:]]
         fits = batch * (2 * max(padded) + sum(padded)) * itemsize <= cache_bytes()
         layout = replace(
-            lanes, kind=Kind.CPU_OUTPUTS, chunk=batch if batch < 4 * SLICE or whole or fits else piece(batch)
+            lanes, kind=Kind.CPU_OUTPUTS, chunk=batch if batch < 4 * SLICE or whole or fits else chunk_of(batch)
         )
         spent = step_cost(widths, batch, slots, itemsize, vector, layout)
         yield math.ceil(count / threads) * spent, layout
@@ -225,7 +225,7 @@ def plain(itemsize: int, vector_bytes: int) -> Layout:
     return Layout(vector=vector, accumulators=accumulators, cols=cols)
 
 
-def piece(batch: int) -> int:
+def chunk_of(batch: int) -> int:
     """The size of the chunks of a batch: equal ones if possible, which tiles divide well."""
     sizes = range(SLICE, 2 * SLICE + 1)
     return min(sizes, key=lambda size: (batch % size > 0, size % 8 > 0, size))

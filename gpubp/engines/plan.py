@@ -104,7 +104,7 @@ class Plan:
 
     @cached_property
     def pitch(self) -> list[int]:
-        """For each width, elements from a row of a matrix to the next. On a CPU no multiple of 1 KB: such rows share
+        """For each width, entries from a row of a matrix to the next. On a CPU no multiple of 1 KB: such rows share
         few sets of the cache, and 64 outputs with lanes as networks lost up to a quarter of the rate."""
         if self.layout.threads:
             return [self.layout.pitch(width) if self.layout.kind.block else width for width in self.widths]
@@ -188,8 +188,8 @@ class Plan:
              "(O): of a matrix with O columns; without it, where the outs are"),
             ("delta_sums", layer_sums,
              "(LAYERS, MAX_PITCH): of deltas over the chunks so far, for the one bias of a layer"),
-            ("error", batch, "(BATCH): each sample's loss, times its share"),
-            ("share", batch if trains and key.weighted else 0, "(BATCH): each sample's weight over the sum of all"),
+            ("error", batch, "(BATCH): each sample's part of the loss"),
+            ("share", batch if trains and key.weighted else 0, "(BATCH): how much each sample counts (loss.h)"),
             ("hits", 0 if trains or key.loss.metric == "r2" else batch,
              "(BATCH): how many outs of each sample are right"),
             ("class_weight", self.widths[-1] if key.class_weight else 0, "(O): of each class"),
@@ -218,7 +218,7 @@ class Plan:
 
     @cached_property
     def group(self) -> tuple[Field, ...]:
-        """The arrays of the kernel's Group, in order: all about a group's networks except the elements of Memory."""
+        """The arrays of the kernel's Group, in order: all about a group's networks except the entries of Memory."""
         networks, columns = self.layout.networks, len(self.key.recipe.rule.columns)
         hypers, coefficients = len(self.needs.hyper), self.needs.coefficients
         fields = (

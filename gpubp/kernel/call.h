@@ -38,7 +38,8 @@ FN void add_loss(Progress &progress) {
   }
 }
 
-// One step of every network. table: the samples of all steps of the call, where all networks take the same.
+// One step of every network. table: the samples of all steps of the call, where all networks take the same; null on a
+// GPU, where OWN_SAMPLES is 1.
 FN void next_step(Context &ctx, Cursor &cursor, Progress &progress, const int32_t *table) {
   ctx.index = OWN_SAMPLES ? &ctx.group->index[0][0] : table + progress.steps * BATCH;
   draw(ctx, cursor);
@@ -56,16 +57,16 @@ FN void next_step(Context &ctx, Cursor &cursor, Progress &progress, const int32_
 // 0 for a network whose losses, parameters and slots are all finite, else NaN.
 FN per_network nonfinite(const Context &ctx, const Progress &progress) {
   per_network found = splat<per_network>(0);
-  for (int slot = 0; slot <= SLOTS; slot++)
+  for (int array = 0; array <= SLOTS; array++)
     found = found + sum_over_params<true>(ctx, [&](auto at) {
-      return read_at(param_or_slot(ctx.mem, slot, 0), at) * real(0);
+      return read_at(param_or_slot(ctx.mem, array, 0), at) * real(0);
     });
   return found + progress.fault;
 }
 
 FN void store_params(const Context &ctx, Networks networks, const bool *keep) {  // and slots, of those with `keep`
-  for (int slot = 0; slot <= SLOTS; slot++)
-    copy_out(slot ? ctx.job->slots[slot - 1] : ctx.job->params, param_or_slot(ctx.mem, slot, 0), networks, keep);
+  for (int array = 0; array <= SLOTS; array++)
+    copy_out(array ? ctx.job->slots[array - 1] : ctx.job->params, param_or_slot(ctx.mem, array, 0), networks, keep);
 }
 FN void store_scalars(const Context &ctx, const Progress &progress, int n, int64_t at) {
   const Job &job = *ctx.job;
@@ -77,8 +78,8 @@ FN void store_scalars(const Context &ctx, const Progress &progress, int n, int64
 }
 
 // Look for networks that diverged, and store those that have taken all their steps and did not diverge. A diverged
-// network stays in Job as it was before the call; in a dry run all do. The lane of a finished network goes on
-// computing, and nothing reads it.
+// network stays in Job as it was before the call, and then takes the steps before that one anew (engines/cpu.py,
+// gpu.h); in a dry run all stay. The lane of a finished network goes on computing, and nothing reads it.
 FN void store_finished(const Context &ctx, Progress &progress, Networks networks, const int64_t *steps) {
   const Job &job = *ctx.job;
   const per_network found = nonfinite(ctx, progress);

@@ -19,9 +19,8 @@ FN void advance(const Memory &mem, Group *group, const Job &job, const End &, in
   show({mem, group, &job, nullptr, nullptr, false}, {row, false}, is_network);
 }
 #else
-// Up to `most` steps of network n. If a number is not finite after one of them, train() has stored
-// nothing: then find that step, take the steps before it, and note that the network diverged (as diverge() in
-// engines/cpu.py does).
+// Up to `most` steps of network n. If a number is not finite after one of them, train() has stored nothing: then find
+// that step, take the steps before it, and note that the network diverged (as diverge() in engines/cpu.py does).
 FN void advance(const Memory &mem, Group *group, const Job &job, const End &end, int64_t n, int64_t most) {
   enum { ALL_STEPS, FIND_FAULT, STEPS_BEFORE };
   int64_t row[] = {n}, steps[] = {steps_of(job, n)};
@@ -57,8 +56,8 @@ FN void advance(const Memory &mem, Group *group, const Job &job, const End &end,
 #endif
 extern "C" __global__ void __launch_bounds__(BOUNDS) CLUSTER
     run(const __grid_constant__ Job given, const __grid_constant__ End end) {
-  auto steps_of_network = [&](const Job &job, const Memory &mem, Group *group, int64_t n, int64_t steps) INLINED {
+  auto advance_network = [&](const Job &job, const Memory &mem, Group *group, int64_t n, int64_t steps) INLINED {
     advance(mem, group, job, end, n, steps);
   };
-  launch<Memory, Group>(given, end, steps_of_network);
+  launch<Memory, Group>(given, end, advance_network);
 }

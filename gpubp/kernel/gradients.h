@@ -1,8 +1,8 @@
 // The gradients of a step: sums over the samples of its batch, in their order; the deltas contain each sample's share
-// of the loss (1 / BATCH). A layout computes them tile by tile, or has them held for the step. Both classes have
-// begin(), before the first chunk of a batch; add_chunk(), which adds one chunk's part to those of layer l: below
-// (I, samples) @ delta (samples, O) and the sum of delta (last: it is the last chunk, which tile by tile updates the
-// layer too); and update_held(), after the last chunk, which updates all layers where sums are held.
+// of the loss (loss.h). A layout computes them tile by tile, or has them held for the step. Of either Gradients,
+// begin() comes before the first chunk of a batch. add_chunk() adds a chunk's part to those of layer l, below
+// (I, samples) @ delta (samples, O) and the sum of delta; tile by tile, the `last` chunk updates the layer, too.
+// update_held() comes after the last chunk, and updates all layers if gradients are held.
 #pragma once
 #include "update.h"
 

@@ -23,9 +23,9 @@ FN per_sample lanes_by(F f) {
   return x;
 }
 
-// Memory.share, how much each sample counts in the loss of the batch: its weight over the sum of weight * class weight.
-// cross_entropy() multiplies by the class weight itself. But the share is 0 if weight * class weight is, unless labels
-// are smoothed; and if that sum is.
+// Memory.share, how much each sample counts in the loss of the batch: its weight over the sum of weight * class weight,
+// times SCALE; 0 if that sum is. cross_entropy() multiplies by the class weight itself. The share is also 0 if weight *
+// class weight is, unless labels are smoothed.
 FN void weigh_samples(const Context &ctx) {
   if constexpr (WEIGHTED) {
     PARALLEL_FOR(b, BATCH) {
@@ -126,9 +126,9 @@ FN per_sample hits(Out out, Target target) {
   return eq_(argmax, target(0));
 }
 
-// Of a chunk. With `learn`: Memory.error, each sample's loss times its share in the batch's loss, which is 1 / BATCH
-// without weights, and Memory.delta, times that share too. Without, to evaluate: error as it is, and for the metric
-// Memory.hits or, in the place of the outs, the predictions (expected()).
+// Of a chunk. With `learn`: Memory.error, a sample's error summed over its outputs, and Memory.delta, both times its
+// share, which without weights is SCALE / BATCH. Without, to evaluate: error as it is, and for the metric Memory.hits
+// or, in the place of the outs, the predictions (expected()).
 template <int samples, bool learn = true>
 FN void loss_and_delta(const Context &ctx, int start) {
   constexpr int O_pitch = PITCH[LAYERS];

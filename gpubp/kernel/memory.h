@@ -115,8 +115,8 @@ struct Inputs {
 // ---- what a group loads before its first step, and before each chunk ----
 
 FN void load_params(const Context &ctx, Networks networks) {  // and the optimizer's slots
-  for (int slot = 0; slot <= SLOTS; slot++)
-    copy_in(param_or_slot(ctx.mem, slot, 0), slot ? ctx.job->slots[slot - 1] : ctx.job->params, networks);
+  for (int array = 0; array <= SLOTS; array++)
+    copy_in(param_or_slot(ctx.mem, array, 0), array ? ctx.job->slots[array - 1] : ctx.job->params, networks);
   BARRIER
 }
 // Network n of the group is row `at` of Job: where its samples begin, and the weights of its classes.

@@ -6,11 +6,12 @@
 // The twin of backprop.py and engines/block.py: the same words (net, out, delta), each phase below its forward twin.
 // Names in capitals are constants of the topology and the training; example.h has those of the tutorial's network, with
 // a line on each, and behind them its rules (value, slope, loss_value, loss_slope, prepare, optimizer), which
-// engines/translate.py prints from ACTIVATIONS, LOSSES, OPTIMIZERS and SCHEDULES. call.h has the loop over steps.
+// engines/translate.py prints from ACTIVATIONS, LOSSES, OPTIMIZERS and SCHEDULES. product.h has the matrix product,
+// gradients.h and update.h the way from its sums to the weights, call.h the loop over steps.
 //
 // What a lane is differs between machines: machine.h. simd.h has the operations on v (splat: one number in every lane;
 // fma_) and FN, INLINE and UNROLL. Every sum has one fixed order: over k in a product, over samples, over the outputs
-// of a sample, down and across a gradient. So all machines give the same bits.
+// of a sample, down and across a gradient. So all machines give the same bits, unless TF32 (gpu_tensor.h).
 #pragma once
 #include "dropout.h"
 #include "loss.h"
@@ -68,8 +69,7 @@ FN void gradient(const Context &ctx, Gradients &gradients, int start, const entr
 
 template <int l>
 FN void transpose_weight(entry *to, const entry *weight);  // of machines/cpu_outputs.h alone
-// (O, I): a view of the weight or, on a CPU where a v is several entries, which are neighbours in memory, a transposed
-// copy.
+// (O, I): a view of the weight or, on a CPU where a v is several neighbouring entries, a transposed copy.
 template <int l>
 FN auto transposed_weight(const Context &ctx) {
   const entry *weight = ctx.mem.params + WEIGHT_AT[l];
@@ -77,7 +77,7 @@ FN auto transposed_weight(const Context &ctx) {
   else return transpose_weight<l>(ctx.mem.transposed, weight), Matrix<PITCH[l]>{ctx.mem.transposed};
 }
 
-struct Unit {  // of a layer and a sample
+struct Unit {  // of a layer, for one sample
   v out, net, mask;
 };
 // Layer l and those below it. delta: (samples, O) of its outputs; delta_below: where to write that of its inputs, the

@@ -1,5 +1,6 @@
 // From a gradient to the updated parameter. apply_gradient(): penalised(), clipped(), then update_param(), which calls
-// the rule `optimizer`, or the gradient into Memory.grad for clip_norm(). `at` is a place in Memory.params.
+// the rule `optimizer`; with HAS_CLIP_NORM the gradient waits in Memory.grad, and clip_norm() calls update_param().
+// `at` is a place in Memory.params.
 #pragma once
 #include "memory.h"
 
@@ -63,7 +64,7 @@ FN void apply_gradient(const Context &ctx, At at, V grad) {
 
 // ---- sums over all parameters ----
 
-// Room for sums of columns: where gradients are held and a chunk needs none, that of the outs, which lie idle then.
+// Room for sums of columns: in GPU_WIDE mostly that of the outs, which hold nothing outside the chunks.
 FN entry *room_for_sums(const Context &ctx) {
   return LAYOUT == GPU_WIDE && !TF32 && BIAS_KIND != PER_LAYER ? ctx.mem.outs : ctx.mem.column_sums;
 }

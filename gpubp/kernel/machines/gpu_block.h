@@ -1,6 +1,6 @@
 // A team of THREADS threads trains one network, whose numbers are in shared memory (GPU_STREAMED: few of them); the
 // threads share the items of every phase. A block is one team, or its single warp is several teams with a network each;
-// or a team is a cluster of blocks, whose arrays are in global memory; each has a Group of its own.
+// or a team is a cluster of blocks, which share arrays in global memory, and have a Group each.
 // product: of GPU_BLOCK below, by plain_product; of GPU_WIDE in gpu_sums.h; of GPU_STREAMED in gpu_stream.h.
 #pragma once
 #include "arithmetic.h"
@@ -141,10 +141,10 @@ FN void gather_samples(entry *x, entry *y, Inputs inputs, Target target) {
 
 #include "machines/gpu_pieces.h"
 
-// Calls train(job, memory, group, n, steps) for each piece of a network n that a team has, one after the other. Arrays
-// in global memory are in End.far, those of all teams of the grid.
-template <class Memory, class Group, class Job, class End, class Train>
-FN void launch(const Job &job, const End &end, Train train) {
+// Calls advance(job, memory, group, n, steps) for each piece of a network n that a team has, one after the other.
+// Arrays in global memory are in End.far, those of all teams of the grid.
+template <class Memory, class Group, class Job, class End, class Advance>
+FN void launch(const Job &job, const End &end, Advance advance) {
   const int team = TEAMS_PER_BLOCK == 1 ? 0 : threadIdx.x / THREADS;
   const int64_t team_of_grid = (int64_t)(blockIdx.x / BLOCKS_PER_TEAM) * TEAMS_PER_BLOCK + team;
   Group *group = (Group *)((char *)shared + team * TEAM_PITCH);
@@ -158,11 +158,11 @@ FN void launch(const Job &job, const End &end, Train train) {
   PARALLEL_FOR(at, MEMORY_ENTRIES) { entries[at] = 0; }  // so that padding is finite
   unsigned *scratch = (unsigned *)((char *)group - team * TEAM_PITCH);  // which every network sets anew
   const int64_t steps = TASK == TRAIN ? job.steps : 1, blocks = (job.count + TEAMS_PER_BLOCK - 1) / TEAMS_PER_BLOCK;
-  auto train_block = [&](int64_t block, int64_t steps) INLINED {
+  auto advance_block = [&](int64_t block, int64_t steps) INLINED {
     const int64_t n = block * TEAMS_PER_BLOCK + team;
     BARRIER
-    if (n < job.count) train(job, mem, group, n, steps);
+    if (n < job.count) advance(job, mem, group, n, steps);
   };
-  if constexpr (LANES_ARE_OUTPUTS || FAR_ENTRIES > 0) for_each_piece(end, steps, blocks, scratch, train_block);
-  else one_piece(end, steps, (unsigned)blocks, scratch, train_block);  // a loop takes a plain block's registers
+  if constexpr (LANES_ARE_OUTPUTS || FAR_ENTRIES > 0) for_each_piece(end, steps, blocks, scratch, advance_block);
+  else one_piece(end, steps, (unsigned)blocks, scratch, advance_block);  // a loop takes a plain block's registers
 }

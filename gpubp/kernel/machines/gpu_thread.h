@@ -67,30 +67,30 @@ FN void move_rows(real *shared_rows, real *global_rows, int64_t begin, int64_t c
   }
 }
 
-// Calls train(job, memory, group, n, steps) for the network n of this thread, or a piece of it, with a job that points
-// to its rows in shared memory.
-template <class Memory, class Group, class Job, class End, class Train>
-FN void launch(const Job &given, const End &end, Train train) {
+// Calls advance(job, memory, group, n, steps) for the network n of this thread, or a piece of it, with a job that
+// points to its rows in shared memory.
+template <class Memory, class Group, class Job, class End, class Advance>
+FN void launch(const Job &given, const End &end, Advance advance) {
   const unsigned blocks = (unsigned)((given.count + THREADS - 1) / THREADS);
   one_piece(end, given.steps, blocks, (unsigned *)shared, [&](int64_t block, int64_t steps) {
     const int64_t begin = block * THREADS, n = begin + threadIdx.x;
     Job job = given;
-    auto shared_rows = [&](int slot) { return (real *)shared + slot * THREADS * ROW_PITCH; };
-    auto global_rows = [&](int slot) { return slot ? given.slots[slot - 1] : given.params; };
-    for (int slot = 0; slot <= SLOTS; slot++) {
-      move_rows<false>(shared_rows(slot), global_rows(slot), begin, given.count);
-      (slot ? job.slots[slot - 1] : job.params) = shared_rows(slot) + threadIdx.x * ROW_PITCH;
+    auto shared_rows = [&](int array) { return (real *)shared + array * THREADS * ROW_PITCH; };
+    auto global_rows = [&](int array) { return array ? given.slots[array - 1] : given.params; };
+    for (int array = 0; array <= SLOTS; array++) {
+      move_rows<false>(shared_rows(array), global_rows(array), begin, given.count);
+      (array ? job.slots[array - 1] : job.params) = shared_rows(array) + threadIdx.x * ROW_PITCH;
     }
     __syncthreads();
     if (n < given.count) {
       Group group;
       real entries[MEMORY_ENTRIES];
-      train(job, Memory{entries}, &group, n, steps);
+      advance(job, Memory{entries}, &group, n, steps);
     }
     if constexpr (TASK == TRAIN) {
       __syncthreads();
-      for (int slot = 0; slot <= SLOTS; slot++)
-        move_rows<true>(shared_rows(slot), global_rows(slot), begin, given.count);
+      for (int array = 0; array <= SLOTS; array++)
+        move_rows<true>(shared_rows(array), global_rows(array), begin, given.count);
     }
   });
 }
