@@ -1,5 +1,6 @@
 """Prints gpubp/system/flags.json, from TrainConfig and the tables: python scripts/flags.py > gpubp/system/flags.json"""
 
+import inspect
 import json
 import re
 import sys
@@ -25,7 +26,7 @@ SEVERAL = {"batch_size": "COUNTS", "epochs": "LENGTHS", "steps": "LENGTHS"}  # m
 
 def flags():
     """The rows of every table by name; and each setting of TrainConfig: its kind (cli.py), default and description."""
-    notes, usual = dict(re.findall(r"^ {8}(\w+): (.*)$", TrainConfig.__doc__, re.M)), _usual()
+    notes, usual = dict(re.findall(r"^ {4}(\w+): (.*)$", inspect.getdoc(TrainConfig), re.M)), _usual()
     settings = {
         each.name: {
             "kind": SEVERAL.get(each.name, _kind(each)),

@@ -10,8 +10,6 @@ import re
 import threading
 import time
 import weakref
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import pytest
@@ -51,22 +49,23 @@ def told(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     main = Stream(asked, "main")
     asked.clear()
 
-    @contextmanager
-    def within(name: str) -> Iterator[None]:
-        asked.append(f"into {name}")
-        try:
-            yield
-        finally:
-            asked.append(f"out of {name}")
+    class within:
+        def __init__(self, name: str) -> None:
+            self.name = name
 
-    @contextmanager
-    def ended(name: str) -> Iterator[None]:
+        def __enter__(self) -> None:
+            asked.append(f"into {self.name}")
+
+        def __exit__(self, kind: Any, error: Any, traceback: Any) -> None:
+            asked.append(f"out of {self.name}")
+
+    class ended(within):
         """torch.cuda.graph: a recording that an error has broken off cannot be ended without another."""
-        with within(name):
-            try:
-                yield
-            except RuntimeError:
-                raise RuntimeError("operation failed due to a previous error during capture")  # noqa: B904
+
+        def __exit__(self, kind: Any, error: Any, traceback: Any) -> None:
+            super().__exit__(kind, error, traceback)
+            if isinstance(error, RuntimeError):
+                raise RuntimeError("operation failed due to a previous error during capture")
 
     class Graph:
         def replay(self) -> None:

@@ -249,10 +249,11 @@ def test_a_call_does_no_python_work_that_grows_with_the_networks(monkeypatch: py
             place = placement.placed(state, [data()], choose("cuda", SPEC, config, where[0]), where)
             place.run(3)
             patch.setattr(shard.Shard, "run", counted)
-            place.run(3)
+            place.run(2)  # from Python 3.13 on a function's instructions are told of from its second call on
+            place.run(2)
             place.look()
-        assert state.step.tolist() == [6] * count
-    assert taken[0] == taken[1] > 100
+        assert state.step.tolist() == [7] * count
+    assert taken[1] == taken[3] > 100
 
 
 def forgets(data: gpubp.Dataset, other: gpubp.Dataset) -> None:
