@@ -192,6 +192,30 @@ def test_the_command_line_trains_lists_of_topologies_and_optimizers(capsys: Capt
         run(f"train {IRIS} --engine eager --run-dir wrong --optimizer adam,sgd {wrong}", capsys, 1)
 
 
+def test_a_default_is_no_setting_of_a_slot_which_would_compute_with_it(capsys: Capture) -> None:
+    trained(f"{IRIS} --networks 4 --lr 0.01..0.1 --slots 2 --run-dir run", capsys)
+    trained("--config run/config.yaml --run-dir again", capsys)
+    for name in ("run", "again"):
+        assert not {"weight_decay", "beta1", "warmup", "l1", "dropout", "min_delta"} & {*columns(name, "design")}
+        hyper = checkpoint.load(Path(name), torch.device("cpu")).populations[0].state.recipe.hyper
+        assert not {"weight_decay", "warmup", "l1", "dropout", "label_smoothing"} & {*hyper}
+
+
+@pytest.mark.parametrize(
+    ("flag", "told"),
+    [
+        ("--momentum 0.5", "optimizer momentum, nesterov"),
+        ("--step-size 5", "schedule step"),
+        ("--delta 2", "loss huber"),
+        ("--loss mean_absolute_error --task regression --class-weight balanced", "loss cross_entropy"),
+    ],
+)
+def test_a_flag_that_no_network_takes_says_for_what_it_is(flag: str, told: str, capsys: Capture) -> None:
+    data, name = ("diabetes", "--class-weight") if "class" in flag else ("iris", flag.split()[0])
+    found = error(f"train --data {data} --epochs 2 --engine eager {flag}", capsys).splitlines()[-1]
+    assert found == f"error: {name}: no network takes it; for {told}"
+
+
 def test_a_design_and_flags_have_one_precedence_and_no_cell_is_dropped(capsys: Capture) -> None:
     tables = {"mixed": "optimizer,momentum,lr\nmomentum,0.5,0.1\nadam,,\nmomentum,,\n",
               "wrong": "optimizer,momentum\nmomentum,0.5\nadam,0.5\n", "loss": "loss\nmse\n",

@@ -157,10 +157,12 @@ def test_what_cannot_wait_for_slots_says_so(tmp_path: Path, monkeypatch: pytest.
     monkeypatch.setattr("gpubp.system.free.available", lambda device: 168_200_000)
     common = ["train", "--data", "iris", "--networks", "400", "--epochs", "9", "--search", "halving", "--run-dir"]
     assert main([*common, str(tmp_path / "run"), "--widths", "4,16,3"]) == 1
-    told = "search: it compares all networks at the same time, and there are 62 slots, fewer than networks"
-    assert told in capsys.readouterr().err
+    told = "search: it compares all networks at the same time, and memory has room for "
+    assert f"{told}62 of them, with 168 MB free: give fewer networks" in capsys.readouterr().err
     assert main([*common, str(tmp_path / "run"), "--widths", "4,16,3;4,8,3"]) == 1
-    assert "give as many slots, if memory has room for them, or fewer networks" in capsys.readouterr().err
+    assert told in capsys.readouterr().err
+    assert main([*common, str(tmp_path / "run"), "--widths", "4,16,3", "--slots", "5"]) == 1
+    assert "there are 5 slots, fewer than networks: give as many slots, or fewer networks" in capsys.readouterr().err
 
 
 def test_a_shard_without_memory_says_that_more_shards_are_smaller() -> None:

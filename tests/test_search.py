@@ -120,7 +120,8 @@ def test_a_hyper_parameter_is_left_out_of_rows_without_it() -> None:
 @pytest.mark.parametrize(
     ("given", "told"),
     [
-        ({"space": {"momentum": [0.5], "optimizer": ["sgd", "adam"]}}, "space: momentum: no network takes it; all"),
+        ({"space": {"momentum": [0.5], "optimizer": ["sgd", "adam"]}},
+         "space: momentum: no network takes it; for optimizer momentum, nesterov$"),
         ({"space": {"lr": "0.1..1"}}, "lr are ranges: `count`, of networks, expected"),
         ({"space": {"lr": []}}, "lr is empty"), ({"space": {"lr": "0.1..1"}, "count": 0}, "count 0: a whole number"),
         ({"space": {"lr": "0.1..1", "hidden": []}, "count": 2}, "hidden is empty"), ({"space": {"rate": [1]}}, "rate"),

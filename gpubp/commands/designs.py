@@ -46,15 +46,20 @@ def options(settings: dict[str, Any], name: str) -> list[str]:
     return found
 
 
-def used(settings: dict[str, Any]) -> dict[str, Any]:
-    """The hyper-parameters that are not given, with their values, if all networks have one optimizer and schedule."""
+def usual(settings: dict[str, Any]) -> dict[str, Any]:
+    """The defaults of the hyper-parameters, if all networks have one optimizer and schedule; else none."""
     from ..settings.config import TrainConfig
 
     optimizers, schedules = options(settings, "optimizer"), options(settings, "schedule")
     if settings["design"] is not None or len(optimizers) > 1 or len(schedules) > 1:
         return {}
     plain = TrainConfig(optimizers[0], schedule=schedules[0], steps=1)
-    return {name: value for name, value in plain.values(settings["loss"]).items() if settings[name] is None}
+    return plain.values(settings["loss"])
+
+
+def used(settings: dict[str, Any]) -> dict[str, Any]:
+    """Those of usual() that are not given."""
+    return {name: value for name, value in usual(settings).items() if settings[name] is None}
 
 
 def topology(given: str) -> tuple[int, ...]:
@@ -110,6 +115,8 @@ def design(settings: dict[str, Any], prepared: Prepared) -> Design:
     if "hidden_width" in columns:
         columns["widths"] = [(sides[0], int(each), sides[1]) for each in columns.pop("hidden_width")]
     hyper = {name: columns.pop(name) for name in HYPER if name in columns}
+    same = [name for name, value in usual(settings).items() if settings[name] == value]
+    hyper = {name: each for name, each in hyper.items() if name not in same}  # a slot computes what is off, if it is 0
     if settings["class_weight"] is not None:
         hyper["class_weight"] = [class_weight(settings["class_weight"])]
     one = {name: each[0] for name, each in columns.items() if len(each) == 1}

@@ -133,10 +133,11 @@ def searched(search: Any, groups: Sequence[Kind]) -> tuple[Search, list[Kind]]:
 def compared(waiting: Waiting) -> None:
     """Raise ConfigError unless all networks of a design train at the same time, as a search needs it."""
     if waiting.rows.left:
-        raise ConfigError(
-            f"search: it compares all networks at the same time, and there are {waiting.rows.taken:,} slots, fewer "
-            "than networks: give as many slots, if memory has room for them, or fewer networks"
-        )
+        many = waiting.rows.taken
+        why = f"there are {many:,} slots, fewer than networks: give as many slots, or fewer networks"
+        if many < waiting.slots and waiting.free is not None:
+            why = f"memory has room for {many:,} of them, with {size(waiting.free)} free: give fewer networks"
+        raise ConfigError(f"search: it compares all networks at the same time, and {why}")
 
 
 @neutral()

@@ -206,13 +206,16 @@ def taken(rows: Design, name: str, values: Any, what: str) -> Design:
     options = [(*(each.options or ()), None) for each in rules]  # None of an empty cell
     known = [_has(name, *some) for some in product(*options)]
     places = tuple(np.where(each.given, each.values, len(some) - 1) for each, some in zip(rules, options))
-    free = np.broadcast_to(np.reshape(known, [*map(len, options)])[places], len(rows))
-    free = free & ~rows.columns[name].given if name in rows.columns else free
+    fits = np.broadcast_to(np.reshape(known, [*map(len, options)])[places], len(rows))
+    if not fits.any():
+        those = {kind: ", ".join(rule for rule in table if _of(name, table[rule])) for kind, table in TABLES.items()}
+        told = "; ".join(f"{kind} {some}" for kind, some in those.items() if some)
+        raise ConfigError(f"{what}: no network takes it; for {told}")
+    free = fits & ~rows.columns[name].given if name in rows.columns else fits
     if not free.any():
-        those = ", ".join(row for table in TABLES.values() for row, rule in table.items() if name in rule.defaults)
         raise ConfigError(
             f"{what}: no network takes it; all have a cell of their own in the design, or an optimizer, schedule and "
-            f"loss without it{f'; those with it: {those}' if those else ''}"
+            "loss without it"
         )
     found = column(name, values, "all networks" if len(values) == 1 else "row {}")
     found = found._replace(values=np.broadcast_to(found.values, len(rows)), given=found.given & free)
@@ -229,6 +232,11 @@ def _has(name: str, *rules: str | None) -> bool:
         if rule is not None and rule not in table:
             return True
         known = [*table.values()] if rule is None else [table[rule]]
-        if any(name in each.defaults or (name == "class_weight" and getattr(each, "classes", False)) for each in known):
+        if any(_of(name, each) for each in known):
             return True
     return False
+
+
+def _of(name: str, rule: Any) -> bool:
+    """Whether a rule of TABLES has a hyper-parameter."""
+    return name in rule.defaults or (name == "class_weight" and getattr(rule, "classes", False))
