@@ -34,7 +34,9 @@ function tick(value) {
   return value.toLocaleString("en", { maximumSignificantDigits: 6 });
 }
 
+/** The name of a group: a range, or a value, whose digits tell it from others if it is whole. */
 function label(value) {
+  if (Number.isSafeInteger(value)) return value.toLocaleString("en");
   return Array.isArray(value) ? value.map(shown).join(" to ") : shown(value);
 }
 
