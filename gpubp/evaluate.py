@@ -29,7 +29,8 @@ METRICS = {"classes": "accuracy", "sign": "accuracy", "r2": "r2"}
 
 
 class Evaluation(NamedTuple):
-    """loss (N,) without penalties, and metric (N,), float64: accuracy, or R2, which is NaN for constant targets."""
+    """loss (N,) without penalties, NaN if the classes of all samples have weight 0, and metric (N,), float64: accuracy,
+    or R2, which is NaN for constant targets."""
 
     loss: Tensor
     metric: Tensor
@@ -105,7 +106,8 @@ def _block(
         metric = (1 - sums["missed"] / (around if len(around) == 1 else around[position[rows]])).mean(1)
     else:
         metric = sums["hits"] / sums["weight"]
-    return Evaluation((sums["error"] * scale / sums["counted"])[:count], metric[:count])
+    error = sums["error"].masked_fill(sums["counted"] == 0, 0)  # smoothing's: a mean over no weight is NaN
+    return Evaluation((error * scale / sums["counted"])[:count], metric[:count])
 
 
 @torch.no_grad()

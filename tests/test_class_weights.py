@@ -85,3 +85,16 @@ def test_a_loss_without_classes_and_another_word_are_refused() -> None:
     population = gpubp.Population.create(gpubp.NetworkSpec((3, 4, 3)), count=2)
     with pytest.raises(ConfigError, match="class_weight is for loss 'cross_entropy', not for 'mean_squared"):
         gpubp.train(population, numbers, gpubp.TrainConfig(class_weight="balanced", epochs=1))
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+@pytest.mark.parametrize("engine", ["eager", "cpu"])
+def test_samples_whose_classes_have_no_weight_have_a_loss_of_nan_as_torch_has_it(engine: str, smoothing: float) -> None:
+    weight, none = [0.0, 1.0, 1.0], gpubp.Dataset(INPUTS, torch.zeros(60, dtype=torch.long))
+    config = gpubp.TrainConfig(class_weight=weight, label_smoothing=smoothing, steps=2, batch_size=5)
+    found = gpubp.train(gpubp.Population.create(SPEC, 2), SHARED, config, none, engine=engine)
+    expected = torch.nn.functional.cross_entropy(
+        torch.rand(60, 3), none.targets, torch.tensor(weight), label_smoothing=smoothing
+    )
+    assert expected.isnan()
+    assert found.validation_loss.isnan().all()

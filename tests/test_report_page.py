@@ -121,3 +121,15 @@ def test_picking_a_network_changes_the_curve(reported: Reported, opened: Opener)
     dot.hover(force=True)
     dot.click(force=True)
     assert f"picked: network {network}" not in drawn.inner_text()
+
+
+def test_numbers_that_name_entities_are_written_whole(tmp_path: Path, opened: Opener) -> None:
+    days = (20260101, 20260102)
+    rows = [f"{day},{sample},{sample % 5}" for day in days for sample in range(20)]
+    file, folder = tmp_path / "days.csv", tmp_path / "run"
+    file.write_text("\n".join(["day,x,y", *rows]))
+    flags = "--target y --per day --widths 1,2,1 --loss mean_squared_error --networks 2 --epochs 2 --engine eager"
+    assert main(["train", "--data", str(file), *flags.split(), "--run-dir", str(folder)]) == 0
+    page_of(folder)
+    drawn = opened(folder / "report.html").locator("[data-draw=effect]").first.inner_text()
+    assert all(f"{day:,}" in drawn for day in days)

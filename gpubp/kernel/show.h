@@ -167,7 +167,10 @@ FN void show(Context ctx, Networks networks, const bool *is_network) {
     const int n = item * DOUBLE_LANES;
     const doubles weight = total_weight(group, n);
     const doubles counted = WEIGHTED ? total_of(group, COUNTED, PARTIAL_SUMS, n) : weight;
-    const doubles loss = total_of(group, ERROR, PARTIAL_SUMS, n) * splat<doubles>(SCALE) / counted;
+    doubles error = total_of(group, ERROR, PARTIAL_SUMS, n);
+    if constexpr (CLASS_WEIGHT)  // smoothing's: a mean over no weight is NaN
+      error = where_(ne_(counted, splat<doubles>(0)), error, splat<doubles>(0));
+    const doubles loss = error * splat<doubles>(SCALE) / counted;
     doubles metric = splat<doubles>(0);
     if constexpr (METRIC == R2) {
       for (int o = 0; o < OUTPUTS; o++) metric = metric + load<doubles>(&group.sums[SQUARES + o * R2_PARTIAL_SUMS][n]);

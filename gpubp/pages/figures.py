@@ -38,6 +38,11 @@ def numbers(values: Any) -> list[Any]:
     return [number(each) for each in (values.tolist() if hasattr(values, "tolist") else values)]
 
 
+def settings(values: Sequence[Any]) -> list[Any]:
+    """The same of settings, of which an infinite one is the text "inf"."""
+    return ["inf" if isinstance(each, float) and each == math.inf else number(each) for each in values]
+
+
 def thinned(count: int, most: int) -> list[int]:
     """At most so many of the first `count` whole numbers, evenly, with both ends."""
     return sorted({*np.linspace(0, count - 1, min(count, most)).round().astype(int).tolist()}) if count else []
@@ -97,7 +102,7 @@ def points(study: Study, names: Sequence[str]) -> dict[str, Any]:
         "network": study.results["network"].take(pa.array(rows, pa.int64())).to_pylist(),
         "rank": [rank.get(row) for row in good] + [None] * len(lost),
         "figure": numbers(study.values[good]) + [None] * len(lost),
-        "columns": {name: numbers(study.results[name].take(pa.array(rows, pa.int64())).to_pylist()) for name in names},
+        "columns": {name: settings(study.results[name].take(pa.array(rows, pa.int64())).to_pylist()) for name in names},
     }
 
 
@@ -140,9 +145,9 @@ def _geometric(values: Sequence[Any]) -> bool:
 
 def group(given: Group) -> dict[str, Any]:
     """A group of networks: value or low and high of each column, and its figures."""
-    values = [numbers(each) if isinstance(each, tuple) else number(each) for each in given.values.values()]
+    values = given.values.values()
     return {
-        "values": values,
+        "values": [numbers(each) if isinstance(each, tuple) else settings([each])[0] for each in values],
         "networks": given.networks,
         "diverged": given.diverged,
         **{name: number(getattr(given, name)) for name in ("mean", "error", "median")},

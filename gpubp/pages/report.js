@@ -34,7 +34,9 @@ function tick(value) {
   return value.toLocaleString("en", { maximumSignificantDigits: 6 });
 }
 
+/** The name of a group: a range, or a value, whose digits tell it from others if it is whole. */
 function label(value) {
+  if (Number.isSafeInteger(value)) return value.toLocaleString("en");
   return Array.isArray(value) ? value.map(shown).join(" to ") : shown(value);
 }
 
@@ -156,7 +158,8 @@ const DRAW = {
     const effect = data.effects[Number(host.dataset.key)], column = data.points.columns[effect.name];
     const rows = data.points.network.map((network, place) => ({ network, value: column[place], figure: data.points.figure[place], rank: data.points.rank[place] }));
     const good = rows.filter((row) => row.figure !== null && row.value !== null), lost = rows.filter((row) => row.figure === null && row.value !== null);
-    return effect.numbers ? ofNumbers(host, effect, good, lost) : ofTexts(host, effect, good);
+    const finite = (row) => row.value !== "inf"; // which has no place on an axis
+    return effect.numbers ? ofNumbers(host, effect, good.filter(finite), lost.filter(finite)) : ofTexts(host, effect, good);
   },
 
   pair(host) {
@@ -226,9 +229,9 @@ const DRAW = {
   },
 };
 
-/** Numbers and ranges before texts, none last. */
+/** Numbers and ranges before texts, then infinity, none last. */
 function before(one, other) {
-  const place = (value) => (value === null ? Infinity : Array.isArray(value) ? value[0] : typeof value === "number" ? value : 0);
+  const place = (value) => (value === null ? Infinity : value === "inf" ? Number.MAX_VALUE : Array.isArray(value) ? value[0] : typeof value === "number" ? value : 0);
   return place(one) - place(other) || 0;
 }
 
@@ -242,7 +245,7 @@ function of(group, name) {
 
 function ofNumbers(host, effect, good, lost) {
   const between = ([low, high]) => (effect.log ? Math.sqrt(low * high) : (low + high) / 2);
-  const marginal = effect.groups.filter((group) => group.values[0] !== null && group.median !== null)
+  const marginal = effect.groups.filter((group) => group.values[0] !== null && group.values[0] !== "inf" && group.median !== null)
     .filter((group) => Array.isArray(group.values[0]) || group.networks > 1) // else the network itself
     .map((group) => ({ x: Array.isArray(group.values[0]) ? between(group.values[0]) : group.values[0], y: group.median, title: of(group, effect.name) }));
   const items = [...good.map((row) => ({ x: row.value, y: row.figure, network: row.network, title: said(row, effect.name) })), ...marginal];
