@@ -24,7 +24,7 @@ RAN_OUT = ("out of memory", "allocate memory", "ALLOC_FAILED", "cublasCreate")
 CHIP, CHUNK, STREAMED = 1 << 17, 256, 300  # bytes of rows above which a GPU streams them; samples, networks at once
 # Of what a run loads when it makes its results, unless a process has it, bytes that this takes (x86-64): pyarrow with
 # what begins with a first run, pandas, if it is there, as pyarrow loads it, and what writes the files of a run.
-LIBRARIES = {"pyarrow": 73_000_000, "pandas": 43_000_000, "pyarrow.parquet": 17_000_000}
+LIBRARIES = {"pyarrow": 50_000_000, "pandas": 38_000_000, "pyarrow.parquet": 30_000_000}
 FACTOR = 40  # of a block's largest tensor: all that it works with, on the host
 FIGURES, TABLE = 100, (400, 1 << 16)  # bytes a network, and of a table's rows, of which so many are made at once
 COLUMNS = 24  # int64 and float64 numbers per network besides its rows: clocks, hyper-parameters, losses

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import re
 import sys
 from pathlib import Path
@@ -21,8 +20,6 @@ from gpubp.runs import making as maker
 from .helpers import FAST, failing, population
 from .short_runs import APART
 from .test_train import SPEC, config, data
-
-THP_DISABLE = 41  # of prctl
 
 
 @pytest.mark.parametrize(("optimizer", "advice"), [("adam", "sgd"), ("sgd", "")])
@@ -108,9 +105,7 @@ def taken(name: str) -> int:
 
 
 def takes_what_it_announces(count: int, widths: str, engine: str, run_dir: Path | None) -> None:
-    """In a process of its own: from its start to its results, within 15 %. Without huge pages, of which Arrow's
-    allocator takes as many as the machine happens to have, up to 10 MB more."""
-    assert ctypes.CDLL(None).prctl(THP_DISABLE, 1, 0, 0, 0) == 0
+    """In a process of its own: from its start to its results, within 15 %."""
     build.FLAGS += FAST
     data = gpubp.Dataset(*(torch.rand(64, int(width)) for width in (widths.split(",")[0], widths.split(",")[-1])))
     told, before, common = Told(), taken("VmRSS:"), {"widths": widths, "batch_size": 8, "steps": 2, "engine": engine}
