@@ -114,9 +114,8 @@ def design(settings: dict[str, Any], prepared: Prepared) -> Design:
     columns |= {name: np.rint(columns[name]) for name in WHOLE if name in columns}
     if "hidden_width" in columns:
         columns["widths"] = [(sides[0], int(each), sides[1]) for each in columns.pop("hidden_width")]
-    hyper = {name: columns.pop(name) for name in HYPER if name in columns}
-    same = [name for name, value in usual(settings).items() if settings[name] == value]
-    hyper = {name: each for name, each in hyper.items() if name not in same}  # a slot computes what is off, if it is 0
+    hyper, plain = {name: columns.pop(name) for name in HYPER if name in columns}, usual(settings)
+    hyper = {name: each for name, each in hyper.items() if settings[name] != plain.get(name)}  # slots would compute it
     if settings["class_weight"] is not None:
         hyper["class_weight"] = [class_weight(settings["class_weight"])]
     one = {name: each[0] for name, each in columns.items() if len(each) == 1}
