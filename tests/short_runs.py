@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import multiprocessing
 import os
 import random
 import shutil
@@ -24,6 +23,7 @@ from gpubp.checkpoints.stored import is_row, rowless
 from gpubp.state import TrainState
 from gpubp.system import files
 
+from .apart import APART
 from .helpers import differing, handled, population, samples
 
 SPEC = gpubp.NetworkSpec((3, 6, 4), "relu", loss="cross_entropy")
@@ -32,8 +32,6 @@ RATES = [0.001, 0.3, 0.01, 1e308, 0.05]
 CPU = torch.device("cpu")
 NAMES = ("manifest.json", "manifest.previous.json")
 ALWAYS = 0.0  # minutes between checkpoints: one after every call
-APART = multiprocessing.get_context("forkserver")  # processes to kill, for which torch is imported once
-APART.set_forkserver_preload(["torch", "gpubp", "pytest", "hypothesis"])
 
 
 @contextmanager

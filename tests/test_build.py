@@ -19,9 +19,9 @@ import torch
 import gpubp
 from gpubp.engines import build, cache, cpu
 
+from .apart import APART
 from .helpers import FAST, failing
 from .libraries import an_empty_cache, answer, forget, kept, wrapper  # noqa: F401
-from .short_runs import APART
 
 CPU = torch.device("cpu")
 

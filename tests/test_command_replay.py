@@ -18,10 +18,10 @@ import gpubp
 from gpubp.cli import main
 from gpubp.resumed.replay import replay
 
+from .apart import APART
 from .commands import Capture, error, here, run, trained  # noqa: F401
 from .files import status
 from .replays import resealed
-from .short_runs import APART
 
 RUNS = {
     "scaled": "--data iris --networks 4 --epochs 3 --lr 1e-3..1:log --init normal --init-scale 0.5..2",

@@ -21,9 +21,9 @@ from gpubp.cli import main
 from gpubp.raw import arrow, tables, text
 from gpubp.system import free
 
+from .apart import APART
 from .commands import Capture, here  # noqa: F401
 from .files import status
-from .short_runs import APART
 from .watch import watched
 
 SHORT = ["--networks", "2", "--steps", "2", "--engine", "eager", "--device", "cpu", "--tensorboard", "false"]

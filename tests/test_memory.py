@@ -17,8 +17,8 @@ from gpubp.errors import OutOfMemoryError
 from gpubp.runs import design, loop
 from gpubp.runs import making as maker
 
+from .apart import APART
 from .helpers import FAST, failing, population
-from .short_runs import APART
 from .test_train import SPEC, config, data
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import os
 import re
 import shutil
@@ -12,6 +11,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pytest
+
+from .apart import APART
 
 ROOT = Path(__file__).parent.parent
 
@@ -120,10 +121,6 @@ MUTANTS = {
 }  # fmt: skip
 
 
-FORKED = multiprocessing.get_context("forkserver")
-FORKED.set_forkserver_preload(["pytest", "torch.distributed.tensor"])  # which take seconds
-
-
 def copy(folder: Path) -> None:
     """The package and its tests, to be broken there."""
     for name in ("gpubp", "tests"):
@@ -147,7 +144,7 @@ def process(folder: Path, tests: Sequence[str]) -> None:
 
 def run(folder: Path, *tests: str) -> tuple[int | None, list[str], str]:
     """pytest's exit code, the tests that failed, and what it printed."""
-    own = FORKED.Process(target=process, args=(folder, [test if test == "-x" else f"tests/{test}" for test in tests]))
+    own = APART.Process(target=process, args=(folder, [test if test == "-x" else f"tests/{test}" for test in tests]))
     own.start()
     own.join(300)
     own.kill()
