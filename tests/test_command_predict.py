@@ -61,6 +61,16 @@ def test_a_file_with_classes_of_text_goes_from_training_to_prediction(capsys: Ca
     assert model.predict("new.csv", 3).tolist() == [row["prediction"] for row in found["3"]]
 
 
+def test_data_by_name_are_predicted_as_a_file_of_them(capsys: Capture) -> None:
+    trained("--data wine --networks 2 --steps 3 --run-dir made", capsys)
+    found = list(csv.DictReader(io.StringIO(run("predict made --data wine --keep target,proline", capsys))))
+    wines = gpubp.samples.sources.SOURCES["wine"].table().columns
+    assert [row["prediction"] for row in found] == gpubp.load("made").predict(wines).tolist()
+    for name in ("target", "proline"):
+        assert [row[name] for row in found] == [f"{cell:g}" if name == "proline" else cell for cell in wines[name]]
+    assert "iris: column 'alcohol' is missing" in error("predict made --data iris", capsys)
+
+
 def test_predict_refuses_other_columns_and_files_that_are_there(capsys: Capture) -> None:
     Path("table.csv").write_text(table())
     Path("wrong.csv").write_text("x,z\n0.1,0.2\n")

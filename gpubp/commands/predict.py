@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
     from ..raw.preparation import Preparation
+    from ..raw.tables import Table
     from ..results.model import Model
 
 ROWS = "these networks instead, by their rows in the results, such as 3,17"
@@ -28,9 +29,13 @@ ABOUT = "predict new samples with a run's networks"
 
 def parser() -> Parser:
     """The command's flags."""
-    flags = run_parser("Predict the samples of a file, as CSV.")
+    flags = run_parser("Predict the samples of a file, or of data by name, as CSV.")
     flags.add_argument(
-        "--data", type=TEXT, required=True, metavar="TEXT", help="a file with the training's input columns"
+        "--data",
+        type=TEXT,
+        required=True,
+        metavar="TEXT",
+        help="a file with the training's input columns, or data by name: wine",
     )
     flags.flag("--networks", TEXT, "best, a number K for the best K, or all: their mean", "best")
     flags.flag("--rows", TEXT, ROWS)
@@ -66,9 +71,10 @@ def run(settings: dict[str, Any]) -> int:
     if target is not None and os.path.lexists(target):
         raise ConfigError(f"{target} exists already; name a new file")
     with spoken():
-        kept = None if settings["keep"] is None else _kept(settings["data"], settings["keep"], model.preparation)
+        samples = samples_of(settings["data"])
+        kept = None if settings["keep"] is None else _kept(samples, settings["keep"], model.preparation)
         tables = _spread if settings["spread"] else _predictions
-        found = tables(model, settings["data"], chosen, each, settings["proba"])
+        found = tables(model, samples, chosen, each, settings["proba"])
         found = found if kept is None else _beside(kept, found)
     with spoken():
         if target is None:
@@ -94,22 +100,33 @@ def chosen_of(settings: Mapping[str, Any]) -> str | int | list[int]:
         raise ConfigError(f"--networks {text!r}: best, all, or a number of 1 or more expected") from None
 
 
-def _predictions(model: Model, data: str, chosen: str | int | list[int], each: bool, proba: bool) -> Iterator[pa.Table]:
+def samples_of(data: str) -> str | Table:
+    """The samples that --data means: by name, or the path of a file."""
+    from ..samples.sources import SOURCES
+
+    return SOURCES[data].table() if data in SOURCES else data
+
+
+def _predictions(
+    model: Model, samples: str | Table, chosen: str | int | list[int], each: bool, proba: bool
+) -> Iterator[pa.Table]:
     """The predictions for some samples at a time."""
-    pieces, word = model.pieces(data, chosen, each, proba), "probability" if proba else "prediction"
+    pieces, word = model.pieces(samples, chosen, each, proba), "probability" if proba else "prediction"
     heads = [f"network_{row}" for row in model.chosen(chosen).tolist()] if each else [word]
     parts = _parts(model, proba)
     return (_columns(piece if each else piece[None], heads, parts) for piece in pieces)
 
 
-def _spread(model: Model, data: str, chosen: str | int | list[int], each: bool, proba: bool) -> Iterator[pa.Table]:
+def _spread(
+    model: Model, samples: str | Table, chosen: str | int | list[int], each: bool, proba: bool
+) -> Iterator[pa.Table]:
     """The predictions beside how far the networks differ."""
     import pyarrow as pa
 
     together = model.ensemble(rows=model.chosen(chosen))
     if proba:
         together.check_probabilities()
-    found = together.summary(data)
+    found = together.summary(samples)
     if "probability" in found:
         for name in ["prediction"] if proba else ["probability", "std"]:
             del found[name]
@@ -117,11 +134,16 @@ def _spread(model: Model, data: str, chosen: str | int | list[int], each: bool, 
     return iter([pa.table({name: values for each in tables for name, values in zip(each.column_names, each.columns)})])
 
 
-def _kept(data: str, names: str, preparation: Preparation) -> pa.Table:
-    """These columns of the file, as they are written there."""
+def _kept(samples: str | Table, given: str, preparation: Preparation) -> pa.Table:
+    """These columns of the samples, of a file as they are written there."""
+    import pyarrow as pa
+
     from ..raw.frames import written
 
-    return written(Path(data), tuple(dict.fromkeys(name.strip() for name in names.split(","))), preparation.reading)
+    names = tuple(dict.fromkeys(name.strip() for name in given.split(",")))
+    if isinstance(samples, str):
+        return written(Path(samples), names, preparation.reading)
+    return pa.table({name: samples.column(name) for name in names})
 
 
 def _beside(kept: pa.Table, tables: Iterable[pa.Table]) -> Iterator[pa.Table]:
