@@ -11,12 +11,13 @@ from typing import Any
 import torch
 
 import gpubp
-from gpubp.search import PopulationBased, SuccessiveHalving
+from gpubp.search import AsynchronousHalving, PopulationBased, SuccessiveHalving
 
 COMMON = {"widths": "1,1", "bias": "none", "loss": "mean_squared_error", "optimizer": "sgd", "batch_size": 16,
           "seed": 3, "shuffle": "none"}  # fmt: skip
 SEARCHES = {
     "halving": SuccessiveHalving(factor=2),
+    "asha": AsynchronousHalving(factor=2),
     "pbt": PopulationBased(every=2, space={"lr": "1e-4..0.5:log", "dropout": [0.1, 0.2, 0.4]}),
 }
 
@@ -50,11 +51,12 @@ def data(seed: int = 1) -> gpubp.Dataset:
 
 
 def run(kind: str, folder: Path | None = None, epochs: int = 12, **more: Any) -> gpubp.Result:
-    """Twelve networks of two topologies, one of which diverges, with a search."""
+    """Twelve networks of two topologies, one of which diverges, with a search; asha's take turns in five slots."""
     rows = [
         {"widths": ["3,6,3", "3,3"][n % 2], "lr": 1e38 if n == 4 else 10 ** (-4 + n / 3), "seed": n} for n in range(12)
     ]
     rows = [{**row, "dropout": 0.2} for row in rows]
     common = {"loss": "cross_entropy", "epochs": epochs, "batch_size": 8, "restore_best": True, "engine": "eager"}
+    common |= {"slots": 5} if kind == "asha" else {}
     chosen = {"search": SEARCHES[kind], "run_dir": folder, "checkpoint_minutes": 0.0, **common, **more}
     return gpubp.train_many(rows, data(), data(9), **chosen)

@@ -35,6 +35,18 @@ def test_halving_goes_on_with_the_best(flags: str, left: list[int], capsys: Capt
     assert "rung" in shown
 
 
+def test_networks_wait_for_slots_if_halving_is_asynchronous(capsys: Capture) -> None:
+    told = trained(f"{DATA} --epochs 9 --search asha --slots 6", capsys)
+    assert told["notes"][0] == "asha: 18 networks, of which one in 3 goes on after 1, 3 of 9 epochs"
+    assert told["statuses"]["finished"] + told["statuses"]["stopped"] == 18
+    arrivals = [json.loads(each) for each in Path("made/arrivals.jsonl").read_text().splitlines()]
+    assert sorted(n for each in arrivals for n, rung in zip(each["network"], each["rung"]) if not rung) == [*range(18)]
+    again = f"train {DATA.replace('made', 'other')} --epochs 9 --search halving --slots 6"
+    assert "give as many slots, or fewer networks; or search=AsynchronousHalving() (--search asha)" in error(
+        again, capsys
+    )
+
+
 def test_hyperband_and_folds(capsys: Capture) -> None:
     told = trained(f"{DATA} --epochs 9 --search hyperband --folds 3", capsys)
     found = columns("made")
@@ -103,8 +115,8 @@ def test_ranges_can_be_drawn_at_random_and_lists_with_them(capsys: Capture) -> N
     ("flags", "told"),
     [
         ("--search halvin", "search 'halvin' is unknown; did you mean 'halving'?"),
-        ("--budget 3", "--budget 3: only with --search halving, hyperband, pbt"),
-        ("--factor 3 --search pbt", "--factor 3: only with --search halving, hyperband"),
+        ("--budget 3", "--budget 3: only with --search halving, hyperband, asha, pbt"),
+        ("--factor 3 --search pbt", "--factor 3: only with --search halving, hyperband, asha"),
         (
             "--search halving --budget 2 --evaluate-every 3",
             "halving decides after 2 epochs, and networks are evaluated every 3: a multiple expected, by min_resources "

@@ -262,8 +262,8 @@ def test_brackets_are_dealt_in_the_same_proportions_to_any_number_of_networks() 
         ([*rated([0.1], epochs=9), *rated([0.1], steps=9)], SuccessiveHalving(), "a design with epochs, or with steps"),
         ([*rated([0.1], epochs=9, evaluate_every=1), *rated([0.1, 0.2], epochs=9, evaluate_every=3)],
          SuccessiveHalving(3, 3), "every 1 and every 3 epochs: one evaluate_every expected"),
-        (rated([0.1], epochs=9), SuccessiveHalving, "search <class .*: a gpubp.search.SuccessiveHalving, Hyperband or"),
-        (rated([0.1], epochs=9), "halving", "search 'halving': a gpubp.search.SuccessiveHalving, Hyperband or"),
+        (rated([0.1], epochs=9), SuccessiveHalving, "search <class .*: a gpubp.search.SuccessiveHalving, Hyperband, "),
+        (rated([0.1], epochs=9), "halving", "search 'halving': a gpubp.search.SuccessiveHalving, Hyperband, "),
     ],
 )  # fmt: skip
 def test_searches_that_cannot_be_are_refused_before_anything_trains(rows: Any, search: Any, told: str) -> None:

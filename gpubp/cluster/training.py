@@ -219,7 +219,7 @@ def _result(
         folder, driver.job.minutes, lambda: networks, lambda: notes, told.tell, rows=[each.file for each in ends]
     )
     found = outcomes(networks, driver.shards, ends, plan.folds)
-    more = {} if search is None else search.columns(runs)
+    more = {} if search is None else search.columns(found)
     results = Results(found, runs[0].metric_name, plan.sets.data.entities, more)
     if number is None:
         driver.job.storage.check(_files(reports))

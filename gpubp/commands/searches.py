@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from ..runs.loop import Search
     from ..settings.config import TrainConfig
 
-NAMES = ("halving", "hyperband", "pbt")
+NAMES = ("halving", "hyperband", "asha", "pbt")
 PARTS = 20  # exchanges of pbt, by default
 
 
@@ -22,21 +22,26 @@ def flags(add: Callable[..., None]) -> None:
     add(
         "--search",
         TEXT,
-        "halving and hyperband stop the worst networks early; pbt, population based training, overwrites them with "
-        "copies of the best, whose hyper-parameters it changes within their ranges and lists",
+        "halving and hyperband stop the worst networks early; so does asha, asynchronous halving, whose networks may "
+        "wait for slots; pbt, population based training, overwrites them with copies of the best, whose "
+        "hyper-parameters it changes within their ranges and lists",
     )
     add(
         "--budget",
         COUNT,
-        "epochs, or steps, before halving and hyperband first stop networks, or between two exchanges of pbt; by "
+        "epochs, or steps, before halving, hyperband and asha first stop networks, or between two exchanges of pbt; by "
         "default the training divided by factor^3, or by 20, if evaluations allow that",
     )
-    add("--factor", COUNT, "of halving and hyperband: one network of so many goes on, for so many times as long; 3")
+    add(
+        "--factor",
+        COUNT,
+        "of halving, hyperband and asha: one network of so many goes on, for so many times as long; 3",
+    )
 
 
 def search(settings: dict[str, Any], configs: Callable[[], Sequence[TrainConfig]]) -> Search | None:
     """The search of `settings`. configs: those of all networks."""
-    from ..search import Hyperband, PopulationBased, SuccessiveHalving
+    from ..search import AsynchronousHalving, Hyperband, PopulationBased, SuccessiveHalving
     from ..search.method import asked
     from ..settings.config import HYPER
     from ..settings.recipe import STOPPING
@@ -44,7 +49,7 @@ def search(settings: dict[str, Any], configs: Callable[[], Sequence[TrainConfig]
     name, budget, factor = (settings[each] for each in ("search", "budget", "factor"))
     for flag in ("budget", "factor"):
         if settings[flag] is not None and (name is None or (name, flag) == ("pbt", "factor")):
-            kinds = "halving, hyperband" + (", pbt" if flag == "budget" else "")
+            kinds = "halving, hyperband, asha" + (", pbt" if flag == "budget" else "")
             raise ConfigError(f"--{flag} {settings[flag]}: only with --search {kinds}")
     if name is None:
         return None
@@ -58,4 +63,5 @@ def search(settings: dict[str, Any], configs: Callable[[], Sequence[TrainConfig]
         names = (each for each in HYPER if each not in STOPPING)
         space = {each: settings[each] for each in names if any(sign in str(settings[each]) for sign in ("..", ","))}
         return PopulationBased(budget, space=space or None, seed=settings["seed"])
-    return {"halving": SuccessiveHalving, "hyperband": Hyperband}[name](factor, budget)
+    halving = {"halving": SuccessiveHalving, "hyperband": Hyperband, "asha": AsynchronousHalving}
+    return halving[name](factor, budget)

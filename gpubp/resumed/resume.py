@@ -22,6 +22,7 @@ from ..results.result import Result
 from ..runs.design import DESIGN, Design
 from ..runs.loop import Loop, Search
 from ..runs.making import Maker, Source, ready
+from ..runs.planning import streamed
 from ..runs.queue import Queue, Rows
 from ..runs.run import Run, Sets, reasons
 from ..runs.signals import delivered
@@ -74,7 +75,8 @@ def resume(
         if longer and search is not None:
             raise ConfigError(f"{search.name} depends on the length of the training, so the run cannot be extended")
         if search is not None:
-            more += _begun(folder, search, runs)
+            everyone = runs if queue is None else streamed(search, queue.rows, queue.maker, runs[0].number)[1]
+            more += _begun(folder, search, everyone)
         if longer:
             if saved.notes["queue"] is not None:
                 raise ConfigError("this run had more networks than slots: those that have left it cannot be trained on")

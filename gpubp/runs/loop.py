@@ -52,7 +52,7 @@ class Search(Protocol):
     def decide(self, number: int, runs: Sequence[Run], found: Sequence[Round]) -> None:
         """After the evaluation of round `number`, from 1: stop networks (Run.stop), or rewrite them (Run.rewrite)."""
 
-    def columns(self, runs: Sequence[Run]) -> dict[str, Tensor]:
+    def columns(self, networks: Sequence[Outcome]) -> dict[str, Tensor]:
         """What the table of results says of it: (N,) whole numbers by name, in the order of rows."""
 
     def to_dict(self) -> dict[str, Any]:
@@ -292,7 +292,7 @@ class Loop:
         if self.queue is not None:
             outcomes += self.queue.ended.outcomes()
             outcomes.sort(key=lambda each: int(each.rows.min()))
-        more = {} if self.search is None else self.search.columns(self.runs)
+        more = {} if self.search is None else self.search.columns(outcomes)
         data = self.runs[0].sets.data
         results = Results(outcomes, self.runs[0].metric_name, data.entities, more)
         if self.saving is not None and (self.trained or not (self.saving.run_dir / RESULTS).exists()):

@@ -119,7 +119,10 @@ def first(
 def own(search: Any) -> Search:
     """A copy of the search, which is the run's own. Raises ConfigError for anything else."""
     if not isinstance(search, Search) or isinstance(search, type):
-        raise ConfigError(f"search {search!r}: a gpubp.search.SuccessiveHalving, Hyperband or PopulationBased expected")
+        raise ConfigError(
+            f"search {search!r}: a gpubp.search.SuccessiveHalving, Hyperband, AsynchronousHalving or PopulationBased "
+            "expected"
+        )
     return copy.copy(search)
 
 
@@ -130,14 +133,31 @@ def searched(search: Any, groups: Sequence[Kind]) -> tuple[Search, list[Kind]]:
     return search, [each._replace(config=replace(each.config, evaluate_every=every)) for each in groups]
 
 
-def compared(waiting: Waiting) -> None:
-    """Raise ConfigError unless all networks of a design train at the same time, as a search needs it."""
-    if waiting.rows.left:
-        many = waiting.rows.taken
-        why = f"there are {many:,} slots, fewer than networks: give as many slots, or fewer networks"
-        if many < waiting.slots and waiting.free is not None:
-            why = f"memory has room for {many:,} of them, with {size(waiting.free)} free: give fewer networks"
-        raise ConfigError(f"search: it compares all networks at the same time, and {why}")
+def streamed(search: Any, rows: Rows, maker: Maker, number: int = 0) -> tuple[Search, list[Run]]:
+    """own(), and all rows of a design as runs, in round `number`, of networks that take no memory: for a search whose
+    networks come and go. Those that `maker` makes have its evaluations."""
+    assert isinstance(rows.design, Design)
+    search, groups = searched(search, rows.source.planned(rows.design))
+    runs = [_blank(replace(maker, every=None, notes=[]), each, number) for each in groups]
+    maker.every = {"epochs" if runs[0].config.steps is None else "steps": runs[0].config.interval}
+    return search, runs
+
+
+def compared(waiting: Waiting, search: Search) -> None:
+    """Raise ConfigError unless all networks of a design train at the same time, if the search needs that."""
+    if not waiting.rows.left:
+        return
+    if getattr(search, "streams", False):
+        if isinstance(waiting.rows.design, Iterator):
+            raise ConfigError("search: the design is an iterator; one that has all its rows, such as a list, expected")
+        return
+    many = waiting.rows.taken
+    why = f"there are {many:,} slots, fewer than networks: give as many slots, or fewer networks"
+    if many < waiting.slots and waiting.free is not None:
+        why = f"memory has room for {many:,} of them, with {size(waiting.free)} free: give fewer networks"
+    raise ConfigError(
+        f"search: it compares all networks at the same time, and {why}; or search=AsynchronousHalving() (--search asha)"
+    )
 
 
 @neutral()
@@ -169,7 +189,7 @@ def planned(
     assert isinstance(rows.design, Design)
     groups = rows.source.planned(rows.design)
     if search is not None:
-        compared(waiting)
+        compared(waiting, search)
     count = None if waiting.folds else rows.total
     sets = ready([each.spec for each in groups], rows.source.dtype, data, validation, count)
     if search is not None:
@@ -188,13 +208,13 @@ def planned(
     return Plan([_part(run) for run in runs], rows.taken, told, reasons(runs), notes)
 
 
-def _blank(maker: Maker, group: Planned) -> Run:
+def _blank(maker: Maker, group: Planned, number: int = 0) -> Run:
     """A run of networks that take no memory."""
     params = torch.zeros(1, dtype=group.dtype).expand(len(group.rows), group.spec.size)
     population = Population(group.spec, params, group.seed, group.ids)
     config, choice = maker.fit(Group(group.rows, population, group.config, group.position))
     state = TrainState.start(population, config, maker.sets.data, group.position, light=True)
-    return Run(state, config, maker.sets, choice, maker.where, group.rows, folds=maker.folds)
+    return Run(state, config, maker.sets, choice, maker.where, group.rows, number, folds=maker.folds)
 
 
 def _part(run: Run) -> Part:

@@ -31,7 +31,7 @@ from ..system.devices import Devices, devices
 from .design import DESIGN, Design, Group
 from .loop import Loop, Search
 from .making import Maker, ready
-from .planning import compared, first, searched
+from .planning import compared, first, searched, streamed
 from .queue import Waiting
 from .run import Run, reasons
 from .signals import delivered
@@ -156,17 +156,20 @@ def _trained(
     where, preparation, notes = devices(device), data.preparation, forks.notes()
     waits = design is not None and design.rows.left
     if design is not None and search is not None:
-        compared(design)
+        compared(design, search)
     room = free.available(HOME) if design is None else design.free
     count = groups[0].population.count if design is None else None if design.folds else design.rows.total
     sets = ready([each.spec for each in groups], groups[0].population.params.dtype, data, validation, count)
     if design is not None and waits:
         design.check(sets)
-    if search is not None:
-        search, groups = searched(search, groups)
-    looks = validation is not None or any(map(watches, reporters))
+    looks = validation is not None or any(map(watches, reporters)) or search is not None
     folds = data.entities is None and (data.folded or (design is not None and design.folds))
     maker = Maker(sets, engine, where, folds, looks, design.every(looks) if design and waits else None, notes)
+    everyone = None
+    if search is not None and design is not None and waits:
+        search, everyone = streamed(search, design.rows, maker)
+    elif search is not None:
+        search, groups = searched(search, groups)
     folder = None if run_dir is None else new(files.path("run_dir", run_dir))
     with ExitStack() as stack:
         runs = maker.runs(groups, copy=design is None)  # a design's networks are nobody else's
@@ -176,7 +179,7 @@ def _trained(
         plan = memory.plan(shapes, design is None, room, sets.each, bool(waits), workspace, written)
         queue = design.queue(maker, runs, Ended(folder)) if design is not None and waits else None
         if search is not None:
-            notes += search.begin(runs)
+            notes += search.begin(everyone or runs)
         chosen = described(runs, search) if settings is None else updated(settings, runs)
         lines = (*lines, *notes, plan)
         if folder is not None:

@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import CheckpointError, GpubpError
+from .asynchronous import Arrivals
+from .asynchronous import AsynchronousHalving as AsynchronousHalving
 from .halving import Hyperband as Hyperband
 from .halving import SuccessiveHalving as SuccessiveHalving
 from .lineage import Lineage
@@ -18,7 +20,7 @@ from .sampling import parse as parse
 from .sampling import sample as sample
 from .sampling import shortfall as shortfall
 
-METHODS = {each.name: each for each in (SuccessiveHalving, Hyperband, PopulationBased)}
+METHODS = {each.name: each for each in (SuccessiveHalving, Hyperband, AsynchronousHalving, PopulationBased)}
 
 
 def restored(run_dir: Path, note: Any) -> tuple[SuccessiveHalving | PopulationBased | None, list[str]]:
@@ -32,6 +34,8 @@ def restored(run_dir: Path, note: Any) -> tuple[SuccessiveHalving | PopulationBa
         method = METHODS[settings.pop("method")]
         if method is PopulationBased:
             settings["lineage"], told = Lineage.restored(run_dir, settings["lineage"])
+        if method is AsynchronousHalving:
+            settings["arrivals"] = Arrivals.load(run_dir, settings["arrivals"])
         return method(**settings), told
     except (GpubpError, LookupError, TypeError, ValueError, AttributeError) as error:
         raise CheckpointError(f"{run_dir}: its search, {note!r}, cannot go on: {error!r}") from None

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -25,9 +25,10 @@ from ..errors import ConfigError
 from ..evaluate import Round
 from ..maths.rng import permute
 from ..runs.run import Run
+from ..settings.rounds import Rounds
 from ..state import Status
 from ..system import arrays
-from .method import Method, check_comparable, figures, in_order, small, unit_of
+from .method import Method, Placed, check_comparable, figures, in_order, small, unit_of
 
 
 @dataclass
@@ -60,6 +61,7 @@ class SuccessiveHalving(Method):
             )
         check_comparable(self.name, runs)
         self.rungs = [self.min_resources // interval]  # rounds
+        self.every_round, self.data = Rounds(interval, unit == "steps", 1), runs[0].sets.data
         while self.rungs[-1] * interval * self.factor**2 <= longest:
             self.rungs.append(self.rungs[-1] * self.factor)
         self.setting = settings(runs)
@@ -114,15 +116,19 @@ class SuccessiveHalving(Method):
         alive = (total(running) > 0) & (total(status == Status.diverged) == 0)
         return total(loss) / total(counted), alive
 
-    def columns(self, runs: Sequence[Run]) -> dict[str, Tensor]:
+    def columns(self, networks: Sequence[Placed]) -> dict[str, Tensor]:
         """rung."""
-        return {"rung": in_order(runs, [self._passed(run) for run in runs])}
+        return {"rung": in_order(networks, [self._passed(some) for some in networks])}
 
-    def _passed(self, run: Run) -> Tensor:
+    def _passed(self, some: Placed) -> Tensor:
         """(N,): how many rungs of its bracket each network has passed."""
-        round_of = run.config.rounds.number(run.state.step, run.sets.data.size(run.state.position))
-        at, begins = torch.arange(len(self.rungs)), self.begins[self.setting[run.rows]][:, None]
-        return ((torch.tensor(self.rungs) < round_of[:, None]) & (at >= begins)).sum(1)
+        at, begins = torch.arange(len(self.rungs)), self.begins[self.setting[some.rows]][:, None]
+        return ((torch.tensor(self.rungs) < self.round_of(some)[:, None]) & (at >= begins)).sum(1)
+
+    def round_of(self, some: Placed) -> Tensor:
+        """(N,): the round of each network's last step, from 1."""
+        rounds = replace(self.every_round, batch_size=some.state.recipe.batch_size)
+        return rounds.number(some.state.step, self.data.size(some.state.position))
 
     def _told(self, begins: int, what: str, interval: int, length: str) -> str:
         """A bracket as text."""
@@ -155,9 +161,9 @@ class Hyperband(SuccessiveHalving):
         place = permute(torch.arange(number, dtype=torch.int32), number, torch.zeros(1, dtype=torch.int32))
         return torch.searchsorted(bounds, place.long(), right=True)
 
-    def columns(self, runs: Sequence[Run]) -> dict[str, Tensor]:
+    def columns(self, networks: Sequence[Placed]) -> dict[str, Tensor]:
         """bracket and rung."""
-        return {"bracket": len(self.rungs) - self.begins[self.setting], **super().columns(runs)}
+        return {"bracket": len(self.rungs) - self.begins[self.setting], **super().columns(networks)}
 
     def title(self, begins: int) -> str:
         """The name of a bracket."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import fields, is_dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Protocol
 
 import torch
 from torch import Tensor
@@ -20,14 +20,29 @@ from ..maths.losses import LOSSES
 from ..results.result import comparable, worth
 from ..runs.run import Run
 from ..settings.config import TrainConfig
+from ..state import TrainState
+
+
+class Placed(Protocol):
+    """A Run, or an Outcome."""
+
+    @property
+    def rows(self) -> Tensor:
+        """(N,): of the networks in the results."""
+
+    @property
+    def state(self) -> TrainState:
+        """Of the networks."""
 
 
 class Method:
     """name: in messages and checkpoints. every: epochs, or steps, between two decisions, or up to the first; paced: the
-    setting that says so. stops: whether it stops networks, so that nobody knows how many steps are left."""
+    setting that says so. stops: whether it stops networks, so that nobody knows how many steps are left. streams:
+    whether networks may come and go, instead of all being there at the same time."""
 
     name: ClassVar[str]
     stops: ClassVar[bool] = False
+    streams: ClassVar[bool] = False
     paced: ClassVar[str] = "every"
     every: int
 
@@ -46,7 +61,7 @@ class Method:
         """Whether decide() may change a network at the end of round `number`; else it need not be called."""
         raise NotImplementedError
 
-    def columns(self, runs: Sequence[Run]) -> dict[str, Tensor]:
+    def columns(self, networks: Sequence[Placed]) -> dict[str, Tensor]:
         """What the results add: (N,) by name, in the order of rows."""
         return {}
 
@@ -93,18 +108,19 @@ def small(runs: Sequence[Run]) -> list[str]:
     ]
 
 
-def in_order(runs: Sequence[Run], values: Iterable[Tensor]) -> Tensor:
+def in_order(runs: Sequence[Placed], values: Iterable[Tensor]) -> Tensor:
     """(N,) of all networks in the order of their rows, from those of each run."""
     return torch.cat([*values])[torch.cat([run.rows for run in runs]).argsort()]
 
 
-def figures(runs: Sequence[Run], found: Sequence[Round]) -> list[Tensor]:
-    """What networks are compared by, (N,) float64 of each run, less is better: infinite for what is not a number."""
+def figures(runs: Sequence[Run], found: Sequence[Round], name: str | None = None) -> list[Tensor]:
+    """What networks are compared by, (N,) float64 of each run, less is better: infinite for what is not a number. name:
+    of validation data the "loss" or "metric", by default as those of `runs` are comparable."""
     if any(each.held_out is None for each in found):
         return [worth("loss", each.loss.double()) for each in found]
-    held_out, name = [each.held_out for each in found if each.held_out is not None], "loss"
-    if not comparable([run.state for run in runs]):
-        name = "metric"
+    held_out = [each.held_out for each in found if each.held_out is not None]
+    if name is None:
+        name = "loss" if comparable([run.state for run in runs]) else "metric"
     return [worth(name, getattr(each, name)) for each in held_out]
 
 

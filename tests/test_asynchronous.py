@@ -1,0 +1,107 @@
+"""search/asynchronous.py: who goes on is said by those that came before, and networks may wait for slots."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+import gpubp
+from gpubp.errors import CheckpointError, ConfigError
+from gpubp.search import AsynchronousHalving, SuccessiveHalving
+
+from .helpers import alike, same_bits
+from .searches import COMMON, LINE, ascending, data, rated, run, train
+
+
+def shuffled(count: int) -> list[float]:
+    order = torch.randperm(count, generator=torch.Generator().manual_seed(1))
+    return torch.tensor(ascending(count), dtype=torch.float64)[order].tolist()
+
+
+def test_networks_that_are_all_there_go_on_as_in_successive_halving() -> None:
+    rows = rated(shuffled(81), epochs=81, batch_size=8)
+    one, other = (train(rows, search()).table for search in (AsynchronousHalving, SuccessiveHalving))
+    assert one.equals(other)
+
+
+@pytest.mark.parametrize("slots", [2, 7, 20])
+def test_those_that_wait_are_compared_with_all_that_came_before(slots: int) -> None:
+    """By plain lists, and the losses of networks that train alone."""
+    rows = rated(shuffled(40), epochs=9)
+    search = AsynchronousHalving()
+    result = train(rows, search, slots=slots)
+    alone = [train(rated(shuffled(40), epochs=epochs), None).validation_loss for epochs in (1, 3)]
+    come: list[list[float]] = [[], []]
+    steps, seen = [9] * 40, []
+    for record in result.search.arrivals:
+        here = [*zip(record["network"], record["rung"], record["figure"])]
+        assert record["network"] == sorted(record["network"])
+        for _, rung, figure in here:
+            come[rung].append(figure)
+        for network, rung, figure in here:
+            seen.append((network, rung))
+            assert figure == float(alone[rung][network])
+            better = sum(each < figure for each in come[rung])
+            if better >= max(1, len(come[rung]) // 3):
+                steps[network] = (1, 3)[rung]
+    assert result.table["steps"].to_pylist() == steps
+    assert result.table["rung"].to_pylist() == [{1: 0, 3: 1, 9: 2}[each] for each in steps]
+    assert sorted(seen) == sorted((n, rung) for n in range(40) for rung in range(2) if steps[n] > rung * 1)
+    assert not search.arrivals, "a run's search is a copy"
+    assert max(each["statuses"]["running"] for each in result.history) <= slots
+    for network in range(0, 40, 7):
+        own = train(rated([shuffled(40)[network]], epochs=9, seed=COMMON["seed"]), None, engine="eager")
+        if steps[network] == 9:
+            assert same_bits(own.loss[0], result.loss[network])
+            assert alike(own.network(0), result.network(network))
+
+
+def test_equal_networks_go_on_in_the_order_in_which_they_come() -> None:
+    result = train(rated([0.1] * 12, epochs=3), AsynchronousHalving(), slots=4)
+    assert result.table["rung"].to_pylist() == [1] * 1 + [0] * 11, (
+        "four come, one goes on; two of eight do, and are worse"
+    )
+
+
+def test_networks_that_diverge_count_and_never_go_on() -> None:
+    rows = rated([1e200, 1e200, 0.01, 0.02, 0.05, 1e200], epochs=3, batch_size=1)
+    result = train(rows, AsynchronousHalving(), slots=2)
+    assert [each for record in result.search.arrivals for each in record["network"]].count(1) == 1
+    assert result.status_names == ["diverged", "diverged", "stopped", "finished", "finished", "diverged"]
+
+
+def test_each_entity_has_a_search_of_its_own() -> None:
+    inputs = torch.linspace(-1, 1, 40, dtype=torch.float64)[:, None]
+    keys = torch.arange(40) % 2
+    given = gpubp.Dataset(inputs, inputs * 10.0 ** (3 * keys)[:, None]).by(keys.tolist())
+    rows = [{**row, "entity": n % 2} for n, row in enumerate(rated(ascending(18), epochs=3))]
+    result = train(rows, AsynchronousHalving(), given, None, slots=6)
+    rungs = torch.tensor(result.table["rung"].to_pylist()).view(9, 2)
+    assert rungs[:, 0].tolist() == rungs[:, 1].tolist()
+    assert 1 <= int(rungs[:, 0].sum()) < 9
+
+
+def test_damaged_arrivals_are_refused_as_decisions_depend_on_them(tmp_path: Path) -> None:
+    """Stopped, killed and resumed runs: test_search_resume.py."""
+    run("asha", tmp_path / "run")
+    (tmp_path / "run" / "arrivals.jsonl").write_text("{}\n")
+    with pytest.raises(CheckpointError, match=r"arrivals.jsonl is damaged"):
+        gpubp.resume(tmp_path / "run", data(), data(9))
+
+
+@pytest.mark.parametrize(
+    ("rows", "more", "told"),
+    [
+        (iter(rated([0.1] * 9, epochs=9)), {"slots": 3}, "the design is an iterator; one that has all its rows"),
+        ([{**row, "fold": 0} for row in rated([0.1] * 9, epochs=9)], {}, "asha: it compares networks one by one"),
+        (rated([0.1] * 9, epochs=2), {"slots": 3}, "asha: after min_resources, 1 epochs, one network of 3 goes on"),
+        ([*rated([0.1] * 9, epochs=9), *rated([0.1], epochs=9, evaluate_every=2)], {"slots": 3}, "asha decides after"),
+    ],
+)  # fmt: skip
+def test_what_cannot_be_is_refused_before_anything_trains(rows: Any, more: dict[str, Any], told: str) -> None:
+    folds = LINE.folds(2) if "one by one" in told else (LINE, LINE)
+    with pytest.raises(ConfigError, match=told):
+        train(rows, AsynchronousHalving(), *folds, **more)
