@@ -73,6 +73,15 @@ def test_networks_that_diverge_count_and_never_go_on() -> None:
     assert result.status_names == ["diverged", "diverged", "stopped", "finished", "finished", "diverged"]
 
 
+def test_losses_of_two_kinds_are_compared_by_the_metric_whoever_is_there() -> None:
+    rows = [{**row, "loss": ("mean_squared_error", "huber")[n // 4]} for n, row in enumerate(rated([0.1, 0.05] * 4))]
+    result = train(rows, AsynchronousHalving(), slots=2, epochs=3)
+    alone = train(rows, None, epochs=1).validation_metric
+    assert alone is not None
+    seen = [each for record in result.search.arrivals for each in zip(record["network"], record["figure"])]
+    assert seen == [(network, -float(alone[network])) for network in range(8)]
+
+
 def test_each_entity_has_a_search_of_its_own() -> None:
     inputs = torch.linspace(-1, 1, 40, dtype=torch.float64)[:, None]
     keys = torch.arange(40) % 2

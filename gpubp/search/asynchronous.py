@@ -62,7 +62,7 @@ class AsynchronousHalving(SuccessiveHalving):
         if not any(run.number for run in runs):
             self.arrivals = Arrivals()
         self.compared = "loss" if comparable([run.state for run in runs]) else "metric"
-        self.come: dict[tuple[int, int], np.ndarray[Any, Any]] = {}  # by entity and rung, their figures, ascending
+        self.come: dict[int, np.ndarray[Any, Any]] = {}  # of each entity and rung their figures, ascending
         for record in self.arrivals:
             figure = torch.tensor(record["figure"], dtype=torch.float64)
             self._places(torch.tensor(record["network"]), torch.tensor(record["rung"]), figure)
@@ -97,13 +97,12 @@ class AsynchronousHalving(SuccessiveHalving):
         """(K,) both: of networks that come to rungs at the same time, in the order of their rows, how many of those of
         their entity that have come there are before each, and how many have come."""
         place, came = torch.empty_like(rows), torch.empty_like(rows)
-        keys = torch.stack([self.entity[rows], rung], 1)
-        for key in keys.unique(dim=0):
-            some = (keys == key).all(1).nonzero()[:, 0]
-            name = int(key[0]), int(key[1])
-            before, new = self.come.get(name, np.empty(0)), figure[some].numpy()
-            order = new.argsort(kind="stable")
-            place[some[order]] = torch.from_numpy(before.searchsorted(new[order], "right") + np.arange(len(new)))
-            self.come[name] = np.sort(np.concatenate([before, new]), kind="stable")
-            came[some] = len(self.come[name])
+        where = self.entity[rows] * len(self.rungs) + rung
+        order = where.argsort(stable=True)
+        for some in order.split(where[order].unique_consecutive(return_counts=True)[1].tolist()):
+            here, new = int(where[some[0]]), figure[some].numpy()
+            before, best = self.come.get(here, np.empty(0)), new.argsort(kind="stable")
+            place[some[best]] = torch.from_numpy(before.searchsorted(new[best], "right") + np.arange(len(new)))
+            self.come[here] = np.sort(np.concatenate([before, new]), kind="stable")
+            came[some] = len(before) + len(new)
         return place, came
