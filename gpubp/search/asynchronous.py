@@ -76,10 +76,8 @@ class AsynchronousHalving(SuccessiveHalving):
         """Stop those that have come to a rung and do not go on."""
         rungs, parts = torch.tensor(self.rungs), []
         for run, figure in zip(runs, figures(runs, found, self.compared)):
-            at = self.round_of(run)
-            rung = torch.searchsorted(rungs, at).clamp(max=len(rungs) - 1)
-            come = (run.due & (rungs[rung] == at)).nonzero()[:, 0]
-            parts.append((run.rows[come], rung[come], figure[come]))
+            come, rung = (run.due[:, None] & (self.round_of(run)[:, None] == rungs)).nonzero(as_tuple=True)
+            parts.append((run.rows[come], rung, figure[come]))
         rows, rung, figure = (torch.cat(each) for each in zip(*parts))
         if not len(rows):
             return
