@@ -22,19 +22,16 @@ from functools import cached_property
 from typing import Any, NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 import torch
 from pyarrow import compute
 
 from .errors import ConfigError, unknown
 from .line import line
-from .raw.tables import listed
+from .raw.tables import Array, listed
 from .results.result import diverged_in, entities, ranked_by, worth
 from .results.table import DESIGNED, FAULT, TEXTS
 from .settings.config import HYPER
-
-Array = npt.NDArray[Any]
 
 BINS, DISTINCT = 6, 12  # bins of a column with more than DISTINCT numbers
 RESAMPLES, FEWEST = 2000, 200  # of a bootstrap: as many as DRAWS allows

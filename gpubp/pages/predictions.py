@@ -11,20 +11,18 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor
 
 from ..maths.losses import LOSSES
 from ..populations import Populations
 from ..raw.preparation import Preparation
+from ..raw.tables import Array
 from ..results.ensemble import Ensemble
 from ..results.result import order_of
 from ..samples.data import Dataset
 from ..studies import Study
 from .figures import number, numbers, thinned
-
-Array = npt.NDArray[Any]
 
 MEMBERS = 10  # of the ensemble, for each fold or entity
 POSITIONS, SAMPLES = 300, 200_000  # folds or entities, and samples of each, that are predicted

@@ -10,16 +10,13 @@ from __future__ import annotations
 import io
 import zipfile
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from ..errors import DataError
 from ..system import free
+from ..system.arrays import Array
 from .arrow import NUMBER, TEXT
-
-Array = npt.NDArray[Any]
 
 INPUTS = ("inputs", "X", "x")  # names of arrays
 TARGETS = ("targets", "y")
