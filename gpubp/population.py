@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from .backprop import forward
 from .errors import ConfigError, OutOfMemoryError, ShapeError, SpecError, check_kind, lookup
-from .export import modules
+from .export import modules, onnx_rows, sklearn
 from .maths.initialise import INITIALISERS, initialise
 from .maths.rng import EVERYBODY, check_seed
 from .maths.spec import NetworkSpec
@@ -117,8 +117,6 @@ class Population:
     def from_estimators(cls, estimators: Iterable[Any], seed: int = 0) -> Population:
         """A population of copies of scikit-learn's fitted MLPClassifiers or MLPRegressors, all of one topology; its
         loss is theirs. Raises SpecError for other estimators."""
-        from .export import sklearn  # needs pyarrow, which `import gpubp` need not wait for
-
         spec, params = sklearn.rows(estimators)
         return cls(spec, params, seed, torch.arange(len(params)))
 
@@ -137,8 +135,6 @@ class Population:
         or those of networks that export() wrote, of which `end` chooses the topology if there are several: outs_0,
         outs_1; labels are no outputs. Raises SpecError, with the operator, for
         what a row cannot stand for, such as a scaler, and for weights outside the file and its own `.data`."""
-        from .export import onnx_rows
-
         spec, params = onnx_rows.rows(paths, loss, start, end)
         return cls(spec, params, seed, torch.arange(len(params)))
 

@@ -66,8 +66,6 @@ class Study:
     that figure; counted (N,): whose figure counts, as they did not diverge and it is finite."""
 
     def __init__(self, results: Any) -> None:
-        import pyarrow as pa
-
         results = results if isinstance(results, pa.Table) else pa.table(results)
         self.results = _with_shapes(results)
         self.figure = ranked_by(results)

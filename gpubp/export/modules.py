@@ -6,7 +6,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -17,10 +17,8 @@ from torch.nn.utils import parametrize, skip_init
 from ..errors import ShapeError, SpecError
 from ..maths.losses import LOSSES
 from ..maths.spec import NetworkSpec
+from ..raw.preparation import Preparation
 from ..system import arrays
-
-if TYPE_CHECKING:
-    from ..raw.preparation import Preparation
 
 
 class Sine(nn.Module):

@@ -16,6 +16,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from pyarrow import parquet
+
 from ..checkpoints.history import SHOWN
 from ..line import line
 from ..results.result import Result
@@ -120,8 +122,6 @@ class Service(Reporter):
         if result.run_dir is not None and result.unsaved is None:
             self.keep(result.run_dir / RESULTS)
             return
-        from pyarrow import parquet
-
         with tempfile.TemporaryDirectory() as folder:
             parquet.write_table(result.table, Path(folder) / RESULTS)
             self.keep(Path(folder) / RESULTS)

@@ -10,28 +10,25 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
+import pyarrow as pa
 import torch
+from pyarrow import compute
 from torch import Tensor, nn
 
 from .. import stopping
 from ..errors import ConfigError
+from ..evaluate import Evaluation
 from ..line import line
 from ..maths.losses import LOSSES
-from ..populations import members
+from ..networks import Outcome
+from ..population import Population
+from ..populations import Populations, members
+from ..raw.preparation import Preparation
 from ..state import Status, TrainState, counts
 from ..system.ambient import neutral
-
-if TYPE_CHECKING:
-    import pyarrow as pa
-
-    from ..evaluate import Evaluation
-    from ..networks import Outcome
-    from ..population import Population
-    from ..populations import Populations
-    from ..raw.preparation import Preparation
-    from .ensemble import Ensemble
+from .ensemble import Ensemble
 
 KEYS = b"gpubp_keys"  # of the columns of a table that name entities
 
@@ -182,8 +179,6 @@ class Result:
         """The `best` networks together, or those in `rows`, by numbers or a mask; by default all that did not diverge.
         It takes inputs (M, I) as the networks see them; Model.of(result).ensemble() takes raw samples. Raises
         ConfigError for rows of diverged networks, and of different entities."""
-        from .ensemble import Ensemble  # needs pyarrow, which `import gpubp` need not wait for
-
         found = members(best, rows, self.populations.count, self.ranking, self.status == Status.diverged)
         keys = keys_of(next(self.results.pieces()))
         if keys and len(of := entities(self.results.columns(keys).take(found.numpy()))) > 1:
@@ -311,6 +306,4 @@ def keys_of(rows: pa.Table) -> list[str]:
 
 def diverged_in(results: pa.Table) -> Tensor:
     """(N,): which networks of a results table diverged."""
-    from pyarrow import compute
-
     return torch.tensor(compute.equal(results["status"], Status.diverged.name).to_numpy())

@@ -6,19 +6,20 @@ from __future__ import annotations
 import hashlib
 from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+import pyarrow as pa
+from pyarrow import parquet
 from torch import Tensor
 
 from ..errors import CheckpointError, DataError, reason
+from ..raw.arrow import opened
+from ..raw.tables import listed, write_csv
 from ..state import Status
 from ..system import files, lock
 from . import table
 from .result import keys_of
 from .table import FAULT, STEPS, TEXTS, WHOLE, Results
-
-if TYPE_CHECKING:
-    import pyarrow as pa
 
 RESULTS = "results.parquet"
 SEAL = b"gpubp_sha256"  # the key of the table's digest in results.parquet; with more than PIECE rows:
@@ -27,16 +28,12 @@ SEALS = b"gpubp_sha256_of_pieces"  # of the digests of its pieces, one after the
 
 def write(results: Results, run_dir: Path) -> None:
     """Write results.parquet and results.csv. Raises OSError, or CheckpointError if another process has the run now."""
-    from ..raw.tables import write_csv
-
     lock.check(run_dir)
     files.write(run_dir / RESULTS, lambda beside: _write_parquet(results, beside))
     files.write(run_dir / "results.csv", lambda beside: write_csv(results.pieces(), beside))
 
 
 def _write_parquet(results: Results, where: Path) -> None:
-    from pyarrow import parquet
-
     pieces, digests = results.pieces(), []
     first = next(pieces)
     with parquet.ParquetWriter(where, first.schema) as writer:
@@ -62,11 +59,6 @@ def read_results(path: Path) -> pa.Table:
 
 def results_in(path: str, source: Any, size: int) -> pa.Table:
     """read_results() of a file of `size` bytes, or of what else pyarrow reads, called `path`."""
-    import pyarrow as pa
-
-    from ..raw.arrow import opened
-    from ..raw.tables import listed
-
     try:
         found = opened(path, source, size).read()
         known = found.schema.metadata or {}  # older files have no seal

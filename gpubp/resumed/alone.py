@@ -13,6 +13,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import pyarrow as pa
 import torch
 from torch import Tensor
 
@@ -23,6 +24,7 @@ from ..engines import choose_for_all
 from ..errors import CheckpointError, ConfigError, DataError, ShapeError, reason
 from ..networks import Networks, Outcome
 from ..population import Population
+from ..raw.arrow import opened
 from ..runs.design import DESIGN, INIT, Design
 from ..runs.run import Run, Sets
 from ..search.lineage import Lineage
@@ -105,10 +107,6 @@ def drawn(
 
 def _cells(path: Path, row: int) -> list[Any]:
     """How the network in a row of a saved design begins: its init and init_scale. Raises CheckpointError."""
-    import pyarrow as pa
-
-    from ..raw.arrow import opened
-
     try:
         file = opened(str(path), path, path.stat().st_size)
         names = [name for name in ("init", "init_scale") if name in file.schema_arrow.names]

@@ -29,6 +29,8 @@ from ..line import line
 from ..networks import Outcome
 from ..population import Population
 from ..raw.entities import Entities
+from ..raw.tables import listed
+from ..results.saved import RESULTS, read_results
 from ..results.table import of_one
 from ..runs.design import INIT
 from ..runs.making import ready
@@ -249,9 +251,6 @@ def _results(
     """A network's row in results.parquet and that of its replay; a note where there is none of the checkpoint's moment,
     as of a run that was killed after it went on, and of columns that are not compared. A column that is missing is a
     difference, but in runs of older versions. entities: of the data."""
-    from ..raw.tables import listed
-    from ..results.saved import RESULTS, read_results
-
     if not (folder / RESULTS).is_file():
         return {}, [f"{RESULTS} is missing: the figures are not compared"]
     theirs = read_results(folder / RESULTS).slice(int(found.rows), 1).to_pylist()

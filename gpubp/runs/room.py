@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -13,9 +13,7 @@ from ..maths.spec import NetworkSpec
 from ..system import free
 from ..system.ambient import HOME
 from .design import Planned
-
-if TYPE_CHECKING:
-    from .run import Run
+from .run import Run
 
 TIMES = 2  # those that train after a change are there, besides those before: as they stay or come, and joined
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 
@@ -19,6 +19,7 @@ from ..errors import ConfigError, check_kind, reason
 from ..line import quoted
 from ..population import Population
 from ..populations import Populations
+from ..raw.preparation import Preparation
 from ..reporters import Reporter, check, watches
 from ..results.result import Result, kept
 from ..samples import checks
@@ -35,9 +36,6 @@ from .planning import compared, first, searched
 from .queue import Waiting
 from .run import Run, reasons
 from .signals import delivered
-
-if TYPE_CHECKING:
-    from ..raw.preparation import Preparation
 
 
 @neutral()

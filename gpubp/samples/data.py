@@ -9,20 +9,18 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from ..errors import DataError, ShapeError
 from ..maths.rng import AT_ONCE, EVERYBODY, LARGEST, samples, walks
+from ..raw.preparation import Preparation
 from ..system import arrays, gpus
 from ..system.ambient import neutral
 from .divisible import Divisible
 from .folds import Parts, selected
-
-if TYPE_CHECKING:
-    from ..raw.preparation import Preparation
 
 TENSORS = ("inputs", "targets", "sample_weight", "rows", "sizes")  # of a Dataset; some may be None
 HELD = (*TENSORS, "starts", "spread")  # and what is computed from them

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
+
+import pyarrow as pa
 
 from ..checkpoints.history import Records
 from ..errors import CheckpointError
-
-if TYPE_CHECKING:
-    import pyarrow as pa
 
 FILE = "lineage.jsonl"
 _WHEN = "before", "after"
@@ -78,8 +77,6 @@ class Lineage(Records):
     def table(self) -> pa.Table:
         """A row per copy: round, network, source, and per hyper-parameter `lr_before` and `lr`, empty where a
         population does not have it."""
-        import pyarrow as pa  # `import gpubp` need not wait for it
-
         names = list(dict.fromkeys(name for record in self for name in record["hyper"]))
         columns: dict[str, list[Any]] = {"round": [], "network": [], "source": []}
         columns |= {f"{name}{when}": [] for name in names for when in ("_before", "")}
