@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from .backprop import forward
 from .errors import ConfigError, OutOfMemoryError, ShapeError, SpecError, check_kind, lookup
-from .export import modules, onnx_rows, sklearn
+from .export import modules, onnx_rows
 from .maths.initialise import INITIALISERS, initialise
 from .maths.rng import EVERYBODY, check_seed
 from .maths.spec import NetworkSpec
@@ -117,6 +117,8 @@ class Population:
     def from_estimators(cls, estimators: Iterable[Any], seed: int = 0) -> Population:
         """A population of copies of scikit-learn's fitted MLPClassifiers or MLPRegressors, all of one topology; its
         loss is theirs. Raises SpecError for other estimators."""
+        from .export import sklearn
+
         spec, params = sklearn.rows(estimators)
         return cls(spec, params, seed, torch.arange(len(params)))
 

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from ..checkpoints import checkpoint
 from ..checkpoints.stored import predicts
 from ..errors import CheckpointError, ConfigError, GpubpError, reason, warn
-from ..export import formats, safetensors, sklearn
+from ..export import formats, safetensors
 from ..export.members import Group, Members
 from ..export.modules import PreparedNetwork
 from ..line import counted, line, quoted
@@ -153,6 +153,8 @@ class Model:
         """A fitted estimator of scikit-learn: a Pipeline of one network and its scaling, or of several a
         VotingClassifier or VotingRegressor. Of an array they warn that it has no names of columns, as scikit-learn's do
         that were fitted to a frame. Raises SpecError for what an MLP of scikit-learn does not have."""
+        from ..export import sklearn
+
         return sklearn.estimator(self._members(networks))
 
     def _members(self, networks: str | int | Sequence[int] | Tensor, apart: bool = False) -> Members:

@@ -47,31 +47,11 @@ class Results(Protocol):
         """Some rows at a time."""
 
 
-def some(rows: pa.Table, names: Sequence[str]) -> pa.Table:
-    """The columns `names` that there are."""
-    return rows.select([name for name in rows.column_names if name in names])
-
-
 def ranking_columns() -> list[str]:
     """Those that ranked_by() and order_of() read."""
     hyper = dict.fromkeys(name for loss in LOSSES.values() for name in loss.defaults)
     measured = [f"{prefix}{name}" for prefix in ("", "validation_") for name in ("loss", "accuracy", "r2")]
     return ["status", "loss_function", "class_weight", *hyper, *measured]
-
-
-@dataclass(frozen=True)
-class Made:
-    """A table of results that is made already."""
-
-    whole: pa.Table
-
-    def columns(self, names: Sequence[str]) -> pa.Table:
-        """See Results."""
-        return some(self.whole, names)
-
-    def pieces(self) -> Iterator[pa.Table]:
-        """All rows."""
-        yield self.whole
 
 
 @dataclass(frozen=True, eq=False, repr=False)

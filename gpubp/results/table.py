@@ -22,7 +22,7 @@ from ..settings.config import HYPER, OFF_AT_ZERO, TrainConfig
 from ..settings.recipe import Recipe
 from ..state import Status, TrainState
 from ..stopping import best
-from .result import KEYS, some
+from .result import KEYS
 
 WHOLE = ("network", "id", "steps", "diverged_step")  # columns of whole numbers
 FAULT = "diverged_in"  # what was not finite first
@@ -68,7 +68,7 @@ class Results:
     def columns(self, names: Sequence[str]) -> pa.Table:
         """Of all rows the columns `names` that there are, without the memory of the others."""
         known = [self.whole] if "whole" in vars(self) else self.pieces()
-        return pa.concat_tables([some(each, names) for each in known])
+        return pa.concat_tables([each.select([name for name in each.column_names if name in names]) for each in known])
 
     def pieces(self) -> Iterator[pa.Table]:
         """The same, PIECE rows at a time."""
