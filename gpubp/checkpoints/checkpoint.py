@@ -35,6 +35,7 @@ from torch import Tensor
 
 from .. import stopping
 from ..errors import CheckpointError, ConfigError, reason
+from ..raw.preparation import FILE as PREPARATION
 from ..state import TrainState
 from ..system import files, lock
 from . import history, manifests, packing
@@ -45,7 +46,6 @@ from .packing import Saved
 from .stored import SHARDS, Source, StoredState
 
 T = TypeVar("T")
-PREPARATION = "preparation.json"
 
 
 @dataclass(frozen=True)

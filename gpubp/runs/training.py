@@ -19,6 +19,7 @@ from ..errors import ConfigError, check_kind, reason
 from ..line import quoted
 from ..population import Population
 from ..populations import Populations
+from ..raw.preparation import FILE as PREPARATION
 from ..raw.preparation import Preparation
 from ..reporters import Reporter, check, watches
 from ..results.result import Result, kept
@@ -198,7 +199,7 @@ def opened(
             news = stack.enter_context(lock.held(folder, machine=machine.described(where)))
             new(folder)  # another process may have been faster
             config_file.write(folder / config_file.FILE, settings, reasons)
-            (folder / checkpoint.PREPARATION).unlink(missing_ok=True)  # of a run that ended before it saved anything
+            (folder / PREPARATION).unlink(missing_ok=True)  # of a run that ended before it saved anything
             if preparation is not None:
                 preparation.save(folder)
             if isinstance(design, Design):
