@@ -1,7 +1,5 @@
 """One class per kind of error. Every message says what, where, what was given and what is allowed."""
 
-from __future__ import annotations
-
 import difflib
 import json
 import sys

@@ -1,7 +1,5 @@
 """Memory that training needs: checked before it starts, explained when it runs out."""
 
-from __future__ import annotations
-
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager

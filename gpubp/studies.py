@@ -14,8 +14,6 @@ and Wallis, less what groups explain by chance: epsilon squared, Kelley, 1935. I
 is 0.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 from functools import cached_property

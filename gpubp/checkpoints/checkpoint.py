@@ -15,8 +15,6 @@ execute code. Damaged and foreign checkpoints and unknown versions are refused w
 dropped with a note: no network depends on it.
 """
 
-from __future__ import annotations
-
 import hashlib
 import json
 import os

@@ -5,8 +5,6 @@ one wrote after its checkpoint; these are the same numbers, as it has the bits o
 file has the first NETWORKS rows, and of each octave of rounds at most ROUNDS, evenly.
 """
 
-from __future__ import annotations
-
 import errno
 import os
 from collections.abc import Iterable

@@ -4,8 +4,6 @@ New records are appended. A checkpoint has the length and the SHA-256 of its par
 added later are dropped when the run resumes. Records that differ from what was written are refused.
 """
 
-from __future__ import annotations
-
 import hashlib
 import json
 import os

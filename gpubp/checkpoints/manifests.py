@@ -1,7 +1,5 @@
 """The manifests of checkpoints (checkpoint.py), each with a SHA-256 of itself: damaged and foreign ones are refused."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 from collections.abc import Mapping

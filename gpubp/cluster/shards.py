@@ -4,8 +4,6 @@ A network keeps its seed, id and position in the data, and the configuration of 
 shard's networks have the recipe, the kernel and the rounds that they have in the whole run.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property

@@ -3,8 +3,6 @@
 Refused: networks of several entities in one file, and losses whose inverse link is a function of their own.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property

@@ -1,8 +1,6 @@
 """A row to and from torch.nn: network n as a Sequential of Linear and activation, a list of these as a population, and
 PreparedNetwork, a network with the preparation of its samples."""
 
-from __future__ import annotations
-
 import itertools
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping

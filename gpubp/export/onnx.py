@@ -9,8 +9,6 @@ outputs are float64. Networks of one topology are computed together, their weigh
 Refused: files of more than 2 GB, which protobuf cannot hold, and activations without a row in onnx_graph.FUNCTIONS.
 """
 
-from __future__ import annotations
-
 import json
 import math
 from collections.abc import Sequence

@@ -4,8 +4,6 @@ Weights are in the file, or beside it in the one that has its name and `.data`, 
 other path in a file is opened. Refused: files that are no ONNX, and those of more than 2 GB.
 """
 
-from __future__ import annotations
-
 import math
 from functools import partial
 from pathlib import Path

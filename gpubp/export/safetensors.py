@@ -6,8 +6,6 @@ tensors of population 0 are `0.params` (k, P), `0.ids` and `0.place`, where its 
 executed. Refused: files of other kinds and versions, without networks, and what does not fit together.
 """
 
-from __future__ import annotations
-
 import json
 import math
 from pathlib import Path

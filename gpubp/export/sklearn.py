@@ -13,8 +13,6 @@ classes become one, their difference: then weights are float64. Refused, by name
 have.
 """
 
-from __future__ import annotations
-
 import itertools
 from collections.abc import Iterable, Sequence
 from importlib.util import find_spec

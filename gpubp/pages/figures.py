@@ -2,8 +2,6 @@
 networks, evaluations and samples there are.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any

@@ -5,8 +5,6 @@ together those of the best settings; with entities by the best networks of each.
 samples, so the figures are a little better than those of new samples would be.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 

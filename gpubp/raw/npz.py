@@ -5,8 +5,6 @@ Refused, with the file and the array: arrays with other names, of one name twice
 than free memory, and pickles, which could execute code.
 """
 
-from __future__ import annotations
-
 import io
 import zipfile
 from collections.abc import Sequence

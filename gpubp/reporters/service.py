@@ -5,8 +5,6 @@ once, and training goes on. RUN/NAME.json has the id of the service's run and it
 with the same run there, and repeats no point.
 """
 
-from __future__ import annotations
-
 import json
 import queue
 import tempfile

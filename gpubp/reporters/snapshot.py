@@ -1,7 +1,5 @@
 """Snapshot: the networks of a run after an evaluation, for reporters, made from what the run holds when asked for."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from functools import cached_property, lru_cache
 from typing import Any

@@ -1,8 +1,6 @@
 """Result: what training returns; ranked_by() and order_of(), which rank the networks of a results table; kept(), which
 adds a Result to later errors."""
 
-from __future__ import annotations
-
 import json
 import signal
 from collections.abc import Iterator, Sequence

@@ -1,8 +1,6 @@
 """The results table in files: results.parquet, which holds a digest of it, and results.csv; read_results() refuses what
 is not what was written."""
 
-from __future__ import annotations
-
 import hashlib
 from itertools import chain
 from pathlib import Path

@@ -1,7 +1,5 @@
 """The results table: a row per network, as pyarrow.Table."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Iterator, Mapping, Sequence, Set
 from functools import cached_property

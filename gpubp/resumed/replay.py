@@ -6,8 +6,6 @@ network, and in population based training whom it copied. Initial weights, which
 for this network alone, or given. Refused: a damaged checkpoint, other data, a network or a step that the run has not.
 """
 
-from __future__ import annotations
-
 import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass, replace

@@ -1,7 +1,5 @@
 """resume(): a saved run, checked against its data, back in a Loop (runs/loop.py), and perhaps extended."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Maker: runs, ready to begin, from groups of networks that share a kernel."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace

@@ -1,7 +1,5 @@
 """train(), of one population, and train_many(), of a design: check the arguments and run a Loop (loop.py)."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager

@@ -4,8 +4,6 @@ Numbers, names and order are those of sklearn.datasets.load_...(), for diabetes 
 scikit-learn has different files, it is imported instead.
 """
 
-from __future__ import annotations
-
 from importlib.util import find_spec
 from pathlib import Path
 

@@ -8,8 +8,6 @@ Sobol, 1967; scrambled as in Owen, 1995 (torch.quasirandom.SobolEngine). With me
 lists are drawn independently instead (Bergstra, Bengio, 2012), by Philox (maths/rng.py).
 """
 
-from __future__ import annotations
-
 import math
 import warnings
 from collections.abc import Mapping, Sequence

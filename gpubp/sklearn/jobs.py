@@ -4,8 +4,6 @@ A network's bits depend on its own row and samples alone (README, "What is promi
 that it has when it is trained alone by the same engine. What it refuses is what gpubp.train_many refuses.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field, replace

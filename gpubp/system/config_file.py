@@ -4,8 +4,6 @@ They are plain YAML: names and values, each name once, without tags, which name 
 hundred bytes of them grow to gigabytes), of limited size and depth.
 """
 
-from __future__ import annotations
-
 import json
 from collections import Counter
 from collections.abc import Hashable, Iterator, Mapping, Sequence

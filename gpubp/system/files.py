@@ -6,8 +6,6 @@ processes left. A file has the mode of the umask. Only regular files are read, a
 and of these no more than memory holds, whatever size a sparse one claims.
 """
 
-from __future__ import annotations
-
 import errno
 import hashlib
 import os
