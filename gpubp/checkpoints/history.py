@@ -61,20 +61,14 @@ class Records(list[dict[str, Any]]):
         """The records of a checkpoint: those in the file, if `saved` is the result of save(), or in older checkpoints
         `saved` itself. Raises CheckpointError if they differ from what was written."""
         path = run_dir / cls.name
-        try:
+        with files.trusted(path, otherwise="it does not hold records of a run"):
             if isinstance(saved, Mapping):
                 text = files.read(path, first=saved["bytes"])
                 if len(text) != saved["bytes"] or hashlib.sha256(text).hexdigest() != saved["sha256"]:
                     raise CheckpointError(f"{path} is damaged: its SHA-256 is not the one in the checkpoint")
                 saved = [json.loads(each) for each in text.splitlines()]
             if not all(map(cls.sound, saved)):
-                raise CheckpointError(f"{path} does not hold records of a run")
-        except CheckpointError:
-            raise
-        except OSError as error:
-            raise CheckpointError(f"{path} cannot be read: {error.strerror}") from None
-        except (ValueError, LookupError, TypeError, AttributeError, ArithmeticError, RecursionError):
-            raise CheckpointError(f"{path} does not hold records of a run") from None
+                raise ValueError
         return cls(saved)
 
 

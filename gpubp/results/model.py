@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from ..checkpoints import checkpoint
 from ..checkpoints.stored import predicts
-from ..errors import CheckpointError, ConfigError, GpubpError, reason, warn
+from ..errors import CheckpointError, ConfigError, GpubpError, warn
 from ..export import formats, safetensors
 from ..export.members import Group, Members
 from ..export.modules import PreparedNetwork
@@ -278,13 +278,11 @@ def load(run_dir: str | Path, device: str | torch.device = "cpu") -> Model:
             f"{path} is damaged or missing: its SHA-256 is not the one in the checkpoint; gpubp resume {folder} "
             "rewrites it"
         )
-    try:
+    with files.trusted(path):
         preparation = Preparation.from_dict(json.loads(files.read(path))) if path.exists() else None
         diverged = networks.in_order([state.status for state in states]) == Status.diverged
         position = networks.in_order([state.position for state in states])
         model = Model(networks, preparation, None, diverged, position)
-    except (OSError, ValueError, RecursionError) as error:  # a GpubpError is a ValueError
-        raise CheckpointError(f"{path} cannot be read: {reason(error, 'it is not what was written')}") from None
     results = None
     if rows.is_file():
         try:
