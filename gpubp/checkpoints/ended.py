@@ -7,15 +7,13 @@ the number of records and the SHA-256 of their bytes; those that a killed run ad
 Files are read through memory maps, so what nobody looks at takes no memory, and are found where a run is moved to.
 """
 
-from __future__ import annotations
-
 import hashlib
 import os
 import weakref
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import torch
@@ -123,7 +121,7 @@ class Log:
         return {"entry": self.entry, "record": fields, "count": self.count, "sha256": self.digest.hexdigest()}
 
     @classmethod
-    def load(cls, name: str, folder: Folder, saved: Mapping[str, Any]) -> Log:
+    def load(cls, name: str, folder: Folder, saved: Mapping[str, Any]) -> Self:
         """From the result of to_dict(); the file may have more records. Raises like check(), and CheckpointError."""
         kind, path = record([(each, kind, tuple(shape)) for each, kind, shape in saved["record"]]), folder.path / name
         found = cls(saved["entry"], kind, name, folder)
@@ -192,7 +190,7 @@ class Ended:
         return {kind: log.to_dict() for kind, log in self.logs.items()}
 
     @classmethod
-    def load(cls, run_dir: Path, saved: Mapping[str, Any]) -> Ended:
+    def load(cls, run_dir: Path, saved: Mapping[str, Any]) -> Self:
         """From the result of to_dict(). Raises like Log.load()."""
         found = cls(run_dir)
         if found.folder is not None:

@@ -10,7 +10,7 @@ import os
 import stat
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, ClassVar, TypeVar
+from typing import Any, ClassVar, Self
 
 from ..errors import CheckpointError
 from ..system import files
@@ -19,8 +19,6 @@ FILE = "history.jsonl"
 NUMBERS = ("round", "step", "seconds", "network_steps_per_second")  # of a record; the following are quantiles by name:
 SPREADS = ("loss", "validation_loss", "metric", "lr")
 SHOWN = {"min", "q10", "median", "q90", "max"}  # quantiles in curves; empty if no value is finite
-
-Self = TypeVar("Self", bound="Records")
 
 
 class Records(list[dict[str, Any]]):
@@ -57,7 +55,7 @@ class Records(list[dict[str, Any]]):
         raise NotImplementedError
 
     @classmethod
-    def load(cls: type[Self], run_dir: Path, saved: Any) -> Self:
+    def load(cls, run_dir: Path, saved: Any) -> Self:
         """The records of a checkpoint: those in the file, if `saved` is the result of save(), or in older checkpoints
         `saved` itself. Raises CheckpointError if they differ from what was written."""
         path = run_dir / cls.name

@@ -6,14 +6,12 @@ has tensors: rows of many populations are fetched together, file after file. Ref
 lie elsewhere, or that do not have every network once.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import fields
 from functools import cached_property
 from pathlib import Path, PurePosixPath
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Self
 
 import torch
 from safetensors import safe_open
@@ -186,7 +184,7 @@ class StoredState(TrainState):
     read: Read
 
     @classmethod
-    def of(cls, state: TrainState, read: Read) -> StoredState:
+    def of(cls, state: TrainState, read: Read) -> Self:
         """`state` with the rows that `read` returns by the names of TrainState.tensors()."""
         mine = state.population
         population, found = StoredPopulation.__new__(StoredPopulation), cls.__new__(cls)

@@ -9,8 +9,6 @@ record.json is written last, with a SHA-256 of each of the others and one of its
 out, as evaluations are: no network depends on them. Nothing in them can execute code.
 """
 
-from __future__ import annotations
-
 import hashlib
 import json
 import math
@@ -19,7 +17,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from pickle import UnpicklingError
-from typing import Any
+from typing import Any, Self
 
 import torch
 from safetensors.torch import load_file, save_file
@@ -61,7 +59,7 @@ class Record:
     history: History = field(default_factory=History)
 
     @classmethod
-    def load(cls, folder: Path) -> Record | None:
+    def load(cls, folder: Path) -> Self | None:
         """The record in `folder`, if there is one. Raises CheckpointError."""
         path = folder / RECORD
         if not path.exists():

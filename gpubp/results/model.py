@@ -5,13 +5,11 @@ columns from preparation.json, and the ranking from results.parquet. Refused: sa
 or with numbers that the networks' precision cannot hold, and the ranking of a run that has not ended.
 """
 
-from __future__ import annotations
-
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import pyarrow as pa
@@ -77,7 +75,7 @@ class Model:
             object.__setattr__(self, "diverged", diverged_in(self.results))
 
     @classmethod
-    def of(cls, result: Result) -> Model:
+    def of(cls, result: Result) -> Self:
         """The networks of a training, as load() has those of its run directory."""
         position = result.populations.in_order([state.position for state in result.states])
         return cls(result.populations, result.preparation, result.table, position=position)

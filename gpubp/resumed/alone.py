@@ -5,13 +5,11 @@ ancestor, became a copy of another (search/lineage.py): the ancestor trains up t
 goes on from there with an id and a length of its own and changed hyper-parameters.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Self
 
 import torch
 from torch import Tensor
@@ -125,7 +123,7 @@ class Alone:
     @classmethod
     def start(
         cls, population: Population, line: Sequence[Stretch], sets: Sets, before: TrainState | None = None
-    ) -> Alone:
+    ) -> Self:
         """The network before its first step. population: itself, untrained; sets: its samples alone; before: see
         TrainState.remember(). Raises EngineError if this machine cannot train it."""
         (_, config, rows, notes), _, hyper = line[0]

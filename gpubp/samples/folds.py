@@ -8,10 +8,8 @@ indices of them than MOST, as when one of 5,000 is left out: then all folds shar
 fold and twice, in which each has what lies between its own samples and the same again. That takes 16 bytes a sample.
 """
 
-from __future__ import annotations
-
 from collections.abc import Hashable, Iterable, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 import torch
@@ -35,7 +33,7 @@ class Parts(NamedTuple):
     sizes: Tensor
 
     @classmethod
-    def of(cls, parts: Sequence[Tensor]) -> Parts:
+    def of(cls, parts: Sequence[Tensor]) -> Self:
         """Those of each position after those of the one before."""
         sizes = torch.tensor([len(part) for part in parts])
         return cls(torch.cat([*parts]), sizes.cumsum(0) - sizes, sizes)

@@ -1,9 +1,7 @@
 """Lineage: which network copied which, in RUN/lineage.jsonl, a line per population that exchanged networks."""
 
-from __future__ import annotations
-
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Self
 
 import pyarrow as pa
 
@@ -45,7 +43,7 @@ class Lineage(Records):
         return whole and numbers and both and all(len(each) == size for each in lists)
 
     @classmethod
-    def restored(cls, run_dir: Path, saved: Any) -> tuple[Lineage, list[str]]:
+    def restored(cls, run_dir: Path, saved: Any) -> tuple[Self, list[str]]:
         """load(), or an empty one, and a note for the user, if the file is damaged: no network depends on it."""
         try:
             return cls.load(run_dir, saved), []
