@@ -103,11 +103,6 @@ class Members:
         return "classes" if self.classes else "numbers"
 
     @property
-    def chances(self) -> bool:
-        """Whether they predict probabilities of classes."""
-        return bool(self.classes) and self.logits
-
-    @property
     def logits(self) -> bool:
         """Whether outs are logits, of which a member makes probabilities."""
         return LOSSES[self.groups[0].spec.loss].takes == "logit"
