@@ -14,7 +14,7 @@ from .backprop import forward
 from .errors import ConfigError, OutOfMemoryError, ShapeError, SpecError, check_kind, lookup
 from .export import modules, onnx_rows
 from .maths.initialise import INITIALISERS, initialise
-from .maths.rng import EVERYBODY, check_seed
+from .maths.rng import EVERYBODY, check_seed, counted
 from .maths.spec import NetworkSpec
 from .system import arrays, free
 from .system.ambient import neutral
@@ -83,7 +83,7 @@ class Population:
         if (count is None) == (ids is None):
             raise ConfigError("create needs count, or ids, not both and not neither")
         if ids is None:
-            number = _count(count)
+            number = counted("count", count)
             room(spec, number, dtype)
             chosen = torch.arange(number)
         elif isinstance(ids, (set, frozenset)):
@@ -214,14 +214,6 @@ class Population:
         if not given.is_floating_point():
             arrays.held("inputs", given, floats)
         return forward(self.spec, self.params, floats)
-
-
-def _count(count: Any) -> int:
-    """The number of networks as an int; raises ConfigError if it is not valid."""
-    number = arrays.whole(count)
-    if number is None or not 0 < number <= EVERYBODY:
-        raise ConfigError(f"count {count!r}: a whole number of networks, 1 or more, below 2^32, expected")
-    return number
 
 
 def room(spec: NetworkSpec, count: int, dtype: torch.dtype) -> None:
