@@ -4,7 +4,7 @@ import difflib
 import json
 import sys
 import warnings
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import TypeVar
 
 from .line import line, short
@@ -100,14 +100,11 @@ def unknown(what: str, name: object, allowed: Iterable[str]) -> str:
 
 def lookup(table: Mapping[str, Row], name: object, what: str, error: type[GpubpError] = SpecError) -> Row:
     """The row `name` of `table`; raises `error` with the nearest name if there is none."""
-    if isinstance(name, str) and name in table:
-        return table[name]
-    raise error(unknown(what, name, table))
+    return table[one_of(table, name, what, error)]
 
 
-def one_of(allowed: Iterable[str], name: object, what: str, error: type[GpubpError] = ConfigError) -> str:
+def one_of(allowed: Collection[str], name: object, what: str, error: type[GpubpError] = ConfigError) -> str:
     """`name`, which must be one of `allowed`; raises `error` with the nearest one otherwise."""
-    names = list(allowed)
-    if isinstance(name, str) and name in names:
+    if isinstance(name, str) and name in allowed:
         return name
-    raise error(unknown(what, name, names))
+    raise error(unknown(what, name, allowed))
