@@ -71,7 +71,7 @@ def reason(error: BaseException, otherwise: str) -> str:
     if isinstance(error, OSError) and error.strerror:
         return error.strerror
     if isinstance(error, json.JSONDecodeError):
-        return f"line {error.lineno}, column {error.colno}: JSON expected"
+        return f"line {error.lineno}, column {error.colno}: {error.msg}; JSON expected"
     if isinstance(error, KeyError):
         return f"{error.args[0]!r} is missing"
     return otherwise
