@@ -54,6 +54,11 @@ class Choice(NamedTuple):
     engine: Engine
     reason: str
 
+    @property
+    def compiles(self) -> bool:
+        """Whether the engine has kernels."""
+        return self.name != "eager"
+
 
 def choose(
     name: str, spec: NetworkSpec, config: TrainConfig, device: torch.device, dtype: torch.dtype = torch.float32,

@@ -47,7 +47,7 @@ class Crew:
 
     def compile_ahead(self, runs: Sequence[Run]) -> None:
         """Compile the kernels of those that have some, none after a signal has come."""
-        runs = [run for run in runs if run.choice.name != "eager"]
+        runs = [run for run in runs if run.choice.compiles]
 
         def compile_ahead(run: Run) -> None:
             if not self.signals:
