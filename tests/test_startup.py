@@ -54,15 +54,18 @@ def test_the_package_waits_for_torch_and_pyarrow_alone_and_has_every_name_whatev
         forked("import gpubp")
         import torch
         forked("import gpubp; gpubp.train, gpubp.NetworkSpec, gpubp.Population")
+        wine = "data = gpubp.load_data('wine'); design = [{'widths': '13,3', 'loss': data.loss, 'steps': 1}]"
+        forked(f"import gpubp; {wine}; gpubp.train_many(design, data.training, data.validation, engine='eager')")
         import pyarrow.parquet, rich.console, yaml  # once for both
         for first in ("gpubp.commands.outcome", "gpubp.backprop"):
             forked(f"import {first}, gpubp; print(*(n for n in gpubp.__all__ if not callable(getattr(gpubp, n))))")
     """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    without, loaded, *rest = done.stdout.splitlines()
+    without, loaded, trained, *rest = done.stdout.splitlines()
     assert "torch" not in without.split()
     assert "torch" in loaded.split()
     assert not {*loaded.split()} & {*HEAVY}
+    assert not {*trained.split()} & {*HEAVY, "sympy"} - {"pandas", "pyarrow"}
     assert rest[::2] == ["ACTIVATIONS INITIALISERS LOSSES MODULES OPTIMIZERS SCHEDULES backprop"] * 2, done.stderr
     assert set(gpubp.__all__) <= set(dir(gpubp))
     assert gpubp.tutorial.ROUNDS == 10_000, "and so is every module"

@@ -61,7 +61,7 @@ def _fast(compute: Callable[..., Any], *given: Any) -> Any:
     """compute(*given), for few numbers of a CPU with arrays in place of tensors: NumPy, in one thread, takes a third to
     two thirds of torch's time for integers."""
     shapes = [each.shape for each in given if isinstance(each, Tensor)]
-    if given[0].device.type not in COUNTED or math.prod(torch.broadcast_shapes(*shapes)) > FEW:
+    if given[0].device.type not in COUNTED or math.prod(np.broadcast_shapes(*shapes)) > FEW:
         return compute(*given)
     with np.errstate(over="ignore"):  # single numbers wrap as arrays do
         found = compute(*(each.numpy() if isinstance(each, Tensor) else each for each in given))
