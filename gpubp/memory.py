@@ -21,9 +21,9 @@ from .system.free import size
 RESERVE = 1 << 28  # bytes of a GPU for libraries and the nodes of recordings
 RAN_OUT = ("out of memory", "allocate memory", "ALLOC_FAILED", "cublasCreate")
 CHIP, CHUNK, STREAMED = 1 << 17, 256, 300  # bytes of rows above which a GPU streams them; samples, networks at once
-# Of what a process takes when it makes its first results, bytes (x86-64): pyarrow with what begins with a first run,
+# Of what a process takes when it makes its first results, bytes (x86-64): what begins with a first run and its table,
 # pandas, if it is there, as pyarrow loads it, and what writes the files of a run.
-LIBRARIES = {"pyarrow": 50_000_000, "pandas": 38_000_000, "parquet": 30_000_000}
+LIBRARIES = {"pyarrow": 22_000_000, "pandas": 38_000_000, "parquet": 30_000_000}
 FACTOR = 40  # of a block's largest tensor: all that it works with, on the host
 FIGURES, TABLE = 100, (400, 1 << 16)  # bytes a network, and of a table's rows, of which so many are made at once
 COLUMNS = 24  # int64 and float64 numbers per network besides its rows: clocks, hyper-parameters, losses
