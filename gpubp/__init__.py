@@ -1,6 +1,6 @@
 """gpubp trains very many small neural networks at once. Start at README.md, then backprop.py.
 
-Names (from public.py and FILES) and modules load on first use (PEP 562): `gpubp --help` does not wait for torch, which
+Names (from public.py) and modules load on first use (PEP 562): `gpubp --help` does not wait for torch, which
 takes seconds to import.
 """
 
@@ -13,20 +13,6 @@ from .system import forks as forks
 
 if TYPE_CHECKING:
     from .public import *
-    from .raw.text import Reading
-    from .results.ensemble import Ensemble
-    from .results.model import Model, load
-    from .samples.sources import Prepared
-    from .samples.sources import load as load_data
-
-FILES = {  # names that need pyarrow
-    "Ensemble": ("results.ensemble", "Ensemble"),
-    "Model": ("results.model", "Model"),
-    "Prepared": ("samples.sources", "Prepared"),
-    "Reading": ("raw.text", "Reading"),
-    "load": ("results.model", "load"),
-    "load_data": ("samples.sources", "load"),
-}
 
 __version__ = "0.1.0"
 __all__ = [
@@ -47,13 +33,12 @@ def _is_module(name: str) -> bool:
 if not TYPE_CHECKING:  # a type checker would accept every name
 
     def __getattr__(name: str) -> object:
-        """A module of the package, or a name of public.py or FILES."""
+        """A module of the package, or a name of public.py."""
         if _is_module(name):
             return import_module(f"{__name__}.{name}")
         if name not in __all__:
             raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-        room, inside = FILES.get(name, ("public", name))
-        globals()[name] = getattr(import_module(f"{__name__}.{room}"), inside)
+        globals()[name] = getattr(import_module(f"{__name__}.public"), name)
         return globals()[name]
 
 

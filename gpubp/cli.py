@@ -4,8 +4,6 @@ Flags override the file of --config, which overrides the defaults. Results go to
 error. A command imports what it needs after its flags are read: help, the version and refusals do not wait for torch.
 """
 
-from __future__ import annotations
-
 import signal
 import sys
 from collections.abc import Sequence

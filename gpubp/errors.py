@@ -1,12 +1,10 @@
 """One class per kind of error. Every message says what, where, what was given and what is allowed."""
 
-from __future__ import annotations
-
 import difflib
 import json
 import sys
 import warnings
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import TypeVar
 
 from .line import line, short
@@ -73,7 +71,7 @@ def reason(error: BaseException, otherwise: str) -> str:
     if isinstance(error, OSError) and error.strerror:
         return error.strerror
     if isinstance(error, json.JSONDecodeError):
-        return f"line {error.lineno}, column {error.colno}: JSON expected"
+        return f"line {error.lineno}, column {error.colno}: {error.msg}; JSON expected"
     if isinstance(error, KeyError):
         return f"{error.args[0]!r} is missing"
     return otherwise
@@ -102,14 +100,11 @@ def unknown(what: str, name: object, allowed: Iterable[str]) -> str:
 
 def lookup(table: Mapping[str, Row], name: object, what: str, error: type[GpubpError] = SpecError) -> Row:
     """The row `name` of `table`; raises `error` with the nearest name if there is none."""
-    if isinstance(name, str) and name in table:
-        return table[name]
-    raise error(unknown(what, name, table))
+    return table[one_of(table, name, what, error)]
 
 
-def one_of(allowed: Iterable[str], name: object, what: str, error: type[GpubpError] = ConfigError) -> str:
+def one_of(allowed: Collection[str], name: object, what: str, error: type[GpubpError] = ConfigError) -> str:
     """`name`, which must be one of `allowed`; raises `error` with the nearest one otherwise."""
-    names = list(allowed)
-    if isinstance(name, str) and name in names:
+    if isinstance(name, str) and name in allowed:
         return name
-    raise error(unknown(what, name, names))
+    raise error(unknown(what, name, allowed))

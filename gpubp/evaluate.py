@@ -5,8 +5,6 @@ blocks that stay in cache, samples in chunks of fixed size, sums in float64: a n
 neighbours.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping
 from threading import Lock
 from typing import NamedTuple

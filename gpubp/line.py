@@ -1,8 +1,6 @@
 """Foreign text (compiler output, files, names in data) as one line that is safe in a terminal or a comment: no line
 breaks, no control sequences, no change of direction, nothing invisible."""
 
-from __future__ import annotations
-
 import re
 import shlex
 

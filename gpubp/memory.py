@@ -1,12 +1,11 @@
 """Memory that training needs: checked before it starts, explained when it runs out."""
 
-from __future__ import annotations
-
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from importlib.util import find_spec
 
+import pyarrow
 import torch
 
 from .errors import OutOfMemoryError
@@ -22,9 +21,9 @@ from .system.free import size
 RESERVE = 1 << 28  # bytes of a GPU for libraries and the nodes of recordings
 RAN_OUT = ("out of memory", "allocate memory", "ALLOC_FAILED", "cublasCreate")
 CHIP, CHUNK, STREAMED = 1 << 17, 256, 300  # bytes of rows above which a GPU streams them; samples, networks at once
-# Of what a run loads when it makes its results, unless a process has it, bytes that this takes (x86-64): pyarrow with
-# what begins with a first run, pandas, if it is there, as pyarrow loads it, and what writes the files of a run.
-LIBRARIES = {"pyarrow": 50_000_000, "pandas": 38_000_000, "pyarrow.parquet": 30_000_000}
+# Of what a process takes when it makes its first results, bytes (x86-64): what begins with a first run and its table,
+# pandas, if it is there, as pyarrow loads it, and what writes the files of a run.
+LIBRARIES = {"pyarrow": 22_000_000, "pandas": 38_000_000, "parquet": 30_000_000}
 FACTOR = 40  # of a block's largest tensor: all that it works with, on the host
 FIGURES, TABLE = 100, (400, 1 << 16)  # bytes a network, and of a table's rows, of which so many are made at once
 COLUMNS = 24  # int64 and float64 numbers per network besides its rows: clocks, hyper-parameters, losses
@@ -112,10 +111,11 @@ def plan(
 
 def results(count: int, files: bool) -> int:
     """Bytes that the results of `count` networks take, with the libraries that make them, and write them to files."""
-    names = [name for name in LIBRARIES if name != "pyarrow.parquet" or files]
-    missing = [name for name in names if name not in sys.modules and find_spec(name.partition(".")[0]) is not None]
+    first = not pyarrow.default_memory_pool().max_memory()  # nothing has made a table in this process
+    pandas = "pandas" not in sys.modules and find_spec("pandas") is not None
+    there = {"pyarrow": first, "parquet": first and files, "pandas": pandas}
     each, most = TABLE
-    return sum(LIBRARIES[name] for name in missing) + FIGURES * count + each * min(count, most)
+    return sum(LIBRARIES[name] for name in LIBRARIES if there[name]) + FIGURES * count + each * min(count, most)
 
 
 def nbytes(data: Dataset) -> int:

@@ -1,20 +1,18 @@
 """Population: N networks as N rows, and operations on rows."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
 
 from .backprop import forward
 from .errors import ConfigError, OutOfMemoryError, ShapeError, SpecError, check_kind, lookup
-from .export import modules
+from .export import modules, onnx_rows
 from .maths.initialise import INITIALISERS, initialise
-from .maths.rng import EVERYBODY, check_seed
+from .maths.rng import EVERYBODY, check_seed, counted
 from .maths.spec import NetworkSpec
 from .system import arrays, free
 from .system.ambient import neutral
@@ -70,7 +68,7 @@ class Population:
         dtype: torch.dtype = torch.float32,
         ids: Iterable[int] | Tensor | None = None,
         init_scale: float | Tensor | None = None,
-    ) -> Population:
+    ) -> Self:
         """`count` networks with ids 0 .. count - 1, or those with the given `ids`: `ids=[7]` is network 7 alone. Raises
         OutOfMemoryError where they do not fit.
 
@@ -83,7 +81,7 @@ class Population:
         if (count is None) == (ids is None):
             raise ConfigError("create needs count, or ids, not both and not neither")
         if ids is None:
-            number = _count(count)
+            number = counted("count", count)
             room(spec, number, dtype)
             chosen = torch.arange(number)
         elif isinstance(ids, (set, frozenset)):
@@ -102,9 +100,7 @@ class Population:
 
     @classmethod
     @neutral()
-    def from_modules(
-        cls, networks: Iterable[nn.Sequential], loss: str = "mean_squared_error", seed: int = 0
-    ) -> Population:
+    def from_modules(cls, networks: Iterable[nn.Sequential], loss: str = "mean_squared_error", seed: int = 0) -> Self:
         """A population of copies of torch.nn.Sequentials of Linear and activation, with Identity and Sequentials
         inside, all of one topology; the inverse of network(). Shared parts, such as a trunk, or one module given twice,
         train separately in each network. Raises SpecError for a module whose function or training a row
@@ -114,10 +110,10 @@ class Population:
 
     @classmethod
     @neutral()
-    def from_estimators(cls, estimators: Iterable[Any], seed: int = 0) -> Population:
+    def from_estimators(cls, estimators: Iterable[Any], seed: int = 0) -> Self:
         """A population of copies of scikit-learn's fitted MLPClassifiers or MLPRegressors, all of one topology; its
         loss is theirs. Raises SpecError for other estimators."""
-        from .export import sklearn  # needs pyarrow, which `import gpubp` need not wait for
+        from .export import sklearn
 
         spec, params = sklearn.rows(estimators)
         return cls(spec, params, seed, torch.arange(len(params)))
@@ -131,14 +127,12 @@ class Population:
         seed: int = 0,
         start: str | None = None,
         end: str | None = None,
-    ) -> Population:
+    ) -> Self:
         """A population of the networks in ONNX files, all of one topology: chains of Gemm, or MatMul and Add, and
         activations. start, end: the tensors where the chain begins and ends, by default the graph's input and output,
         or those of networks that export() wrote, of which `end` chooses the topology if there are several: outs_0,
         outs_1; labels are no outputs. Raises SpecError, with the operator, for
         what a row cannot stand for, such as a scaler, and for weights outside the file and its own `.data`."""
-        from .export import onnx_rows
-
         spec, params = onnx_rows.rows(paths, loss, start, end)
         return cls(spec, params, seed, torch.arange(len(params)))
 
@@ -156,7 +150,7 @@ class Population:
         return self.ids.device
 
     @neutral()
-    def take(self, index: Sequence[int] | Sequence[bool] | Tensor | slice) -> Population:
+    def take(self, index: Sequence[int] | Sequence[bool] | Tensor | slice) -> Self:
         """The rows `index`, in that order, with their ids; copies. A mask of N truth values selects; -1 is the last
         row, as in a list."""
         if isinstance(index, slice):
@@ -168,7 +162,7 @@ class Population:
         return arrays.indices(name, index, self.count, ShapeError, negative=True).to(self.device)
 
     @neutral()
-    def concatenate(self, *others: Population) -> Population:
+    def concatenate(self, *others: Self) -> Self:
         """These networks, then the others', with their ids. Raises SpecError if specifications or seeds differ."""
         for other in others:
             if other.spec != self.spec or other.seed != self.seed:
@@ -179,7 +173,7 @@ class Population:
         return replace(self, params=torch.cat([p.params for p in everyone]), ids=torch.cat([p.ids for p in everyone]))
 
     @neutral()
-    def copy_rows(self, source: Sequence[int] | Tensor, target: Sequence[int] | Tensor) -> Population:
+    def copy_rows(self, source: Sequence[int] | Tensor, target: Sequence[int] | Tensor) -> Self:
         """A population in which the rows `target` are copies of the rows `source`, which may repeat, as in take();
         ids do not move, so that a copy continues with the random numbers of its new row."""
         of, over = self._rows("copy_rows: source", source), self._rows("copy_rows: target", target)
@@ -192,7 +186,7 @@ class Population:
         return replace(self, params=params)
 
     @neutral()
-    def to(self, device: str | torch.device | None = None, dtype: torch.dtype | None = None) -> Population:
+    def to(self, device: str | torch.device | None = None, dtype: torch.dtype | None = None) -> Self:
         """The same networks on another device or with another dtype; shared if nothing changes."""
         if dtype is not None:
             precise(dtype)
@@ -202,10 +196,7 @@ class Population:
     @neutral()
     def network(self, index: int) -> nn.Sequential:
         """The network in row `index` as torch.nn.Sequential, with copies of its weights."""
-        row = arrays.whole(index)
-        if row is None:
-            raise ShapeError(f"network({index!r}): a whole number, the network's row, expected")
-        return modules.sequential(self.spec, self.params[int(self._rows("network", [row]))])
+        return modules.sequential(self.spec, self.params[int(self._rows("network", [index]))])
 
     @neutral()
     def predict(self, inputs: Tensor | Sequence[Any]) -> Tensor:
@@ -219,14 +210,6 @@ class Population:
         if not given.is_floating_point():
             arrays.held("inputs", given, floats)
         return forward(self.spec, self.params, floats)
-
-
-def _count(count: Any) -> int:
-    """The number of networks as an int; raises ConfigError if it is not valid."""
-    number = arrays.whole(count)
-    if number is None or not 0 < number <= EVERYBODY:
-        raise ConfigError(f"count {count!r}: a whole number of networks, 1 or more, below 2^32, expected")
-    return number
 
 
 def room(spec: NetworkSpec, count: int, dtype: torch.dtype) -> None:

@@ -1,4 +1,4 @@
-"""The names of gpubp.__all__ that need nothing heavier than torch.
+"""The names of gpubp.__all__, which need nothing heavier than torch and pyarrow.
 
 No module but backprop has such a name: it would replace it.
 """
@@ -18,9 +18,13 @@ from .maths.schedules import SCHEDULES as SCHEDULES
 from .maths.schedules import Schedule as Schedule
 from .maths.spec import NetworkSpec as NetworkSpec
 from .population import Population as Population
+from .raw.text import Reading as Reading
 from .reporters import Reporter as Reporter
 from .reporters.console import ConsoleReporter as ConsoleReporter
 from .reporters.tensorboard import TensorBoardReporter as TensorBoardReporter
+from .results.ensemble import Ensemble as Ensemble
+from .results.model import Model as Model
+from .results.model import load as load
 from .results.result import Result as Result
 from .resumed.replay import Replay as Replay
 from .resumed.replay import replay as replay
@@ -29,6 +33,10 @@ from .runs.planning import Plan as Plan
 from .runs.planning import plan as plan
 from .runs.training import train as train
 from .runs.training import train_many as train_many
+from .samples import sources
 from .samples.data import Dataset as Dataset
+from .samples.sources import Prepared as Prepared
 from .settings.config import TrainConfig as TrainConfig
 from .state import Status as Status
+
+load_data = sources.load

@@ -5,8 +5,6 @@ The names are Keras's (EarlyStopping), per network: scikit-learn's n_iter_no_cha
 its tol does not keep a loss that is only a little better from being the best.
 """
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor
 

@@ -14,27 +14,22 @@ and Wallis, less what groups explain by chance: epsilon squared, Kelley, 1935. I
 is 0.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 from functools import cached_property
 from typing import Any, NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 import torch
 from pyarrow import compute
 
 from .errors import ConfigError, unknown
 from .line import line
-from .raw.tables import listed
+from .raw.tables import Array, listed
 from .results.result import diverged_in, entities, ranked_by, worth
 from .results.table import DESIGNED, FAULT, TEXTS
 from .settings.config import HYPER
-
-Array = npt.NDArray[Any]
 
 BINS, DISTINCT = 6, 12  # bins of a column with more than DISTINCT numbers
 RESAMPLES, FEWEST = 2000, 200  # of a bootstrap: as many as DRAWS allows
@@ -69,8 +64,6 @@ class Study:
     that figure; counted (N,): whose figure counts, as they did not diverge and it is finite."""
 
     def __init__(self, results: Any) -> None:
-        import pyarrow as pa
-
         results = results if isinstance(results, pa.Table) else pa.table(results)
         self.results = _with_shapes(results)
         self.figure = ranked_by(results)

@@ -6,8 +6,6 @@ last error is simultaneous and read before the last update, and one product has 
 Results are in this file only as the strings that the tutorial prints.
 """
 
-from __future__ import annotations
-
 import itertools
 from decimal import ROUND_HALF_UP, Decimal
 from typing import Any, NamedTuple

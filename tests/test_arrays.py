@@ -242,7 +242,7 @@ def test_read_only_memory_is_copied_without_a_warning() -> None:
         (lambda: gpubp.TrainConfig(steps=1, lr=torch.ones(2, device="meta")), "lr holds .* on meta; plain numbers"),
         (lambda: gpubp.Dataset(MASKED, TARGETS), "inputs holds masked values; numbers everywhere expected"),
         (lambda: gpubp.Population.create(SPEC, 2, init_scale=True), "init_scale holds truth values; numbers expected"),
-        (lambda: gpubp.Population.create(SPEC, 10**12), "count 1000000000000: a whole number of networks"),
+        (lambda: gpubp.Population.create(SPEC, 10**12), "count 1000000000000: at most 4,294,967,295 expected"),
         (lambda: gpubp.Dataset(INPUTS, TARGETS, sample_weight=["1"] * 6), "sample_weight holds str '1' at"),
         (lambda: gpubp.Dataset(INPUTS, TARGETS, sample_weight=torch.ones(6, 1)), r"sample_weight \(6, 1\): \(6,\), or"),
     ],

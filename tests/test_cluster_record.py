@@ -16,7 +16,7 @@ import gpubp
 from gpubp.checkpoints import manifests
 from gpubp.cluster.meeting import LightRun, light_runs
 from gpubp.cluster.messages import Looked, clocks
-from gpubp.cluster.record import LARGEST, WAITING, Record
+from gpubp.cluster.record import WAITING, Record
 from gpubp.cluster.shards import Part, dealt
 from gpubp.errors import CheckpointError
 from gpubp.evaluate import Evaluation, Round
@@ -78,7 +78,7 @@ def test_a_damaged_record_is_refused(record: Record, runs: Sequence[LightRun], t
 
 @pytest.mark.parametrize(
     "text",
-    ["[" * 100_000, '{"sha256":' * 50_000, '{"a": ' + "9" * 5000 + "}", "[]", "null", "3", " " * (LARGEST + 1) + "{}"],
+    ["[" * 100_000, '{"sha256":' * 50_000, '{"a": ' + "9" * 5000 + "}", "[]", "null", "3", " " * (1 << 20) + "{}"],
     ids=["lists", "mappings", "digits", "list", "null", "number", "long"],
 )
 def test_a_file_that_is_no_record_is_refused(record: Record, tmp_path: Path, text: str) -> None:

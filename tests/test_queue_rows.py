@@ -154,7 +154,7 @@ def test_rules_in_no_table_pass_through_slots(common: bool, tmp_path: Path, monk
 
 @pytest.mark.parametrize("slots", [2, 12])
 def test_two_rules_of_one_name_are_refused(slots: int) -> None:
-    with pytest.raises(ConfigError, match="two rules for activation have the name 'bent'"):
+    with pytest.raises(ConfigError, match="two rules for hidden have the name 'bent'"):
         train(iter([{**ALIKE[n], "hidden": rule(0.5 if n < 3 else 2.0)} for n in range(6)]), slots=slots)
 
 

@@ -47,7 +47,7 @@ def test_a_loop_decides_and_reports_in_one_thread_and_trains_in_all(
         monkeypatch.setattr(where, name, lambda *given: (small[name].add(torch.get_num_threads()), work(*given))[1])
 
     watched(stopping, "decide")
-    watched(Snapshot, "summary")
+    watched(Snapshot, "describe")
     watched(TensorBoardReporter, "show")
     watched(TensorBoardReporter, "outcome")
     listener = hears(evaluated=lambda record: listening.add(torch.get_num_threads()))
@@ -55,5 +55,5 @@ def test_a_loop_decides_and_reports_in_one_thread_and_trains_in_all(
     networks = gpubp.Population.create(gpubp.NetworkSpec((2, 2)), 3)
     data = gpubp.Dataset(torch.rand(5, 2), torch.rand(5, 2))
     gpubp.train(networks, data, gpubp.TrainConfig(steps=2), reporters=[listener, curves])
-    assert small == {"decide": {1}, "summary": {1}, "show": {1}, "outcome": {1}}
+    assert small == {"decide": {1}, "describe": {1}, "show": {1}, "outcome": {1}}
     assert listening == {3}

@@ -15,8 +15,6 @@ execute code. Damaged and foreign checkpoints and unknown versions are refused w
 dropped with a note: no network depends on it.
 """
 
-from __future__ import annotations
-
 import hashlib
 import json
 import os
@@ -35,6 +33,7 @@ from torch import Tensor
 
 from .. import stopping
 from ..errors import CheckpointError, ConfigError, reason
+from ..raw.preparation import FILE as PREPARATION
 from ..state import TrainState
 from ..system import files, lock
 from . import history, manifests, packing
@@ -45,7 +44,6 @@ from .packing import Saved
 from .stored import SHARDS, Source, StoredState
 
 T = TypeVar("T")
-PREPARATION = "preparation.json"
 
 
 @dataclass(frozen=True)

@@ -5,8 +5,6 @@ one wrote after its checkpoint; these are the same numbers, as it has the bits o
 file has the first NETWORKS rows, and of each octave of rounds at most ROUNDS, evenly.
 """
 
-from __future__ import annotations
-
 import errno
 import os
 from collections.abc import Iterable
@@ -14,18 +12,16 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 from torch import Tensor
 
 from ..system import files
+from ..system.arrays import Array
 
 FILE = "curves.bin"
 KIND = np.dtype([("network", "<u4"), ("step", "<u8"), ("loss", "<f4"), ("validation_loss", "<f4")])
 NETWORKS, ROUNDS = 1 << 17, 1 << 8
 OCTAVES = 64  # of rounds, more than any run has
 AT_ONCE = 1 << 20  # records read at once
-
-Array = npt.NDArray[np.generic]
 
 
 class Losses(NamedTuple):

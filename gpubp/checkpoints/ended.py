@@ -7,21 +7,19 @@ the number of records and the SHA-256 of their bytes; those that a killed run ad
 Files are read through memory maps, so what nobody looks at takes no memory, and are found where a run is moved to.
 """
 
-from __future__ import annotations
-
 import hashlib
 import os
 import weakref
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from ..errors import CheckpointError, ConfigError, reason
+from ..errors import CheckpointError, ConfigError
 from ..evaluate import Evaluation
 from ..networks import Figures, Networks, Outcome
 from ..state import numbers
@@ -84,12 +82,12 @@ class Log:
     def parts(self) -> Iterator[np.ndarray]:
         """All records, those in the file first; changes of them are not written. Raises CheckpointError."""
         if self.folder is not None and self.count:
-            try:
-                with os.fdopen(self.folder.open(self.name, os.O_RDONLY), "rb") as file:
-                    yield np.memmap(file, self.kind, "c", shape=(self.count,))
-            except (OSError, ValueError) as error:
-                why, path = reason(error, "it is shorter than what was written"), self.folder.path / self.name
-                raise CheckpointError(f"{path}, of networks that have ended, cannot be read: {why}") from None
+            what = f"{self.folder.path / self.name}, of networks that have ended,"
+            with files.trusted(what, otherwise="it is shorter than what was written"):
+                file = os.fdopen(self.folder.open(self.name, os.O_RDONLY), "rb")
+                with file:
+                    records = np.memmap(file, self.kind, "c", shape=(self.count,))
+            yield records
         if self.waiting:
             self.waiting = [np.concatenate(self.waiting)]
             yield self.waiting[0]
@@ -123,19 +121,17 @@ class Log:
         return {"entry": self.entry, "record": fields, "count": self.count, "sha256": self.digest.hexdigest()}
 
     @classmethod
-    def load(cls, name: str, folder: Folder, saved: Mapping[str, Any]) -> Log:
+    def load(cls, name: str, folder: Folder, saved: Mapping[str, Any]) -> Self:
         """From the result of to_dict(); the file may have more records. Raises like check(), and CheckpointError."""
         kind, path = record([(each, kind, tuple(shape)) for each, kind, shape in saved["record"]]), folder.path / name
         found = cls(saved["entry"], kind, name, folder)
         found.count, left = int(saved["count"]), int(saved["count"]) * kind.itemsize
-        try:
+        with files.trusted(path):
             files.regular(path)
             with path.open("rb") as file:
                 while left and (piece := file.read(min(left, PIECE))):
                     found.digest.update(piece)
                     left -= len(piece)
-        except OSError as error:
-            raise CheckpointError(f"{path} cannot be read: {reason(error, 'it is not what was written')}") from None
         if left or found.digest.hexdigest() != saved["sha256"]:
             raise CheckpointError(f"{path} is damaged: its SHA-256 is not the one in the checkpoint")
         found.check()
@@ -194,7 +190,7 @@ class Ended:
         return {kind: log.to_dict() for kind, log in self.logs.items()}
 
     @classmethod
-    def load(cls, run_dir: Path, saved: Mapping[str, Any]) -> Ended:
+    def load(cls, run_dir: Path, saved: Mapping[str, Any]) -> Self:
         """From the result of to_dict(). Raises like Log.load()."""
         found = cls(run_dir)
         if found.folder is not None:

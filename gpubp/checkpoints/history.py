@@ -4,15 +4,13 @@ New records are appended. A checkpoint has the length and the SHA-256 of its par
 added later are dropped when the run resumes. Records that differ from what was written are refused.
 """
 
-from __future__ import annotations
-
 import hashlib
 import json
 import os
 import stat
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, ClassVar, TypeVar
+from typing import Any, ClassVar, Self
 
 from ..errors import CheckpointError
 from ..system import files
@@ -21,8 +19,6 @@ FILE = "history.jsonl"
 NUMBERS = ("round", "step", "seconds", "network_steps_per_second")  # of a record; the following are quantiles by name:
 SPREADS = ("loss", "validation_loss", "metric", "lr")
 SHOWN = {"min", "q10", "median", "q90", "max"}  # quantiles in curves; empty if no value is finite
-
-Self = TypeVar("Self", bound="Records")
 
 
 class Records(list[dict[str, Any]]):
@@ -59,24 +55,18 @@ class Records(list[dict[str, Any]]):
         raise NotImplementedError
 
     @classmethod
-    def load(cls: type[Self], run_dir: Path, saved: Any) -> Self:
+    def load(cls, run_dir: Path, saved: Any) -> Self:
         """The records of a checkpoint: those in the file, if `saved` is the result of save(), or in older checkpoints
         `saved` itself. Raises CheckpointError if they differ from what was written."""
         path = run_dir / cls.name
-        try:
+        with files.trusted(path, otherwise="it does not hold records of a run"):
             if isinstance(saved, Mapping):
                 text = files.read(path, first=saved["bytes"])
                 if len(text) != saved["bytes"] or hashlib.sha256(text).hexdigest() != saved["sha256"]:
                     raise CheckpointError(f"{path} is damaged: its SHA-256 is not the one in the checkpoint")
                 saved = [json.loads(each) for each in text.splitlines()]
             if not all(map(cls.sound, saved)):
-                raise CheckpointError(f"{path} does not hold records of a run")
-        except CheckpointError:
-            raise
-        except OSError as error:
-            raise CheckpointError(f"{path} cannot be read: {error.strerror}") from None
-        except (ValueError, LookupError, TypeError, AttributeError, ArithmeticError, RecursionError):
-            raise CheckpointError(f"{path} does not hold records of a run") from None
+                raise ValueError
         return cls(saved)
 
 

@@ -1,14 +1,12 @@
 """The manifests of checkpoints (checkpoint.py), each with a SHA-256 of itself: damaged and foreign ones are refused."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from ..errors import CheckpointError, reason
+from ..errors import CheckpointError
 from ..system import files
 
 FORMAT, VERSION = "gpubp checkpoint", 8  # the latter without slots that are all zero
@@ -22,17 +20,13 @@ class ForeignError(CheckpointError):
 
 def read(path: Path) -> dict[str, Any]:
     """The undamaged manifest in `path`."""
-    try:
-        manifest: dict[str, Any] = json.loads(files.read(path))
-        check(path, manifest)
-    except CheckpointError:
-        raise
-    except (FileNotFoundError, NotADirectoryError):
+    if not path.exists():
         raise CheckpointError(
             f"{path} is missing: {path.parent.parent} is not the directory of a run, or it saved nothing"
-        ) from None
-    except (OSError, ValueError, RecursionError) as error:
-        raise CheckpointError(f"{path} cannot be read: {reason(error, 'it is not what was written')}") from None
+        )
+    with files.trusted(path):
+        manifest: dict[str, Any] = json.loads(files.read(path))
+        check(path, manifest)
     return manifest
 
 

@@ -4,8 +4,6 @@ Engines trust the pointers of a state, and digests reveal damage, not intent: so
 is checked for type, shape and range.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import fields

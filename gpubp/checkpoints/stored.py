@@ -6,20 +6,18 @@ has tensors: rows of many populations are fetched together, file after file. Ref
 lie elsewhere, or that do not have every network once.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import fields
 from functools import cached_property
 from pathlib import Path, PurePosixPath
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Self
 
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 from torch import Tensor
 
-from ..errors import CheckpointError, reason
+from ..errors import CheckpointError
 from ..population import Population
 from ..state import TrainState
 from ..system import files
@@ -111,19 +109,16 @@ class Source:
     def _opened(self, name: str) -> Iterator[Any]:
         """A file, whose SHA-256 is taken unless it is the one that was opened before: meanwhile the run may be gone,
         and another one in its place. Raises CheckpointError."""
-        try:
-            with self.where(name) as path:
-                found = path.stat()
-                now = found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns
-                if self.known.get(name) != now:
-                    if files.digest(path) != self.digests[name]:
-                        raise CheckpointError(f"{path} is damaged: its SHA-256 is not the one in the manifest")
-                    self.known[name] = now
-                with safe_open(path, framework="pt") as file:
-                    yield file
-        except (OSError, SafetensorError, RuntimeError) as error:  # the latter: another shape than expected
-            why = reason(error, "it is not a safetensors file")
-            raise CheckpointError(f"{name}, which has rows of the run's networks, cannot be read: {why}") from None
+        what = f"{name}, which has rows of the run's networks,"
+        with files.trusted(what, otherwise="it is not a safetensors file"), self.where(name) as path:
+            found = path.stat()
+            now = found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns
+            if self.known.get(name) != now:
+                if files.digest(path) != self.digests[name]:
+                    raise CheckpointError(f"{path} is damaged: its SHA-256 is not the one in the manifest")
+                self.known[name] = now
+            with safe_open(path, framework="pt") as file:
+                yield file
 
     def blank(self, group: int, device: torch.device) -> dict[str, Tensor]:
         """Tensors without memory in the place of those of a population."""
@@ -189,7 +184,7 @@ class StoredState(TrainState):
     read: Read
 
     @classmethod
-    def of(cls, state: TrainState, read: Read) -> StoredState:
+    def of(cls, state: TrainState, read: Read) -> Self:
         """`state` with the rows that `read` returns by the names of TrainState.tensors()."""
         mine = state.population
         population, found = StoredPopulation.__new__(StoredPopulation), cls.__new__(cls)

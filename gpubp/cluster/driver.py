@@ -5,8 +5,6 @@ An error of a shard is raised once, after the others have saved. The driver keep
 call goes on after its own death.
 """
 
-from __future__ import annotations
-
 import signal
 import time
 from collections.abc import Callable, Iterable, Sequence

@@ -1,7 +1,5 @@
 """Health: whether Ray still runs on this machine, how often workers died, and whether shards wait for room."""
 
-from __future__ import annotations
-
 import math
 import socket
 import time

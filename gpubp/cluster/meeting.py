@@ -5,10 +5,9 @@ them as the runs that it would see without a cluster. Where it makes networks co
 the rows would have, and says whose rows the shards exchange.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Self
 
 import torch
 from torch import Tensor
@@ -32,7 +31,7 @@ class LightState(Rowless):
     source: Tensor
 
     @classmethod
-    def of(cls, part: Part, config: TrainConfig, sets: Sets) -> LightState:
+    def of(cls, part: Part, config: TrainConfig, sets: Sets) -> Self:
         """The state of a group before the first step."""
         count, dtype = len(part.rows), part.dtype
         none = torch.zeros(1, part.spec.size, dtype=dtype).expand(count, -1)

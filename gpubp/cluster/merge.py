@@ -4,8 +4,6 @@ The driver handles no row: those stay in the last checkpoints of the shards, whe
 (checkpoints/stored.py). The manifest is written after all else, and what no manifest names is deleted after it.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial

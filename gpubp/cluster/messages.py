@@ -1,7 +1,5 @@
 """Messages: what shards tell the driver, and it them. None has a row of a network."""
 
-from __future__ import annotations
-
 import math
 import time
 from collections.abc import Callable, Sequence

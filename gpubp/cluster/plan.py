@@ -1,7 +1,5 @@
 """Plan: what a cluster trains, fitted by a worker to its data and machine, and the rounds at which shards meet."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace

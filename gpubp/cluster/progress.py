@@ -4,8 +4,6 @@ A record is made when every shard has come to the end of its round, or of its tr
 that shards sent to a driver that has ended since are lost, and so are the records that need them: no network is.
 """
 
-from __future__ import annotations
-
 import time
 from collections.abc import Iterable, Mapping, Sequence
 

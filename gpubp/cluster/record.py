@@ -9,8 +9,6 @@ record.json is written last, with a SHA-256 of each of the others and one of its
 out, as evaluations are: no network depends on them. Nothing in them can execute code.
 """
 
-from __future__ import annotations
-
 import hashlib
 import json
 import math
@@ -19,16 +17,15 @@ from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from pickle import UnpicklingError
-from typing import Any
+from typing import Any, Self
 
 import torch
-from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch.serialization import safe_globals
 
 from ..checkpoints import history, manifests
 from ..checkpoints.history import History
-from ..errors import CheckpointError, ConfigError, reason
+from ..errors import CheckpointError, ConfigError
 from ..evaluate import Evaluation, Round
 from ..runs.design import Group
 from ..runs.loop import Search
@@ -39,7 +36,7 @@ from .meeting import LightRun
 from .messages import Looked
 from .shards import Part
 
-RECORD, LARGEST = "record.json", 1 << 20  # bytes
+RECORD = "record.json"
 WAITING = "waiting.pt"
 Waiting = dict[int, dict[int, Looked]]  # by round and shard
 
@@ -62,23 +59,15 @@ class Record:
     history: History = field(default_factory=History)
 
     @classmethod
-    def load(cls, folder: Path) -> Record | None:
+    def load(cls, folder: Path) -> Self | None:
         """The record in `folder`, if there is one. Raises CheckpointError."""
         path = folder / RECORD
         if not path.exists():
             return None
-        try:
-            files.regular(path)
-            with path.open("rb") as file:
-                text = file.read(LARGEST + 1)
-            told = json.loads(text if len(text) <= LARGEST else b"")
-            if told.pop("sha256") != manifests.digest(told):
-                raise CheckpointError("its SHA-256 is not the one in it")
-            record = cls(**told)
-            if not record.sound():
+        with files.trusted(path):
+            told = json.loads(files.read(path))
+            if told.pop("sha256") != manifests.digest(told) or not (record := cls(**told)).sound():
                 raise ValueError
-        except (OSError, ValueError, TypeError, LookupError, AttributeError, RecursionError) as error:
-            raise CheckpointError(f"{path} cannot be read: {reason(error, 'it is not what was written')}") from None
         try:
             return replace(record, history=History.load(folder, record.history))
         except CheckpointError:
@@ -139,9 +128,9 @@ class Record:
         if not self.decided:
             return
         path = self.decision(folder)
-        try:
+        with files.trusted(path):
             if files.digest(path) != self.file:
-                raise CheckpointError(f"its SHA-256 is not the one in {RECORD}")
+                raise ValueError
             content = load_file(path)
             for at, run in enumerate(runs):
                 run.number, count = self.number, len(run.rows)
@@ -153,9 +142,6 @@ class Record:
                 run.state.bound(run.sets.data)
                 if not ((run.state.source >= 0) & (run.state.source < count)).all():
                     raise ValueError
-        except (OSError, SafetensorError, LookupError, ValueError, RuntimeError) as error:
-            why = reason(error, "it is not what was written")
-            raise CheckpointError(f"{path} cannot be read: {why}") from None
 
 
 def digest(parts: Sequence[Part], engines: Sequence[str], sets: Sets, shards: int, search: Mapping[str, Any]) -> str:

@@ -1,7 +1,5 @@
 """Session: a connection to Ray, and what it lends. Ray is imported here alone, when it is needed."""
 
-from __future__ import annotations
-
 import os
 import signal
 import socket

@@ -4,8 +4,6 @@ A network keeps its seed, id and position in the data, and the configuration of 
 shard's networks have the recipe, the kernel and the rounds that they have in the whole run.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -15,10 +13,9 @@ import torch
 from torch import Tensor
 
 from ..errors import ConfigError
-from ..maths.spec import NetworkSpec
 from ..runs.cells import TABLES
 from ..runs.design import Group, Planned
-from ..settings.config import TrainConfig
+from ..runs.making import named_rules
 from .storage import Storage
 
 Part = Group | Planned
@@ -85,7 +82,7 @@ def rules(parts: Sequence[Part]) -> dict[str, dict[str, Any]]:
     """The rules that the networks need, by their names in checkpoints. Raises ConfigError for two of one name."""
     found: dict[str, dict[str, Any]] = {kind: {} for kind in TABLES}
     for spec, config in ((each.spec, each.config) for each in parts):
-        for kind, name in _named(spec, config):
+        for kind, name in named_rules(spec, config):
             if found[kind].setdefault(str(name), row := TABLES[kind][name]) != row:
                 raise ConfigError(f"{kind} {str(name)!r}: two rules of one name, which a cluster keeps apart by names")
     return found
@@ -95,9 +92,3 @@ def learn(rules: Mapping[str, Mapping[str, Any]]) -> None:
     """Let the tables of this process, which may have trained another run before, have the `rules` of another one."""
     for kind, rows in rules.items():
         TABLES[kind].update(rows)
-
-
-def _named(spec: NetworkSpec, config: TrainConfig) -> Iterator[tuple[str, str]]:
-    for each in spec.activations:
-        yield "hidden", each
-    yield from (("loss", spec.loss), ("optimizer", config.optimizer), ("schedule", config.schedule))

@@ -1,7 +1,5 @@
 """train() and train_many() on a cluster: check the arguments, let a Driver train shards, and make one run of them."""
 
-from __future__ import annotations
-
 import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence

@@ -5,8 +5,6 @@ goes on wherever it is tried again. At a meeting point the checkpoint is of the 
 evaluation: whoever loads it finds the same figures again.
 """
 
-from __future__ import annotations
-
 import math
 import signal
 import socket

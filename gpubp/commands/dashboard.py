@@ -1,8 +1,6 @@
 """gpubp dashboard: TensorBoard on the curves of a run, or of all runs in a folder, in the foreground, for this machine
 alone."""
 
-from __future__ import annotations
-
 import contextlib
 import io
 import signal

@@ -1,7 +1,5 @@
 """gpubp export: networks of a run as a file of another format."""
 
-from __future__ import annotations
-
 import os
 import sys
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Shared by `train` and `resume`: reporters, the end of training, and its printed summary."""
 
-from __future__ import annotations
-
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Parser: flags by kind. A refused value and an unknown flag end with one line and status 2."""
 
-from __future__ import annotations
-
 import re
 import sys
 from argparse import SUPPRESS, Action

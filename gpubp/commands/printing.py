@@ -1,7 +1,5 @@
 """What commands print on standard output, and warnings on standard error."""
 
-from __future__ import annotations
-
 import json
 import math
 import sys

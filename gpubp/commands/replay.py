@@ -1,7 +1,5 @@
 """gpubp replay: one network of a run, trained again alone, compared with the run's, and a step of it explained."""
 
-from __future__ import annotations
-
 import sys
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,5 @@
 """gpubp resume: resume a run; one that ended before its first checkpoint restarts from its config.yaml."""
 
-from __future__ import annotations
-
 import sys
 from pathlib import Path
 from typing import Any

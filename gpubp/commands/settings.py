@@ -1,7 +1,5 @@
 """The settings of a run, and the data that they name."""
 
-from __future__ import annotations
-
 import sys
 from collections.abc import Mapping
 from pathlib import Path

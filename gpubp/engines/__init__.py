@@ -3,8 +3,6 @@ and compiler, never on the number of networks, their data or free memory, so tha
 and among others. The data only make the sentence exact.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 

@@ -3,8 +3,6 @@
 Every layer's numbers are contiguous tensors, of the widths that products need (numerics.kernel_widths).
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator, MutableMapping, MutableSequence, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple

@@ -5,8 +5,6 @@ output goes to a file, which the one-line error names. The environment variable 
 those for fast arithmetic have no effect: they change bits, also of torch, as they flush denormals in the whole process.
 """
 
-from __future__ import annotations
-
 import ctypes
 import functools
 import hashlib

@@ -7,8 +7,6 @@ are not used: then, and if the cache cannot be written, every process compiles i
 news() says so. The environment variable GPUBP_CACHE names a folder.
 """
 
-from __future__ import annotations
-
 import hashlib
 import os
 import secrets

@@ -8,8 +8,6 @@ slots that are; and if the compiler finds registers for its gradients. With prod
 it can be, or streams.
 """
 
-from __future__ import annotations
-
 import itertools
 import math
 from collections.abc import Iterator

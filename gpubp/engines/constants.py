@@ -1,7 +1,5 @@
 """What the sources of kernel/ are compiled for, as C++: constants and structures, from Key, Layout and Plan."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 
 import torch

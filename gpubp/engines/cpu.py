@@ -4,8 +4,6 @@ A kernel is a Program (program.py) compiled by the system's C++ compiler (build.
 population (layout.py). This file calls it, and finds the step at which a network diverged.
 """
 
-from __future__ import annotations
-
 import ctypes
 from collections.abc import Mapping, Sequence
 from typing import Any

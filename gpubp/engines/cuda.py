@@ -5,8 +5,6 @@ A kernel is a Program (program.py) in a layout that fits on the chip (chip.py), 
 Refused: networks with more numbers than an index can address.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any

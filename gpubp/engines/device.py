@@ -1,7 +1,5 @@
 """All driver calls of the GPU engine (torch's are in system/gpus.py); tests replace this module to play one."""
 
-from __future__ import annotations
-
 import ctypes
 import functools
 from collections.abc import Iterator, Sequence

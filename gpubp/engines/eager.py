@@ -6,8 +6,6 @@ is repeated in halves to find the step. On a GPU, steps are replayed from record
 launched before the host reads which networks are finite.
 """
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor
 

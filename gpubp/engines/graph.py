@@ -11,8 +11,6 @@ may change before the next. If steps cannot be recorded, they are launched one o
 why.
 """
 
-from __future__ import annotations
-
 import weakref
 from collections.abc import Callable, Hashable
 from functools import partial
@@ -28,8 +26,6 @@ from . import rules
 from .block import Block
 
 LENGTHS = (64, 16, 4, 1)  # steps of a recording, if drawing their samples takes no more rounds than that
-
-GROUPS: weakref.WeakKeyDictionary[Dataset, Group] = weakref.WeakKeyDictionary()
 
 
 class Group:
@@ -100,6 +96,9 @@ class Group:
         for stays, (holder, name) in zip(self.tensors, block.held()):
             stays.copy_(holder[name])
         self.position.copy_(position)
+
+
+GROUPS: weakref.WeakKeyDictionary[Dataset, Group] = weakref.WeakKeyDictionary()
 
 
 def group(block: Block, position: Tensor, data: Dataset) -> Group:

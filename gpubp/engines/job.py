@@ -3,8 +3,6 @@
 Their members are declared here alone: for ctypes, and printed into the kernel's text.
 """
 
-from __future__ import annotations
-
 import ctypes
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager

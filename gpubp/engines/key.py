@@ -1,12 +1,10 @@
 """What a kernel is made for: Key, all that a compiler can know of a training or an evaluation, on any device."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from typing import NamedTuple
+from typing import NamedTuple, Self
 
 import torch
 
@@ -38,7 +36,7 @@ class Samples:
     shuffle: str = "none"
 
     @classmethod
-    def of(cls, recipe: Recipe, data: Dataset) -> Samples:
+    def of(cls, recipe: Recipe, data: Dataset) -> Self:
         """For networks at one step."""
         weight, shuffle = data.sample_weight, recipe.shuffle if data.samples > 1 else "none"
         own = data.own or data.rows is not None or shuffle == "network"
@@ -58,7 +56,7 @@ class Key(NamedTuple):
     threads: int = 1
 
     @classmethod
-    def of(cls, state: TrainState, data: Dataset) -> Key:
+    def of(cls, state: TrainState, data: Dataset) -> Self:
         """For training a population whose networks are at one step."""
         spec, params = state.population.spec, state.population.params
         samples = Samples.of(state.recipe, data)
@@ -67,7 +65,7 @@ class Key(NamedTuple):
     @classmethod
     def to_come(
         cls, spec: NetworkSpec, recipe: Recipe, dtype: torch.dtype, data: Dataset | None, count: int = MANY
-    ) -> Key:
+    ) -> Self:
         """For a training of `count` networks before its state exists: of(state, data).for_any_steps for every part of
         its networks. None: the data that need most memory."""
         samples = Samples(True, False, False, 2, recipe.shuffle) if data is None else Samples.of(recipe, data)
@@ -76,14 +74,14 @@ class Key(NamedTuple):
     @classmethod
     def of_evaluation(
         cls, spec: NetworkSpec, dtype: torch.dtype, count: int, data: Dataset, hyper: Iterable[str]
-    ) -> Key:
+    ) -> Self:
         """For loss and metric of `count` networks on `data`. hyper: the names of TrainConfig.columns."""
         used = ("class_weight", *LOSSES[spec.loss].defaults)
         recipe = showing(data.lengths[1], tuple(name for name in hyper if name in used))
         return cls(spec, recipe, dtype, Samples.of(recipe, data), count, "evaluate", torch.get_num_threads())
 
     @property
-    def for_any_steps(self) -> Key:
+    def for_any_steps(self) -> Self:
         """The same for networks that may be at different steps."""
         return self._replace(samples=replace(self.samples, own=True))
 

@@ -7,8 +7,6 @@ outputs pay for widths that do not fill a register, lanes as networks for groups
 threads. docs/engine.md has the measurements behind the constants.
 """
 
-from __future__ import annotations
-
 import itertools
 import math
 import os

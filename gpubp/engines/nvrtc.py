@@ -5,8 +5,6 @@ CPU's kernels (cache.py), named by a hash of text, sources, compiler and flags. 
 is contracted to a fused multiply-add, denormal numbers are kept, division and square root are rounded correctly.
 """
 
-from __future__ import annotations
-
 import functools
 import hashlib
 import struct

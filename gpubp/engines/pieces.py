@@ -1,8 +1,6 @@
 """Into which parts a call on a GPU is divided (kernel/machines/gpu_pieces.h). Where more networks train than fit there
 at once, the last ones are shared out, or most blocks would end early. It changes no bit."""
 
-from __future__ import annotations
-
 import functools
 from typing import NamedTuple
 

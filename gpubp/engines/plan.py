@@ -4,8 +4,6 @@ constants.py prints them, the kernel adds pointers, chip.py sums. Nothing here c
 GPU's thread, "shared" and "global" memory of a GPU, and "memory" of a CPU.
 """
 
-from __future__ import annotations
-
 import itertools
 import math
 from dataclasses import dataclass, replace

@@ -5,8 +5,6 @@ every call compares the address and layout of each tensor, and everything that a
 state, data and the tables of rules. The same object does not mean unchanged: tensors move, and addresses are reused.
 """
 
-from __future__ import annotations
-
 from typing import Any, Generic, TypeVar
 from weakref import WeakKeyDictionary
 

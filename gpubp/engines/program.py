@@ -3,12 +3,10 @@
 It is made for a Key and a Layout: all that a compiler can know. What differs between networks or calls is in the Job.
 """
 
-from __future__ import annotations
-
 import copy
 from collections.abc import Sequence
 from functools import cached_property
-from typing import Any
+from typing import Any, Self
 
 import torch
 
@@ -35,7 +33,7 @@ class Program:
         self.spec, self.recipe, self.dtype = key.spec, key.recipe, key.dtype
         self.names = [name for name in key.recipe.read if name != "class_weight"]
 
-    def laid_out(self, layout: Layout) -> Program:
+    def laid_out(self, layout: Layout) -> Self:
         """The same in another layout, with the rules traced once for all of them."""
         _ = self.needs
         other = copy.copy(self)

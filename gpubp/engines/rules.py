@@ -5,8 +5,6 @@ None or of a short tuple would be hard to find, and numbers that depend on other
 changes, would not be found at all. The package's rows are trusted.
 """
 
-from __future__ import annotations
-
 import inspect
 import math
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence

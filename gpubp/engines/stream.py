@@ -2,8 +2,6 @@
 once, and the memory of the strips that it needs for it. Nothing here changes a bit.
 """
 
-from __future__ import annotations
-
 import itertools
 import math
 from functools import cache

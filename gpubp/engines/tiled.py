@@ -1,7 +1,5 @@
 """What a GPU's threads have of the sums of products, and how long a step takes where networks share a warp."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterator
 from dataclasses import replace

@@ -6,8 +6,6 @@ operation once, and it is refused if torch's result has another dtype: `torch.wh
 float32 whatever net is.
 """
 
-from __future__ import annotations
-
 import math
 import re
 from collections.abc import Callable, Mapping, Sequence

@@ -5,8 +5,6 @@ nothing has to be watched while networks train. It is taken by the definition (e
 as a sum in another order may be, has no answer.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import torch

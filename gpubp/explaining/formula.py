@@ -3,8 +3,6 @@
 A formula is an expression of Python, with the FUNCTIONS and Piecewise((value, condition), ..., (value, True)).
 """
 
-from __future__ import annotations
-
 import ast
 import math
 import re

@@ -4,8 +4,6 @@ A number has the digits of its precision. Long sums and lists are cut in the mid
 say so, unless `full`.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
 

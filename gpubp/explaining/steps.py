@@ -10,8 +10,6 @@ are numbered as in the tutorial, w1, w2 ...: all weights into h1 first, then tho
 (O, I) here, one row per unit, but (I, O) in `NetworkSpec.layers`.
 """
 
-from __future__ import annotations
-
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass

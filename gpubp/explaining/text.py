@@ -5,8 +5,6 @@ parts follow the tutorial: the forward pass, the total error, the backwards pass
 new error.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 

@@ -3,8 +3,6 @@
 Formulas are those of the rules' rows, which steps.py recorded beside their results; a rule without has names alone.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator
 from typing import Any
 

@@ -1,7 +1,5 @@
 """FORMATS: the formats of files by name; write(), in the one that the name of the file says."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple

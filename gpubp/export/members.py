@@ -3,8 +3,6 @@
 Refused: networks of several entities in one file, and losses whose inverse link is a function of their own.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -103,11 +101,6 @@ class Members:
         if self.preparation is not None:
             return self.preparation.task
         return "classes" if self.classes else "numbers"
-
-    @property
-    def chances(self) -> bool:
-        """Whether they predict probabilities of classes."""
-        return bool(self.classes) and self.logits
 
     @property
     def logits(self) -> bool:

@@ -1,15 +1,11 @@
 """A row to and from torch.nn: network n as a Sequential of Linear and activation, a list of these as a population, and
 PreparedNetwork, a network with the preparation of its samples."""
 
-from __future__ import annotations
-
 import itertools
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize, skip_init
@@ -17,10 +13,8 @@ from torch.nn.utils import parametrize, skip_init
 from ..errors import ShapeError, SpecError
 from ..maths.losses import LOSSES
 from ..maths.spec import NetworkSpec
+from ..raw.preparation import Preparation
 from ..system import arrays
-
-if TYPE_CHECKING:
-    from ..raw.preparation import Preparation
 
 
 class Sine(nn.Module):
@@ -48,7 +42,6 @@ MODULES: dict[str, Callable[[], nn.Module]] = {
     "sine": Sine,
 }
 HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
-CALLS = ("__call__", "_call_impl", "forward")
 
 
 def sequential(spec: NetworkSpec, row: Tensor) -> nn.Sequential:
@@ -146,8 +139,6 @@ def rows(modules: Iterable[nn.Sequential], loss: str) -> tuple[NetworkSpec, Tens
         raise SpecError(f"from_modules takes several networks: [module], not the {type(modules).__name__} itself")
     if not isinstance(modules, Iterable):
         raise SpecError(f"from_modules takes several networks: [module], not {modules!r}")
-    if nn.modules.module._has_any_global_hook():
-        raise SpecError("torch has global module hooks, which a population would not call: remove them first")
     specs: list[NetworkSpec] = []
     rows: list[Tensor] = []
     for place, module in enumerate(modules):
@@ -176,7 +167,6 @@ def _row(module: nn.Module, where: str, loss: str) -> tuple[NetworkSpec, Tensor]
             linears.append(part)
             both = {"weight": part.weight, "bias": part.bias}
             parameters |= {f"{at}.{kind}": each for kind, each in both.items() if each is not None}
-            _shaped(part, at)
         elif (name := _name(part)) is not None and len(names) == len(linears) - 1:
             names.append(name)
         else:
@@ -203,23 +193,14 @@ def _row(module: nn.Module, where: str, loss: str) -> tuple[NetworkSpec, Tensor]
     return spec, torch.cat([each.detach().t().flatten() for each in parameters.values()])
 
 
-def _shaped(linear: nn.Linear, at: str) -> None:
-    """Raise SpecError if the parameters' shapes do not match the features of `linear`."""
-    expected = {"weight": (linear.out_features, linear.in_features), "bias": (linear.out_features,)}
-    for kind, shape in expected.items():
-        each = getattr(linear, kind)
-        if each is not None and each.shape != shape:
-            raise SpecError(f"{at}.{kind} {tuple(each.shape)}: {shape} expected, as {linear} says")
-
-
 def _parts(module: nn.Module | None, where: str) -> Iterator[tuple[str, Any]]:
     """The modules that a Sequential calls, also inside Sequentials, with their positions; without Identity.
     Raises SpecError for a module that computes more than its class."""
     if not isinstance(module, nn.Module):
         raise SpecError(f"{where} is a {type(module).__name__}; a Sequential of Linear and activations expected")
     what, plain = f"{where}, {type(module).__name__},", "which a population would not call"
-    if replaced := [name for name in CALLS[1:] if name in vars(module)]:
-        raise SpecError(f"{what} has a {replaced[0]} that replaces its class's, {plain}")
+    if "forward" in vars(module):
+        raise SpecError(f"{what} has a forward that replaces its class's, {plain}")
     if parametrize.is_parametrized(module):
         raise SpecError(f"{what} has parametrizations, {plain}: remove_parametrizations leaves plain weights")
     if any(map(nn.parameter.is_lazy, module.parameters(recurse=False))):
@@ -235,12 +216,12 @@ def _parts(module: nn.Module | None, where: str) -> Iterator[tuple[str, Any]]:
 
 def _is(part: nn.Module, kind: type[nn.Module]) -> bool:
     """Whether `part` computes the same as `kind`, of which it may be a subclass."""
-    same = all(getattr(type(part), name) is getattr(kind, name) for name in CALLS)
-    return isinstance(part, kind) and same
+    return isinstance(part, kind) and type(part).forward is kind.forward
 
 
 def _trained(parameters: Mapping[str, Tensor]) -> bool:
     """Whether the biases train. Raises SpecError for parameters that a population would train differently."""
+    seen: dict[int, str] = {}
     first, like = next(iter(parameters.items()))
     for name, each in parameters.items():
         if each.is_meta:
@@ -250,41 +231,16 @@ def _trained(parameters: Mapping[str, Tensor]) -> bool:
                 f"{name} is {each.dtype} on {each.device}, {first} is {like.dtype} on {like.device}; one type and one "
                 "device expected"
             )
-        if each._backward_hooks or each._post_accumulate_grad_hooks:
-            raise SpecError(f"{name} has hooks on its gradient, which a population would not call")
         if name.endswith("weight") and not (each.requires_grad and each.is_leaf):
             why = "is computed from other tensors" if each.requires_grad else "has requires_grad=False"
             raise SpecError(f"{name} {why}; a population trains all weights: module.requires_grad_()")
-    _untied(parameters)
+        if (other := seen.setdefault(each.data_ptr(), name)) != name:
+            raise SpecError(f"{name} is the same as {other}; a population trains the parameters of each layer apart")
     biases = {name: each.requires_grad for name, each in parameters.items() if name.endswith("bias")}
     if len(set(biases.values())) > 1:
         frozen = ", ".join(name for name, trains in biases.items() if not trains)
         raise SpecError(f"{frozen} with requires_grad=False; all or none of a population's biases train")
     return all(biases.values())
-
-
-def _untied(parameters: Mapping[str, Tensor]) -> None:
-    """Raise SpecError for parameters that share numbers."""
-    places = {name: _addresses(each) for name, each in parameters.items()}
-    if len(np.unique(np.concatenate(list(places.values())))) == sum(map(len, places.values())):
-        return
-    for name, here in places.items():
-        if len(np.unique(here)) < len(here):
-            raise SpecError(f"{name} is a view that repeats its numbers; a population trains them separately")
-    for (other, there), (name, here) in itertools.combinations(places.items(), 2):
-        if len(common := np.intersect1d(here, there)):
-            once = "is the same as {other}" if len(common) == len(here) == len(there) else "shares numbers with {other}"
-            raise SpecError(
-                f"{name} {once.format(other=other)}; a population trains the parameters of each layer separately"
-            )
-
-
-def _addresses(each: Tensor) -> npt.NDArray[np.int64]:
-    """The address of each number."""
-    found = np.array(each.data_ptr())
-    for size, stride in zip(each.shape, each.stride()):
-        found = found[..., None] + np.arange(size) * stride * each.element_size()
-    return found.ravel()
 
 
 def _name(module: nn.Module) -> str | None:

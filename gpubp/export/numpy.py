@@ -3,8 +3,6 @@
 Names from data are written as literals, never as code or comments. A row of FUNCTIONS is the body of an activation.
 """
 
-from __future__ import annotations
-
 import base64
 import pprint
 from pathlib import Path

@@ -9,8 +9,6 @@ outputs are float64. Networks of one topology are computed together, their weigh
 Refused: files of more than 2 GB, which protobuf cannot hold, and activations without a row in onnx_graph.FUNCTIONS.
 """
 
-from __future__ import annotations
-
 import json
 import math
 from collections.abc import Sequence
@@ -164,7 +162,8 @@ def _answers(graph: Graph, members: Members, said: Sequence[str]) -> list[Any]:
     each = said[0] if len(said) == 1 else graph.add("Concat", *said, axis=0)
     mean = each if one else graph.add("ReduceMean", each, graph.keep([0]), keepdims=0)
     flat = members.task == "sign" or (members.task == "numbers" and members.flat)
-    name = "probabilities" if members.chances else "margin" if members.task == "sign" else "prediction"
+    chances = members.classes and members.logits
+    name = "probabilities" if chances else "margin" if members.task == "sign" else "prediction"
 
     def output(name: str, values: str) -> Any:
         if flat:

@@ -4,8 +4,6 @@ A layer is Gemm, or MatMul and Add, with constant weights. What stands between l
 in one form. Conversions of floats, and of shapes that leave each sample its numbers, are none.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 

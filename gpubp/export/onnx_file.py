@@ -4,8 +4,6 @@ Weights are in the file, or beside it in the one that has its name and `.data`, 
 other path in a file is opened. Refused: files that are no ONNX, and those of more than 2 GB.
 """
 
-from __future__ import annotations
-
 import math
 from functools import partial
 from pathlib import Path
@@ -26,12 +24,9 @@ def read(path: Path) -> Any:
     """The onnx.ModelProto of a file."""
     needed()
     import onnx
-    from google.protobuf.message import DecodeError
 
-    try:
+    with files.trusted(path, SpecError, "it is no ONNX file"):
         model = onnx.ModelProto.FromString(_content(path))
-    except (OSError, DecodeError) as error:
-        raise SpecError(f"{path} cannot be read: {reason(error, 'it is no ONNX file')}") from None
     if not model.graph.node:
         raise SpecError(f"{path} has no nodes: it is no ONNX file of a network")
     return model

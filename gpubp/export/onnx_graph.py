@@ -4,8 +4,6 @@ Operators are those of opset 19. ONNX Runtime has some of them in float32 alone:
 function from others, and for gelu erf in float32.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from importlib.util import find_spec

@@ -9,8 +9,6 @@ Refused: weights of other types than float32 and float64, and, by the name of th
 such as a scaler of the samples. Nothing in a file is executed.
 """
 
-from __future__ import annotations
-
 import itertools
 from collections.abc import Iterable
 from pathlib import Path

@@ -6,8 +6,6 @@ tensors of population 0 are `0.params` (k, P), `0.ids` and `0.place`, where its 
 executed. Refused: files of other kinds and versions, without networks, and what does not fit together.
 """
 
-from __future__ import annotations
-
 import json
 import math
 from pathlib import Path
@@ -17,11 +15,11 @@ import numpy as np
 import pyarrow as pa
 import torch
 from pyarrow import parquet
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from ..errors import CheckpointError, reason
+from ..errors import CheckpointError
 from ..maths.spec import NetworkSpec
 from ..raw.preparation import Preparation
 from ..system import files
@@ -52,7 +50,7 @@ def write(members: Members, path: Path) -> None:
 
 def read(path: Path, device: torch.device) -> tuple[Members, bytes | None]:
     """The networks of a file, and the bytes of its results. Raises CheckpointError."""
-    try:
+    with files.trusted(path, otherwise="it is no whole safetensors file"):
         files.regular(path)
         with safe_open(path, framework="pt", device=str(device)) as file:
             about = json.loads((file.metadata() or {}).get("gpubp", "null"))
@@ -62,10 +60,6 @@ def read(path: Path, device: torch.device) -> tuple[Members, bytes | None]:
         if about["version"] != VERSION:
             raise CheckpointError(f"{path} has version {about['version']!r}; this gpubp reads version {VERSION}")
         return _members(about, tensors)
-    except CheckpointError:
-        raise
-    except (OSError, SafetensorError, ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
-        raise CheckpointError(f"{path} cannot be read: {reason(error, 'it is no whole safetensors file')}") from None
 
 
 def _members(about: dict[str, Any], tensors: dict[str, Tensor]) -> tuple[Members, bytes | None]:

@@ -13,8 +13,6 @@ classes become one, their difference: then weights are float64. Refused, by name
 have.
 """
 
-from __future__ import annotations
-
 import itertools
 from collections.abc import Iterable, Sequence
 from importlib.util import find_spec
@@ -30,6 +28,18 @@ from ..raw.columns import Column
 from ..raw.preparation import Label
 from .members import Array, Group, Members
 
+try:
+    from sklearn.base import BaseEstimator
+    from sklearn.compose import ColumnTransformer
+    from sklearn.ensemble import VotingClassifier, VotingRegressor
+    from sklearn.impute import SimpleImputer
+    from sklearn.neural_network import MLPClassifier, MLPRegressor
+    from sklearn.pipeline import Pipeline, make_pipeline
+    from sklearn.preprocessing import LabelEncoder, OneHotEncoder, StandardScaler
+    from sklearn.utils import Bunch
+except ModuleNotFoundError:
+    raise ConfigError('estimators need scikit-learn: pip install "gpubp[sklearn]"') from None
+
 ACTIVATIONS = {"identity": "identity", "sigmoid": "logistic", "tanh": "tanh", "relu": "relu"}
 LOSSES = {  # by the activation of the output, which in scikit-learn belongs to the loss
     "softmax": "cross_entropy",
@@ -42,13 +52,7 @@ LOSSES = {  # by the activation of the output, which in scikit-learn belongs to 
 def estimator(members: Members) -> Any:
     """The fitted estimator of one network, or of several together. Raises SpecError and ConfigError for what
     scikit-learn has none of."""
-    _needed()
     members.check_entities()
-    from sklearn.ensemble import VotingClassifier, VotingRegressor
-    from sklearn.pipeline import Pipeline
-    from sklearn.preprocessing import LabelEncoder
-    from sklearn.utils import Bunch
-
     networks: dict[int, Any] = {}
     for group in members.groups:
         for at, place in enumerate(group.place.tolist()):
@@ -83,8 +87,6 @@ def _labels(members: Members) -> tuple[Label, ...]:
 
 def _mlp(members: Members, group: Group, at: int) -> Any:
     """The network `at` of a group as MLPClassifier or MLPRegressor."""
-    from sklearn.neural_network import MLPClassifier, MLPRegressor
-
     spec, link = group.spec, group.link
     hidden = {*map(str, spec.activations[:-1])} or {"identity"}
     if len(hidden) > 1 or not hidden <= {*ACTIVATIONS}:
@@ -135,9 +137,6 @@ def _numbers(members: Members, group: Group, at: int) -> tuple[list[Array], list
 def _inputs(members: Members, place: int) -> Any:
     """The transformer of raw samples for a member. It takes the columns of a frame by their names, as one that was
     fitted on a frame does."""
-    from sklearn.compose import ColumnTransformer
-    from sklearn.pipeline import make_pipeline
-
     columns = [each.at(int(members.position[place])) for each in members.columns]
     named = any(each.name != f"inputs[{at}]" for at, each in enumerate(columns))  # so an .npz calls its places
     runs, start = [], 0
@@ -158,9 +157,6 @@ def _inputs(members: Members, place: int) -> Any:
 
 def _numeric(columns: Sequence[Column]) -> list[Any]:
     """Steps for columns of numbers: missing ones filled, and scaled."""
-    from sklearn.impute import SimpleImputer
-    from sklearn.preprocessing import StandardScaler
-
     stand_in = np.zeros((1, len(columns)))
     scaler = StandardScaler().fit(stand_in)
     scaler.mean_ = np.array([each.offset for each in columns], float)
@@ -176,9 +172,6 @@ def _numeric(columns: Sequence[Column]) -> list[Any]:
 def _texts(columns: Sequence[Column]) -> list[Any]:
     """Steps for columns of texts: missing ones, None, NaN and pandas.NA, filled, or refused as NaN where training
     refused them, and an input per category."""
-    from sklearn.impute import SimpleImputer
-    from sklearn.preprocessing import OneHotEncoder
-
     categories = [np.array(each.categories, object) for each in columns]
     stand_in = np.array([[each[0] for each in categories]], object)
     encoder = OneHotEncoder(categories=categories, handle_unknown="ignore", sparse_output=False).fit(stand_in)
@@ -198,9 +191,6 @@ def _texts(columns: Sequence[Column]) -> list[Any]:
 
 def rows(estimators: Iterable[Any]) -> tuple[NetworkSpec, Tensor]:
     """Fitted MLPs of one topology: their specification and rows (N, P). Raises SpecError for other estimators."""
-    _needed()
-    from sklearn.base import BaseEstimator
-
     if isinstance(estimators, BaseEstimator):
         raise SpecError(f"from_estimators takes several: [estimator], not the {type(estimators).__name__} itself")
     found: list[tuple[NetworkSpec, Tensor]] = []
@@ -218,8 +208,6 @@ def rows(estimators: Iterable[Any]) -> tuple[NetworkSpec, Tensor]:
 
 
 def _row(mlp: Any, where: str) -> tuple[NetworkSpec, Tensor]:
-    from sklearn.neural_network import MLPClassifier, MLPRegressor
-
     if not isinstance(mlp, (MLPClassifier, MLPRegressor)):
         inside = "; of a Pipeline its last step, pipeline[-1], takes what the steps before make" * hasattr(mlp, "steps")
         inside += "; the networks of gpubp.sklearn's are model_.populations" * hasattr(mlp, "model_")
@@ -239,9 +227,3 @@ def _row(mlp: Any, where: str) -> tuple[NetworkSpec, Tensor]:
     if [each.shape for each in parts] != shapes:
         raise ShapeError(f"{where}: coefs_ and intercepts_ {[each.shape for each in parts]}; {shapes} expected")
     return spec, torch.from_numpy(np.concatenate([each.ravel() for each in parts]))
-
-
-def _needed() -> None:
-    """Raise ConfigError without scikit-learn."""
-    if find_spec("sklearn") is None:
-        raise ConfigError('estimators need scikit-learn: pip install "gpubp[sklearn]"')

@@ -4,8 +4,6 @@ torch.load(path, weights_only=True), torch's default, reads it without executing
 `model.network(row).load_state_dict(...)`, or a module with the same parts, takes it.
 """
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import torch

@@ -5,8 +5,6 @@ number's position: torch.sigmoid, softplus, gelu, silu, elu and selu have a vect
 tail that differ in the last bit (tests/test_numerics.py). Names, meanings and constants are torch.nn.functional's.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable
 from typing import NamedTuple

@@ -5,8 +5,6 @@ layer 2 l, bias k that at layer 2 l + 1. Numbers are drawn and computed in float
 moved, so that every device starts from the same bits.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor

@@ -10,8 +10,6 @@ The expected target is the inverse link of the out: the rate for poisson, the pr
 for most losses.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 

@@ -21,7 +21,7 @@ from jaxtyping import Float64, Int, Int32, Int64
 from torch import Tensor
 
 from ..errors import ConfigError
-from ..system.arrays import whole
+from ..system import arrays
 
 Words = Any  # tensors or NumPy's arrays of integers, or a number
 COUNTED = ("cpu",)  # the types of devices on whose memory NumPy computes
@@ -33,9 +33,17 @@ EVERYBODY = WORD  # the id whose order shuffle="shared" uses; no network can hav
 
 def check_seed(seed: object) -> int:
     """`seed` as an int of 32 bits; raises ConfigError for anything else."""
-    number = whole(seed)
+    number = arrays.whole(seed)
     if number is None or not 0 <= number <= WORD:
         raise ConfigError(f"seed {seed!r}: a whole number from 0 to {WORD} expected")
+    return number
+
+
+def counted(name: str, given: object, least: int = 1) -> int:
+    """A whole number of `least` or more, of what has ids; raises ConfigError for anything else."""
+    number = arrays.count(name, given, least)
+    if number > EVERYBODY:
+        raise ConfigError(f"{name} {number}: at most {EVERYBODY:,} expected")
     return number
 
 

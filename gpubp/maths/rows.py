@@ -4,8 +4,6 @@ Only the name is saved: a process that loads such a run adds the rule to its tab
 (lambdas), and with the name of another row.
 """
 
-from __future__ import annotations
-
 from types import FunctionType
 from typing import Any, Generic, TypeVar
 

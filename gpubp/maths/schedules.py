@@ -6,8 +6,6 @@ total_steps, minus the warm-up. A linear warm-up, torch's LinearLR from `warmup_
 precede any of them, as in SequentialLR.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable, Mapping
 from typing import NamedTuple

@@ -1,12 +1,10 @@
 """NetworkSpec: the specification of a network, checked once; layout(): the columns of its parameters in a row."""
 
-from __future__ import annotations
-
 import itertools
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from functools import cached_property
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 from torch import Tensor
@@ -143,7 +141,7 @@ class NetworkSpec:
         return values | plain | {"widths": list(self.widths), "hidden": hidden}
 
     @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> NetworkSpec:
+    def from_dict(cls, values: Mapping[str, Any]) -> Self:
         """From the result of to_dict(); raises SpecError for an unknown name."""
         known = [field.name for field in fields(cls)]
         for name in values:

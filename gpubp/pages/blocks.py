@@ -1,7 +1,5 @@
 """Blocks of a page as HTML: sections, tables, places for figures. What they quote is text, whatever is in it."""
 
-from __future__ import annotations
-
 import html
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any

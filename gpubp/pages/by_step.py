@@ -4,8 +4,6 @@
 is shown.
 """
 
-from __future__ import annotations
-
 import html
 from collections.abc import Callable, Sequence
 

@@ -4,8 +4,6 @@ Of a wide layer the first units are drawn, as they are listed. All numbers stand
 up to the page: #shown's data-phase, data-slot (of the sample) and data-step choose by `rules`.
 """
 
-from __future__ import annotations
-
 import html
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple

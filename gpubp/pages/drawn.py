@@ -3,8 +3,6 @@
 A place shows what belongs to one of the PHASES, and to one sample if it has numbers for each.
 """
 
-from __future__ import annotations
-
 from collections import defaultdict
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple

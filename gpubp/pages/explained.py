@@ -5,8 +5,6 @@ computes nothing. Of wide layers and large batches the first units, weights and 
 unless `full`; a page of more than LIMIT characters is refused.
 """
 
-from __future__ import annotations
-
 import html
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence

@@ -2,21 +2,17 @@
 networks, evaluations and samples there are.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 import torch
 
+from ..raw.tables import Array
 from ..results.result import keys_of, order_of, worth
 from ..studies import Group, Study
-
-Array = npt.NDArray[Any]
 
 NETWORKS, LOST = 1000, 150  # shown singly: those that have a figure, and those that diverged
 BEST = 10  # that are among them

@@ -4,8 +4,6 @@ A place is a unit (i1, h2, h1_2, o1), a weight (w5), a bias (b1, b_h1) or the to
 besides, such as a custom rule, is plain text.
 """
 
-from __future__ import annotations
-
 import html
 import re
 from collections.abc import Iterator

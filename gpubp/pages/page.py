@@ -1,7 +1,5 @@
 """One self-contained page: its style, its scripts and its data stand in it, and it may load nothing else."""
 
-from __future__ import annotations
-
 import html
 import json
 import re

@@ -5,26 +5,22 @@ together those of the best settings; with entities by the best networks of each.
 samples, so the figures are a little better than those of new samples would be.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor
 
 from ..maths.losses import LOSSES
 from ..populations import Populations
 from ..raw.preparation import Preparation
+from ..raw.tables import Array
 from ..results.ensemble import Ensemble
 from ..results.result import order_of
 from ..samples.data import Dataset
 from ..studies import Study
 from .figures import number, numbers, thinned
-
-Array = npt.NDArray[Any]
 
 MEMBERS = 10  # of the ensemble, for each fold or entity
 POSITIONS, SAMPLES = 300, 200_000  # folds or entities, and samples of each, that are predicted

@@ -1,7 +1,5 @@
 """The figures that Matt Mazur's tutorial prints, beside ours: next to the terms of its step, and in a table."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 
 from ..tutorial import ERRATA, Figure

@@ -3,8 +3,6 @@
 Every figure has a table or a sentence beside it that says the same. All that a run names is text.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 

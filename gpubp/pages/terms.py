@@ -5,8 +5,6 @@ A term has the places of the network that it is about (data-own) and those that 
 sample in which the drawing shows them.
 """
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import groupby

@@ -3,8 +3,6 @@
 A SIMD lane or a thread of a network that has ended would idle beside its neighbours. No bit depends on it.
 """
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor
 

@@ -6,8 +6,6 @@ fit train in groups, one after the other, which wait at home with their data and
 (turns.py); no bit depends on it.
 """
 
-from __future__ import annotations
-
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import replace

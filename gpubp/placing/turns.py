@@ -9,8 +9,6 @@ Work waits for its group's copy in, and the copy out for the work. A group takes
 previous one, whose copy out is ahead of it in the stream of copies.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from typing import NamedTuple, TypeVar
 

@@ -4,8 +4,6 @@ A file's single target holds classes if it holds text, truth values, or few whol
 at most MOST that occur EACH times on average. Otherwise it holds numbers. --task and --loss override this.
 """
 
-from __future__ import annotations
-
 import numpy as np
 
 from ..errors import ConfigError, one_of

@@ -1,8 +1,6 @@
 """Parquet files as tables of Arrow, and columns of Arrow as numpy arrays. Refused: files that unpack to more than fits;
 with the file and the column, dates unless requested, other types, and whole numbers that missing values would round."""
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Sequence
 from typing import Any

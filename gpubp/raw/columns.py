@@ -4,11 +4,9 @@ Refused, with the column and the first sample: infinity, missing targets, missin
 training had numbers, and numbers where it had text.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence, ValuesView
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import torch
@@ -55,7 +53,7 @@ class Column:
                 found = getattr(self, name)
                 raise DataError(f"preparation: column {self.name!r} has {name} {found!r}, which fit() never produces")
 
-    def at(self, position: int) -> Column:
+    def at(self, position: int) -> Self:
         """The preparation of the samples of one position."""
         if not isinstance(self.offset, tuple) or not isinstance(self.factor, tuple):
             return self

@@ -11,12 +11,11 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 
 from ..errors import ConfigError, DataError, ShapeError, nearest, one_of
 from ..system import arrays
+from ..system.arrays import Array
 
-Array = npt.NDArray[Any]
 Label = str | int | bool
 
 NAME = "entity"  # the key column of keys without a name

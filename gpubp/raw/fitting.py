@@ -5,8 +5,6 @@ Refused: columns that cannot be scaled or filled, targets that the loss cannot u
 look like numbers, dates or names.
 """
 
-from __future__ import annotations
-
 import math
 import shlex
 from collections.abc import Sequence

@@ -6,8 +6,6 @@ Frames are recognised by their `columns` and Arrow stream, so neither library is
 did not use are ignored in predictions. Refused: missing columns, and rows of another width.
 """
 
-from __future__ import annotations
-
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace

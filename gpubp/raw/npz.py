@@ -5,21 +5,16 @@ Refused, with the file and the array: arrays with other names, of one name twice
 than free memory, and pickles, which could execute code.
 """
 
-from __future__ import annotations
-
 import io
 import zipfile
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from ..errors import DataError
 from ..system import free
+from ..system.arrays import Array
 from .arrow import NUMBER, TEXT
-
-Array = npt.NDArray[Any]
 
 INPUTS = ("inputs", "X", "x")  # names of arrays
 TARGETS = ("targets", "y")

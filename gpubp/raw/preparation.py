@@ -5,15 +5,13 @@ samples, or, for one model per entity and for folds, those of each position's tr
 and the first sample: infinity, missing targets, and missing values unless `impute` fills them.
 """
 
-from __future__ import annotations
-
 import json
 import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import torch
@@ -96,7 +94,7 @@ class Preparation:
         own = [len(each.factor) for each in (*self.columns, *self.target_columns) if isinstance(each.factor, tuple)]
         return min([*own, math.inf if self.entities is None else len(self.entities)])
 
-    def at(self, position: int) -> Preparation:
+    def at(self, position: int) -> Self:
         """The preparation of the samples of one position."""
         columns, targets = (tuple(each.at(position) for each in part) for part in (self.columns, self.target_columns))
         return replace(self, columns=columns, target_columns=targets, entities=None)
@@ -185,7 +183,7 @@ class Preparation:
         files.write_text(run_dir / FILE, json.dumps(self.to_dict(), indent=1) + "\n")
 
     @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> Preparation:
+    def from_dict(cls, values: Mapping[str, Any]) -> Self:
         """From the result of to_dict(); raises DataError for anything else."""
         try:
             json.dumps(values, ensure_ascii=False).encode()  # no half of a surrogate pair, which no table can hold

@@ -8,8 +8,6 @@ ever executed.
 write_csv() writes nothing that a spreadsheet executes.
 """
 
-from __future__ import annotations
-
 import hashlib
 import json
 import os

@@ -5,8 +5,6 @@ A column is numeric if every cell is a number in the given notation, all with th
 is dropped; ?, - and None are then missing values. Nothing else is guessed from a cell.
 """
 
-from __future__ import annotations
-
 import codecs
 import csv
 import re

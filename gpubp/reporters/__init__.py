@@ -3,8 +3,6 @@
 What they show does not grow with the number of networks: a run of a million reports as much as one of ten.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple

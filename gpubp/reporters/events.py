@@ -3,8 +3,6 @@
 Imports tensorboard, which need not be installed: tensorboard.py imports this file when a reporter is made.
 """
 
-from __future__ import annotations
-
 import secrets
 import time
 import warnings

@@ -1,7 +1,5 @@
 """Listeners: the reporters of one run."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from contextlib import suppress
 

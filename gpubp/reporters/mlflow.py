@@ -1,7 +1,5 @@
 """MLflow: quantiles over the networks, networks by status, the settings, and the table of results (service.py)."""
 
-from __future__ import annotations
-
 import os
 import time
 from collections.abc import Mapping

@@ -5,8 +5,6 @@ once, and training goes on. RUN/NAME.json has the id of the service's run and it
 with the same run there, and repeats no point.
 """
 
-from __future__ import annotations
-
 import json
 import queue
 import tempfile
@@ -15,6 +13,8 @@ from abc import abstractmethod
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
+
+from pyarrow import parquet
 
 from ..checkpoints.history import SHOWN
 from ..line import line
@@ -120,8 +120,6 @@ class Service(Reporter):
         if result.run_dir is not None and result.unsaved is None:
             self.keep(result.run_dir / RESULTS)
             return
-        from pyarrow import parquet
-
         with tempfile.TemporaryDirectory() as folder:
             parquet.write_table(result.table, Path(folder) / RESULTS)
             self.keep(Path(folder) / RESULTS)

@@ -1,8 +1,6 @@
 """Snapshot: the networks of a run after an evaluation, for reporters, made from what the run holds when asked for."""
 
-from __future__ import annotations
-
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from functools import cached_property, lru_cache
 from typing import Any
 
@@ -83,7 +81,13 @@ class Snapshot:
     def describe(
         self, number: int, seconds: float, done: int, rate: float, metric: str, others: Tensor | None = None
     ) -> None:
-        """Make `record`, of the round `number`, after `done` network-steps. others: statuses of networks that left."""
+        """Make `record`, of the round `number`, after `done` network-steps; its quantiles are of the networks that have
+        not diverged. others: statuses of networks that left."""
+        alive = self.status != Status.diverged
+
+        def spread(values: Tensor | None) -> dict[str, float] | None:
+            return None if values is None else quantiles(values[alive])
+
         self.record = {
             "seconds": seconds,
             "round": number,
@@ -92,17 +96,6 @@ class Snapshot:
             "network_steps_per_second": rate,
             "statuses": counts(self.status, others),
             "metric_name": metric,
-            **self.summary(),
-        }
-
-    def summary(self) -> dict[str, Mapping[str, float] | None]:
-        """Quantiles of the networks that have not diverged, as in the record of an evaluation."""
-        alive = self.status != Status.diverged
-
-        def spread(values: Tensor | None) -> dict[str, float] | None:
-            return None if values is None else quantiles(values[alive])
-
-        return {
             "loss": spread(self.loss),
             "validation_loss": spread(self.validation_loss),
             "metric": spread(self.validation_metric),

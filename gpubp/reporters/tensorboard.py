@@ -23,8 +23,9 @@ import time
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
+import pyarrow as pa
 import torch
 from torch import Tensor
 
@@ -38,9 +39,6 @@ from ..system.free import held
 from ..system.threads import one_thread
 from . import QUANTILES, Reporter, Start, due, quantiles
 from .snapshot import Snapshot
-
-if TYPE_CHECKING:
-    import pyarrow as pa
 
 CURVES, SLICES = (256, 32), (8, 8)  # of due(): of points of curves, and of histograms and lists of networks
 BEST, WORST, TRIALS = 8, 20, 100

@@ -1,8 +1,6 @@
 """Weights & Biases: quantiles over the networks, networks by status, the settings, and the table of results
 (service.py)."""
 
-from __future__ import annotations
-
 import os
 import secrets
 from collections.abc import Mapping

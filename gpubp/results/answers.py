@@ -3,8 +3,6 @@
 Samples are computed in blocks of one network's, of a fixed size: the bits of an answer do not depend on other samples.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 

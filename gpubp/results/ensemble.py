@@ -10,8 +10,6 @@ diverged networks, and probabilities of a loss that has none. Members are evalua
 need all members of a sample, take memory for each: K numbers per output for 32 samples.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property

@@ -5,13 +5,11 @@ columns from preparation.json, and the ranking from results.parquet. Refused: sa
 or with numbers that the networks' precision cannot hold, and the ranking of a run that has not ended.
 """
 
-from __future__ import annotations
-
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import pyarrow as pa
@@ -20,8 +18,8 @@ from torch import Tensor, nn
 
 from ..checkpoints import checkpoint
 from ..checkpoints.stored import predicts
-from ..errors import CheckpointError, ConfigError, GpubpError, reason, warn
-from ..export import formats, safetensors, sklearn
+from ..errors import CheckpointError, ConfigError, GpubpError, warn
+from ..export import formats, safetensors
 from ..export.members import Group, Members
 from ..export.modules import PreparedNetwork
 from ..line import counted, line, quoted
@@ -77,7 +75,7 @@ class Model:
             object.__setattr__(self, "diverged", diverged_in(self.results))
 
     @classmethod
-    def of(cls, result: Result) -> Model:
+    def of(cls, result: Result) -> Self:
         """The networks of a training, as load() has those of its run directory."""
         position = result.populations.in_order([state.position for state in result.states])
         return cls(result.populations, result.preparation, result.table, position=position)
@@ -153,6 +151,8 @@ class Model:
         """A fitted estimator of scikit-learn: a Pipeline of one network and its scaling, or of several a
         VotingClassifier or VotingRegressor. Of an array they warn that it has no names of columns, as scikit-learn's do
         that were fitted to a frame. Raises SpecError for what an MLP of scikit-learn does not have."""
+        from ..export import sklearn
+
         return sklearn.estimator(self._members(networks))
 
     def _members(self, networks: str | int | Sequence[int] | Tensor, apart: bool = False) -> Members:
@@ -276,13 +276,11 @@ def load(run_dir: str | Path, device: str | torch.device = "cpu") -> Model:
             f"{path} is damaged or missing: its SHA-256 is not the one in the checkpoint; gpubp resume {folder} "
             "rewrites it"
         )
-    try:
+    with files.trusted(path):
         preparation = Preparation.from_dict(json.loads(files.read(path))) if path.exists() else None
         diverged = networks.in_order([state.status for state in states]) == Status.diverged
         position = networks.in_order([state.position for state in states])
         model = Model(networks, preparation, None, diverged, position)
-    except (OSError, ValueError, RecursionError) as error:  # a GpubpError is a ValueError
-        raise CheckpointError(f"{path} cannot be read: {reason(error, 'it is not what was written')}") from None
     results = None
     if rows.is_file():
         try:

@@ -1,8 +1,6 @@
 """Result: what training returns; ranked_by() and order_of(), which rank the networks of a results table; kept(), which
 adds a Result to later errors."""
 
-from __future__ import annotations
-
 import json
 import signal
 from collections.abc import Iterator, Sequence
@@ -10,28 +8,25 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
+import pyarrow as pa
 import torch
+from pyarrow import compute
 from torch import Tensor, nn
 
 from .. import stopping
 from ..errors import ConfigError
+from ..evaluate import Evaluation
 from ..line import line
 from ..maths.losses import LOSSES
-from ..populations import members
+from ..networks import Outcome
+from ..population import Population
+from ..populations import Populations, members
+from ..raw.preparation import Preparation
 from ..state import Status, TrainState, counts
 from ..system.ambient import neutral
-
-if TYPE_CHECKING:
-    import pyarrow as pa
-
-    from ..evaluate import Evaluation
-    from ..networks import Outcome
-    from ..population import Population
-    from ..populations import Populations
-    from ..raw.preparation import Preparation
-    from .ensemble import Ensemble
+from .ensemble import Ensemble
 
 KEYS = b"gpubp_keys"  # of the columns of a table that name entities
 
@@ -50,31 +45,11 @@ class Results(Protocol):
         """Some rows at a time."""
 
 
-def some(rows: pa.Table, names: Sequence[str]) -> pa.Table:
-    """The columns `names` that there are."""
-    return rows.select([name for name in rows.column_names if name in names])
-
-
 def ranking_columns() -> list[str]:
     """Those that ranked_by() and order_of() read."""
     hyper = dict.fromkeys(name for loss in LOSSES.values() for name in loss.defaults)
     measured = [f"{prefix}{name}" for prefix in ("", "validation_") for name in ("loss", "accuracy", "r2")]
     return ["status", "loss_function", "class_weight", *hyper, *measured]
-
-
-@dataclass(frozen=True)
-class Made:
-    """A table of results that is made already."""
-
-    whole: pa.Table
-
-    def columns(self, names: Sequence[str]) -> pa.Table:
-        """See Results."""
-        return some(self.whole, names)
-
-    def pieces(self) -> Iterator[pa.Table]:
-        """All rows."""
-        yield self.whole
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -182,8 +157,6 @@ class Result:
         """The `best` networks together, or those in `rows`, by numbers or a mask; by default all that did not diverge.
         It takes inputs (M, I) as the networks see them; Model.of(result).ensemble() takes raw samples. Raises
         ConfigError for rows of diverged networks, and of different entities."""
-        from .ensemble import Ensemble  # needs pyarrow, which `import gpubp` need not wait for
-
         found = members(best, rows, self.populations.count, self.ranking, self.status == Status.diverged)
         keys = keys_of(next(self.results.pieces()))
         if keys and len(of := entities(self.results.columns(keys).take(found.numpy()))) > 1:
@@ -311,6 +284,4 @@ def keys_of(rows: pa.Table) -> list[str]:
 
 def diverged_in(results: pa.Table) -> Tensor:
     """(N,): which networks of a results table diverged."""
-    from pyarrow import compute
-
     return torch.tensor(compute.equal(results["status"], Status.diverged.name).to_numpy())

@@ -1,24 +1,23 @@
 """The results table in files: results.parquet, which holds a digest of it, and results.csv; read_results() refuses what
 is not what was written."""
 
-from __future__ import annotations
-
 import hashlib
 from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+import pyarrow as pa
+from pyarrow import parquet
 from torch import Tensor
 
-from ..errors import CheckpointError, DataError, reason
+from ..errors import CheckpointError, DataError
+from ..raw.arrow import opened
+from ..raw.tables import listed, write_csv
 from ..state import Status
 from ..system import files, lock
 from . import table
 from .result import keys_of
 from .table import FAULT, STEPS, TEXTS, WHOLE, Results
-
-if TYPE_CHECKING:
-    import pyarrow as pa
 
 RESULTS = "results.parquet"
 SEAL = b"gpubp_sha256"  # the key of the table's digest in results.parquet; with more than PIECE rows:
@@ -27,16 +26,12 @@ SEALS = b"gpubp_sha256_of_pieces"  # of the digests of its pieces, one after the
 
 def write(results: Results, run_dir: Path) -> None:
     """Write results.parquet and results.csv. Raises OSError, or CheckpointError if another process has the run now."""
-    from ..raw.tables import write_csv
-
     lock.check(run_dir)
     files.write(run_dir / RESULTS, lambda beside: _write_parquet(results, beside))
     files.write(run_dir / "results.csv", lambda beside: write_csv(results.pieces(), beside))
 
 
 def _write_parquet(results: Results, where: Path) -> None:
-    from pyarrow import parquet
-
     pieces, digests = results.pieces(), []
     first = next(pieces)
     with parquet.ParquetWriter(where, first.schema) as writer:
@@ -53,31 +48,23 @@ def _sha256(text: str) -> str:
 
 def read_results(path: Path) -> pa.Table:
     """A results table; raises CheckpointError if it cannot be read, or differs from what was written."""
-    try:
-        files.regular(path)
-    except OSError as error:
-        raise CheckpointError(f"{path} cannot be read: {reason(error, str(error))}") from None
-    return results_in(str(path), path, path.stat().st_size)
+    with files.trusted(path):
+        size = files.regular(path)
+    return results_in(str(path), path, size)
 
 
 def results_in(path: str, source: Any, size: int) -> pa.Table:
     """read_results() of a file of `size` bytes, or of what else pyarrow reads, called `path`."""
-    import pyarrow as pa
-
-    from ..raw.arrow import opened
-    from ..raw.tables import listed
-
-    try:
-        found = opened(path, source, size).read()
+    with files.trusted(path, otherwise="it is not a whole .parquet file"):
+        try:
+            found = opened(path, source, size).read()
+        except DataError as error:  # which names the file
+            raise CheckpointError(error) from None
         known = found.schema.metadata or {}  # older files have no seal
         pieces = [found.slice(at, table.PIECE) for at in range(0, len(found), table.PIECE)]
         damaged = SEAL in known and known[SEAL].decode() != digest(found)
         keys = keys_of(found)
         damaged |= SEALS in known and known[SEALS].decode() != _sha256("".join(map(digest, pieces)))
-    except DataError as error:  # which names the file
-        raise CheckpointError(error) from None
-    except (OSError, ValueError, MemoryError, RecursionError, pa.ArrowException) as error:
-        raise CheckpointError(f"{path} cannot be read: {reason(error, 'it is not a whole .parquet file')}") from None
     if damaged:
         raise CheckpointError(f"{path} is damaged: its SHA-256 is not the one in it")
     names, other = found.column_names, "it is not the results of a run"

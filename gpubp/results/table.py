@@ -1,17 +1,14 @@
-"""The results table: a row per network, as pyarrow.Table.
-
-pyarrow is imported by what makes a table: `import gpubp` need not wait for it."""
-
-from __future__ import annotations
+"""The results table: a row per network, as pyarrow.Table."""
 
 import json
 from collections.abc import Iterator, Mapping, Sequence, Set
 from functools import cached_property
 from itertools import chain
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import torch
 from torch import Tensor
 
@@ -23,10 +20,7 @@ from ..settings.config import HYPER, OFF_AT_ZERO, TrainConfig
 from ..settings.recipe import Recipe
 from ..state import Status, TrainState
 from ..stopping import best
-from .result import KEYS, some
-
-if TYPE_CHECKING:
-    import pyarrow as pa
+from .result import KEYS
 
 WHOLE = ("network", "id", "steps", "diverged_step")  # columns of whole numbers
 FAULT = "diverged_in"  # what was not finite first
@@ -65,23 +59,17 @@ class Results:
     def whole(self) -> pa.Table:
         """A row per network: its row, id, status, steps, losses, metrics and every hyper-parameter in use; of several
         populations also what differs between them; class weights that differ, as text."""
-        import pyarrow as pa
-
         if self.count <= PIECE:
             return self._table(self.outcomes)
         return pa.concat_tables(self.pieces()).combine_chunks()
 
     def columns(self, names: Sequence[str]) -> pa.Table:
         """Of all rows the columns `names` that there are, without the memory of the others."""
-        import pyarrow as pa
-
         known = [self.whole] if "whole" in vars(self) else self.pieces()
-        return pa.concat_tables([some(each, names) for each in known])
+        return pa.concat_tables([each.select([name for name in each.column_names if name in names]) for each in known])
 
     def pieces(self) -> Iterator[pa.Table]:
         """The same, PIECE rows at a time."""
-        import pyarrow as pa
-
         if self.count <= PIECE:
             yield self.whole
             return
@@ -101,8 +89,6 @@ class Results:
             yield pa.concat_tables([blank, self._table(some)], promote_options="default").combine_chunks()
 
     def _table(self, outcomes: Sequence[Outcome]) -> pa.Table:
-        import pyarrow as pa
-
         tables = []
         for each in outcomes:
             rows, described = _rows(each, self.metric, self.entities, self.stops, self.on), _described(each.state)
@@ -192,8 +178,6 @@ def numbers(tensor: Tensor) -> np.ndarray:
 def _rows(outcome: Outcome, metric: str, entities: Entities | None, stops: bool, on: Set[str]) -> pa.Table:
     """The rows of one population. stops: whether networks have stopped, in whichever; on: which hyper-parameters that
     are off at 0 some network, of whichever, has on."""
-    import pyarrow as pa
-
     rows, state, training, validation, folds, faults = outcome
     names = np.array([each.name for each in Status])
     columns = {
@@ -221,8 +205,6 @@ def _rows(outcome: Outcome, metric: str, entities: Entities | None, stops: bool,
 
 def _faults(state: TrainState, faults: Tensor | None) -> pa.Array:
     """What was not finite first in the last step of each network; null if it has not diverged, or nobody knows."""
-    import pyarrow as pa
-
     if faults is None:
         return pa.nulls(state.population.count, pa.string())
     names, place = pa.array(quantities(state.population.spec, state.recipe)), numbers(faults)

@@ -5,13 +5,11 @@ ancestor, became a copy of another (search/lineage.py): the ancestor trains up t
 goes on from there with an id and a length of its own and changed hyper-parameters.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Self
 
 import torch
 from torch import Tensor
@@ -20,9 +18,10 @@ from .. import stopping
 from ..checkpoints.checkpoint import Checkpoint
 from ..checkpoints.packing import Saved
 from ..engines import choose_for_all
-from ..errors import CheckpointError, ConfigError, DataError, ShapeError, reason
+from ..errors import CheckpointError, ConfigError, DataError, ShapeError
 from ..networks import Networks, Outcome
 from ..population import Population
+from ..raw.tables import parquet
 from ..runs.design import DESIGN, INIT, Design
 from ..runs.run import Run, Sets
 from ..search.lineage import Lineage
@@ -105,21 +104,13 @@ def drawn(
 
 def _cells(path: Path, row: int) -> list[Any]:
     """How the network in a row of a saved design begins: its init and init_scale. Raises CheckpointError."""
-    import pyarrow as pa
-
-    from ..raw.arrow import opened
-
     try:
-        file = opened(str(path), path, path.stat().st_size)
-        names = [name for name in ("init", "init_scale") if name in file.schema_arrow.names]
-        cells = file.read(names).slice(row, 1).to_pylist()
+        design = parquet(path)
     except DataError as error:  # which names the file
         raise CheckpointError(error) from None
-    except (OSError, ValueError, pa.ArrowException) as error:
-        raise CheckpointError(f"{path} cannot be read: {reason(error, 'it is not what was written')}") from None
-    if row >= file.metadata.num_rows:
-        raise CheckpointError(f"{path} has {file.metadata.num_rows:,} rows, and none for network {row}")
-    return [cells[0].get(name) if cells else None for name in ("init", "init_scale")]
+    if row >= len(design):
+        raise CheckpointError(f"{path} has {len(design):,} rows, and none for network {row}")
+    return [design[name][row].as_py() if name in design.column_names else None for name in ("init", "init_scale")]
 
 
 @dataclass(eq=False)
@@ -132,7 +123,7 @@ class Alone:
     @classmethod
     def start(
         cls, population: Population, line: Sequence[Stretch], sets: Sets, before: TrainState | None = None
-    ) -> Alone:
+    ) -> Self:
         """The network before its first step. population: itself, untrained; sets: its samples alone; before: see
         TrainState.remember(). Raises EngineError if this machine cannot train it."""
         (_, config, rows, notes), _, hyper = line[0]

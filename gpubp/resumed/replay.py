@@ -6,8 +6,6 @@ network, and in population based training whom it copied. Initial weights, which
 for this network alone, or given. Refused: a damaged checkpoint, other data, a network or a step that the run has not.
 """
 
-from __future__ import annotations
-
 import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -29,6 +27,8 @@ from ..line import line
 from ..networks import Outcome
 from ..population import Population
 from ..raw.entities import Entities
+from ..raw.tables import listed
+from ..results.saved import RESULTS, read_results
 from ..results.table import of_one
 from ..runs.design import INIT
 from ..runs.making import ready
@@ -249,9 +249,6 @@ def _results(
     """A network's row in results.parquet and that of its replay; a note where there is none of the checkpoint's moment,
     as of a run that was killed after it went on, and of columns that are not compared. A column that is missing is a
     difference, but in runs of older versions. entities: of the data."""
-    from ..raw.tables import listed
-    from ..results.saved import RESULTS, read_results
-
     if not (folder / RESULTS).is_file():
         return {}, [f"{RESULTS} is missing: the figures are not compared"]
     theirs = read_results(folder / RESULTS).slice(int(found.rows), 1).to_pylist()

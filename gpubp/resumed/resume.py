@@ -1,7 +1,5 @@
 """resume(): a saved run, checked against its data, back in a Loop (runs/loop.py), and perhaps extended."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -17,6 +15,7 @@ from ..engines import Choice, choose_for_all
 from ..errors import CheckpointError, ConfigError, EngineError, GpubpError
 from ..line import line
 from ..population import Population
+from ..raw.preparation import FILE as PREPARATION
 from ..reporters import Reporter
 from ..results.result import Result
 from ..runs.design import DESIGN, Design
@@ -188,7 +187,7 @@ def _write_changes(
     path = folder / config_file.FILE
     with files.written(folder, CheckpointError):
         saved.notes["history"].save(folder)  # without records after the checkpoint
-        digest = checkpoint.digest_of(folder / checkpoint.PREPARATION)
+        digest = checkpoint.digest_of(folder / PREPARATION)
         if data.preparation is not None and saved.preparation not in (None, digest):
             data.preparation.save(folder)
         if lengths:  # so that a killed run keeps the new length

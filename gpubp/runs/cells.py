@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
+import pyarrow as pa
 import torch
 from torch import Tensor
 
@@ -27,10 +28,12 @@ from ..maths.optimizers import OPTIMIZERS
 from ..maths.rng import EVERYBODY
 from ..maths.rows import CustomName, Table
 from ..maths.schedules import SCHEDULES
+from ..raw import tables
 from ..raw.entities import Entities, located
 from ..settings import ranges
 from ..settings.class_weights import BALANCED
 from ..settings.config import HYPER
+from ..system import config_file, free
 from ..system.flags import number
 
 Array = npt.NDArray[Any]
@@ -124,8 +127,6 @@ def columns(given: Any, first: int = 0, entities: Entities | None = None) -> tup
     elif hasattr(given, "iloc") and hasattr(given, "columns"):  # pandas, whose index says nothing
         pairs, count = list(given.items()), len(given)
     elif hasattr(given, "__arrow_c_stream__") and hasattr(given, "columns"):
-        import pyarrow as pa
-
         table = pa.table(given)
         pairs, count = list(zip(table.column_names, table.columns)), table.num_rows
         pairs = [(name, values) for name, values in pairs if not name.startswith("__index_level_")]  # pandas'
@@ -152,11 +153,6 @@ def columns(given: Any, first: int = 0, entities: Entities | None = None) -> tup
 
 def _file(path: str | os.PathLike[str]) -> Any:
     """The table in a file. Raises DataError."""
-    import pyarrow as pa
-
-    from ..raw import tables
-    from ..system import config_file, free
-
     if (suffix := Path(path).suffix.lower()) != ".parquet":
         return config_file.rows(Path(path)) if suffix in config_file.ENDINGS else tables.read(path).columns
     found = tables.parquet(Path(path))  # which holds lists of widths too

@@ -15,10 +15,12 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
+import pyarrow as pa
 import torch
+from pyarrow import parquet
 from torch import Tensor
 
 from ..errors import ConfigError, DataError, GpubpError, lookup, unknown
@@ -32,9 +34,6 @@ from ..state import TrainState
 from ..system import files
 from ..system.ambient import HOME
 from .cells import EXTRA, LENGTHS, NUMBERS, Array, Column, column, columns
-
-if TYPE_CHECKING:
-    import pyarrow as pa
 
 SPEC = ("widths", "hidden", "output", "loss", "bias", "train_bias")
 START = ("init", "init_scale", "seed", "fold")
@@ -198,7 +197,6 @@ class Design:
 
     def table(self, begin: int = 0, end: int | None = None) -> pa.Table:
         """The design, or some of its rows, as a table, topologies as text."""
-        import pyarrow as pa  # `import gpubp` need not wait for it
 
         def array(one: Column) -> pa.Array:
             values = pa.array(one.values[begin:end], mask=~one.given[begin:end])
@@ -212,8 +210,6 @@ class Design:
         files.write(run_dir / DESIGN, self._write)
 
     def _write(self, where: Path) -> None:
-        from pyarrow import parquet
-
         with parquet.ParquetWriter(where, self.table(0, 0).schema) as writer:
             for begin in range(0, self.count, PIECE):
                 writer.write_table(self.table(begin, begin + PIECE))

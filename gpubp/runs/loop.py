@@ -4,8 +4,6 @@ Everything that depends on the clock (progress, timed checkpoints, Ctrl-C) only 
 Failing to write a checkpoint, results or a reporter's file is reported and ends no training; checkpoints are retried.
 """
 
-from __future__ import annotations
-
 import math
 import time
 from collections.abc import Mapping, Sequence

@@ -1,9 +1,7 @@
 """Maker: runs, ready to begin, from groups of networks that share a kernel."""
 
-from __future__ import annotations
-
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
@@ -136,11 +134,9 @@ class Maker:
 
     def tell_apart(self, spec: NetworkSpec, config: TrainConfig) -> None:
         """Raise ConfigError for custom rules that differ and have one name, by which they are saved and compared."""
-        named = {"activation": spec.activations, "loss": [spec.loss], "optimizer": [config.optimizer]}
-        for kind, names in {**named, "schedule": [config.schedule]}.items():
-            for name in names:
-                if self.rules.setdefault((kind, str(name)), name) != name:
-                    raise ConfigError(f"two rules for {kind} have the name {name!r}: rename the function of one")
+        for kind, name in named_rules(spec, config):
+            if self.rules.setdefault((kind, str(name)), name) != name:
+                raise ConfigError(f"two rules for {kind} have the name {name!r}: rename the function of one")
 
     def interval(self, group: Group) -> int:
         """Epochs or steps between two rounds in which networks may leave and join: a hundredth of the longest training,
@@ -161,6 +157,12 @@ class Maker:
         for dataset in self.sets.each:
             state.check(dataset)
         return Run(state, config, self.sets, choice, self.where, group.rows, folds=self.folds)
+
+
+def named_rules(spec: NetworkSpec, config: TrainConfig) -> Iterator[tuple[str, str]]:
+    """The kinds, those of TABLES, and names of the rules that networks have."""
+    yield from (("hidden", each) for each in spec.activations)
+    yield from (("loss", spec.loss), ("optimizer", config.optimizer), ("schedule", config.schedule))
 
 
 def remarks(runs: Sequence[Run]) -> list[str]:

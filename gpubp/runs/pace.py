@@ -2,8 +2,6 @@
 at the clocks nothing is read back, so that neither a GPU nor the host waits for the other.
 """
 
-from __future__ import annotations
-
 import time
 from collections import deque
 

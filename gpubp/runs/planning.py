@@ -1,7 +1,5 @@
 """plan(): what the training of a design would be, and what it would take, before any network is made."""
 
-from __future__ import annotations
-
 import copy
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace

@@ -4,8 +4,6 @@ figures (checkpoints/ended.py), and the next row of the design takes it at the n
 Which networks train at the same time changes no bit of any: each has its own clock, and rounds are of its own steps.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property, reduce

@@ -1,9 +1,7 @@
 """Room: how many of the next networks of a queue fit into host memory beside those that train."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple, Self
 
 import torch
 from torch import Tensor
@@ -13,9 +11,7 @@ from ..maths.spec import NetworkSpec
 from ..system import free
 from ..system.ambient import HOME
 from .design import Planned
-
-if TYPE_CHECKING:
-    from .run import Run
+from .run import Run
 
 TIMES = 2  # those that train after a change are there, besides those before: as they stay or come, and joined
 
@@ -29,7 +25,7 @@ class Needs(NamedTuple):
     bytes: Tensor
 
     @classmethod
-    def of(cls, planned: Sequence[Planned], first: int) -> Needs:
+    def of(cls, planned: Sequence[Planned], first: int) -> Self:
         """first: the number of the first row."""
         kind, found = torch.empty(sum(len(each.rows) for each in planned), dtype=torch.int32), []
         for number, each in enumerate(planned):
@@ -53,7 +49,7 @@ class Room(NamedTuple):
     others: bool = False
 
     @classmethod
-    def beside(cls, runs: Sequence[Run]) -> Room:
+    def beside(cls, runs: Sequence[Run]) -> Self:
         """The present room."""
         shapes = [run.shape for run in runs]
         training = sum(run.pace.running * memory.each(*shape[:2], shape[3]) for run, shape in zip(runs, shapes))

@@ -3,8 +3,6 @@
 A write that fails, as on a full disk, is reported and ends no training; checkpoints are retried, and curves end.
 """
 
-from __future__ import annotations
-
 import time
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait

@@ -5,8 +5,6 @@ room runs at the same time, in threads of Python, large shares first. Reporters,
 populations stay in the calling thread. No bit depends on it.
 """
 
-from __future__ import annotations
-
 import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor

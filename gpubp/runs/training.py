@@ -1,13 +1,11 @@
 """train(), of one population, and train_many(), of a design: check the arguments and run a Loop (loop.py)."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 
@@ -19,6 +17,8 @@ from ..errors import ConfigError, check_kind, reason
 from ..line import quoted
 from ..population import Population
 from ..populations import Populations
+from ..raw.preparation import FILE as PREPARATION
+from ..raw.preparation import Preparation
 from ..reporters import Reporter, check, watches
 from ..results.result import Result, kept
 from ..samples import checks
@@ -35,9 +35,6 @@ from .planning import compared, first, searched, streamed
 from .queue import Waiting
 from .run import Run, reasons
 from .signals import delivered
-
-if TYPE_CHECKING:
-    from ..raw.preparation import Preparation
 
 
 @neutral()
@@ -203,7 +200,7 @@ def opened(
             news = stack.enter_context(lock.held(folder, machine=machine.described(where)))
             new(folder)  # another process may have been faster
             config_file.write(folder / config_file.FILE, settings, reasons)
-            (folder / checkpoint.PREPARATION).unlink(missing_ok=True)  # of a run that ended before it saved anything
+            (folder / PREPARATION).unlink(missing_ok=True)  # of a run that ended before it saved anything
             if preparation is not None:
                 preparation.save(folder)
             if isinstance(design, Design):

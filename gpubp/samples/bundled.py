@@ -4,18 +4,13 @@ Numbers, names and order are those of sklearn.datasets.load_...(), for diabetes 
 scikit-learn has different files, it is imported instead.
 """
 
-from __future__ import annotations
-
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from ..errors import DataError
-
-Array = npt.NDArray[Any]
+from ..system.arrays import Array
 
 CELL = ("radius", "texture", "perimeter", "area", "smoothness", "compactness", "concavity", "concave points",
         "symmetry", "fractal dimension")  # fmt: skip

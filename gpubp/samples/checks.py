@@ -1,8 +1,6 @@
 """Checks that networks can train on a Dataset, also for changes since it was made, because engines trust its
 pointers."""
 
-from __future__ import annotations
-
 from ..errors import DataError, ShapeError, check_kind
 from ..maths.losses import LOSSES
 from ..maths.spec import NetworkSpec

@@ -5,24 +5,20 @@ by the permutation of maths/rng.py. Every batch is full, every sample is used eq
 passes.
 """
 
-from __future__ import annotations
-
 import hashlib
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple, Self
 
 import torch
 from torch import Tensor
 
 from ..errors import DataError, ShapeError
 from ..maths.rng import AT_ONCE, EVERYBODY, LARGEST, samples, walks
+from ..raw.preparation import Preparation
 from ..system import arrays, gpus
 from ..system.ambient import neutral
 from .divisible import Divisible
 from .folds import Parts, selected
-
-if TYPE_CHECKING:
-    from ..raw.preparation import Preparation
 
 TENSORS = ("inputs", "targets", "sample_weight", "rows", "sizes")  # of a Dataset; some may be None
 HELD = (*TENSORS, "starts", "spread")  # and what is computed from them
@@ -146,7 +142,7 @@ class Dataset(Divisible):
             digest.update(repr(self.entities).encode())
         return digest.hexdigest()
 
-    def to(self, device: torch.device, dtype: torch.dtype) -> Dataset:
+    def to(self, device: torch.device, dtype: torch.dtype) -> Self:
         """The same data on `device` as `dtype`; self if nothing changes."""
         held = {name: tensor for name in HELD if (tensor := getattr(self, name)) is not None}
         floats = {name: tensor for name, tensor in held.items() if name != "spread" and tensor.is_floating_point()}
@@ -175,14 +171,14 @@ class Dataset(Divisible):
         shared = sum(int(tensor.nbytes) for tensor in rest if tensor is not None)
         return shared + count * sum(int(tensor[0].nbytes) for tensor in each.values())
 
-    def part(self, which: slice | Tensor) -> Dataset:
+    def part(self, which: slice | Tensor) -> Self:
         """The data of the networks `which`, views for a slice, copies for indices (K,)."""
         entities = None
         if self.entities is not None:
             entities = self.entities.take(which if isinstance(which, slice) else which.tolist())
         return self._with({"entities": entities} | {name: tensor[which] for name, tensor in self.each.items()})
 
-    def take(self, position: Tensor) -> Dataset:
+    def take(self, position: Tensor) -> Self:
         """The data of the networks at `position` (N,), in that order; itself if they fit any network."""
         if self.networks is None:
             return self
@@ -191,23 +187,23 @@ class Dataset(Divisible):
             return self.part(slice(first, first + len(position)))
         return self.part(position)
 
-    def alone(self, position: Tensor) -> Dataset:
+    def alone(self, position: Tensor) -> Self:
         """The data of the networks at `position` (N,), as if there were no others."""
         found = self.take(position)
         return found if found.rows is None else found.of(found.parts, found.entities)
 
-    def room(self, count: int, device: torch.device) -> Dataset:
+    def room(self, count: int, device: torch.device) -> Self:
         """Buffers on `device` for the data of `count` networks, to be filled by load(); shared tensors are copied."""
         each = {name: tensor.new_zeros(count, *tensor.shape[1:], device=device) for name, tensor in self.each.items()}
         rest = {name: getattr(self, name) for name in HELD if name not in each}
         return self._with(each | {name: tensor.to(device) for name, tensor in rest.items() if tensor is not None})
 
-    def load(self, other: Dataset) -> None:
+    def load(self, other: Self) -> None:
         """Copy the data of the networks of `other`, as many as here or fewer, over the first ones."""
         for name, theirs in other.each.items():
             getattr(self, name)[: len(theirs)].copy_(theirs, non_blocking=True)
 
-    def pinned(self) -> Dataset:
+    def pinned(self) -> Self:
         """The same, with separate tensors in pinned memory."""
         return self._with({name: gpus.pinned(tensor) for name, tensor in self.each.items()})
 

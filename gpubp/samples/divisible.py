@@ -4,8 +4,6 @@ All samples stay where they are; what divides them is `rows`, the samples of one
 a fold, a bootstrap or an entity, and trains the networks that name it (TrainState.position).
 """
 
-from __future__ import annotations
-
 import copy
 from collections.abc import Mapping, Sequence
 from typing import Any, Self

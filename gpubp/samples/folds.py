@@ -8,17 +8,15 @@ indices of them than MOST, as when one of 5,000 is left out: then all folds shar
 fold and twice, in which each has what lies between its own samples and the same again. That takes 16 bytes a sample.
 """
 
-from __future__ import annotations
-
 from collections.abc import Hashable, Iterable, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from ..errors import ConfigError, DataError, ShapeError
-from ..maths.rng import EVERYBODY, SEARCH, check_seed, words
+from ..maths.rng import EVERYBODY, SEARCH, check_seed, counted, words
 from ..system import arrays, free
 
 FOLDS, BOOTSTRAP = 2, 3  # layers of the search stream, distinct from those of a search
@@ -35,7 +33,7 @@ class Parts(NamedTuple):
     sizes: Tensor
 
     @classmethod
-    def of(cls, parts: Sequence[Tensor]) -> Parts:
+    def of(cls, parts: Sequence[Tensor]) -> Self:
         """Those of each position after those of the one before."""
         sizes = torch.tensor([len(part) for part in parts])
         return cls(torch.cat([*parts]), sizes.cumsum(0) - sizes, sizes)
@@ -98,7 +96,7 @@ def k_folds(
 ) -> tuple[Parts, Parts]:
     """For each repeat and each of `count` folds the samples outside of it, and those in it, ascending. classes, groups:
     (M,), of each sample, or None. Raises ConfigError, DataError, ShapeError."""
-    count, repeats = _counted("folds", count, 2), _counted("repeats", repeats, 1)
+    count, repeats = counted("folds", count, 2), counted("repeats", repeats)
     if classes is not None and groups is not None:
         raise ConfigError("stratify and groups: one of them expected")
     units = torch.arange(samples) if groups is None else _groups(groups, samples)
@@ -161,14 +159,6 @@ def _groups(given: Any, samples: int) -> Tensor:
     return torch.tensor([known[label] for label in labels])
 
 
-def _counted(name: str, given: Any, least: int) -> int:
-    """arrays.count() of what is drawn by a number of 32 bits."""
-    number = arrays.count(name, given, least)
-    if number >= EVERYBODY:
-        raise ConfigError(f"{name} {number}: fewer than {EVERYBODY:,} expected")
-    return number
-
-
 def _check_room(what: str, indices: int, samples: int) -> None:
     """Raise DataError if so many indices of samples, which are made and then put together, do not fit into memory."""
     need = 2 * 8 * indices
@@ -182,7 +172,7 @@ def _check_room(what: str, indices: int, samples: int) -> None:
 def bootstraps(samples: int, count: int, seed: int) -> tuple[Parts, Parts]:
     """For each of `count` bootstraps M samples drawn with replacement, ascending, and those never drawn. Raises
     ConfigError, and DataError if a bootstrap draws every sample."""
-    number = _counted("bootstrap", count, 1)
+    number = counted("bootstrap", count)
     _check_room(f"bootstrap {number}", samples * number * 11 // 8, samples)  # a share of 1 / e is not drawn
     train, held_out = [], []
     for each in range(number):

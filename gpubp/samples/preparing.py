@@ -7,8 +7,6 @@ samples, as they are many and would need a copy each. Categories, classes and wh
 all training samples.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import NamedTuple

@@ -3,8 +3,6 @@
 The default task and loss: a source has them; raw/about.py guesses them from a file's targets.
 """
 
-from __future__ import annotations
-
 import math
 import os
 from collections.abc import Callable, Sequence

@@ -2,8 +2,6 @@
 training. The bridge to Optuna is gpubp.search.optuna. Read method.py first: what a search is to the loop of a run.
 """
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

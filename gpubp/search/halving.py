@@ -12,8 +12,6 @@ Talwalkar, "Non-stochastic Best Arm Identification and Hyperparameter Optimizati
 Rostamizadeh, Talwalkar, "Hyperband", 2018. The names are those of scikit-learn's HalvingGridSearchCV, which rounds up.
 """
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace

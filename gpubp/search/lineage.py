@@ -1,15 +1,12 @@
 """Lineage: which network copied which, in RUN/lineage.jsonl, a line per population that exchanged networks."""
 
-from __future__ import annotations
-
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple, Self
+
+import pyarrow as pa
 
 from ..checkpoints.history import Records
 from ..errors import CheckpointError
-
-if TYPE_CHECKING:
-    import pyarrow as pa
 
 FILE = "lineage.jsonl"
 _WHEN = "before", "after"
@@ -46,7 +43,7 @@ class Lineage(Records):
         return whole and numbers and both and all(len(each) == size for each in lists)
 
     @classmethod
-    def restored(cls, run_dir: Path, saved: Any) -> tuple[Lineage, list[str]]:
+    def restored(cls, run_dir: Path, saved: Any) -> tuple[Self, list[str]]:
         """load(), or an empty one, and a note for the user, if the file is damaged: no network depends on it."""
         try:
             return cls.load(run_dir, saved), []
@@ -78,8 +75,6 @@ class Lineage(Records):
     def table(self) -> pa.Table:
         """A row per copy: round, network, source, and per hyper-parameter `lr_before` and `lr`, empty where a
         population does not have it."""
-        import pyarrow as pa  # `import gpubp` need not wait for it
-
         names = list(dict.fromkeys(name for record in self for name in record["hyper"]))
         columns: dict[str, list[Any]] = {"round": [], "network": [], "source": []}
         columns |= {f"{name}{when}": [] for name in names for when in ("_before", "")}

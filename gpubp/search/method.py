@@ -5,8 +5,6 @@ training loss of the round; by the metric of the validation data if their losses
 rows. A search depends on the length of the training: a run with one cannot be extended.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Sequence
 from dataclasses import fields, is_dataclass
 from typing import Any, ClassVar, Protocol

@@ -11,8 +11,6 @@ networks that diverge as failed. A sampler sees the outcome of earlier batches o
 spreads the trials of a batch. `pip install gpubp[optuna]`.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any

@@ -11,8 +11,6 @@ Jaderberg et al., "Population Based Training of Neural Networks", 2017: truncati
 the seed, the round and the network's row (maths/rng.py).
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field

@@ -8,8 +8,6 @@ Sobol, 1967; scrambled as in Owen, 1995 (torch.quasirandom.SobolEngine). With me
 lists are drawn independently instead (Bergstra, Bengio, 2012), by Philox (maths/rng.py).
 """
 
-from __future__ import annotations
-
 import math
 import warnings
 from collections.abc import Mapping, Sequence
@@ -184,10 +182,8 @@ def design(
         if numbers:
             raise ConfigError(f"space: {', '.join(numbers)} are ranges: `count`, of networks, expected")
         count = math.prod(len(values) or 1 for values in choices.values())  # sample() refuses those that are empty
-    number = arrays.whole(count)
-    if number is None or number < 1:
-        raise ConfigError(f"count {count!r}: a whole number of networks, 1 or more, expected")
-    columns = sample(numbers, bounded("count", number), rng.check_seed(seed), choices, method)
+    number = bounded("count", arrays.count("count", count))
+    columns = sample(numbers, number, rng.check_seed(seed), choices, method)
     if method == "sobol" and (told := shortfall(numbers, number, choices)):
         warnings.warn(told, stacklevel=2)
     columns |= {name: columns[name].round().long() for name in numbers if name in WHOLE}

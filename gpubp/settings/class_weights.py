@@ -2,8 +2,6 @@
 samples of each network, as in scikit-learn: of M samples of C classes, m of this one, M / (C m).
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import Any
 

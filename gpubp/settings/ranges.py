@@ -1,7 +1,5 @@
 """Allowed values: the range of every hyper-parameter, and the limit of counts."""
 
-from __future__ import annotations
-
 import math
 from typing import Any
 

@@ -1,8 +1,6 @@
 """Recipe: the settings of a training configuration that shape the computation; the numbers, which differ between
 networks, are columns of the state."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any

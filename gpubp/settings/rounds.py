@@ -1,7 +1,5 @@
 """How long a network trains, and its rounds, which end with an evaluation: functions of its steps and samples."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import torch

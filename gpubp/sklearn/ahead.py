@@ -5,8 +5,6 @@ stands in for the estimator: it trains all these fits together, and hands out ea
 with the others (`reason`) trains alone, and an error of one is raised when its turn comes.
 """
 
-from __future__ import annotations
-
 import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence

@@ -3,11 +3,9 @@
 Everything is decided by the samples of a fit: the table that is encoded may have others, such as those of other folds.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 import torch
@@ -40,7 +38,7 @@ class Labels:
     kind: str
 
     @classmethod
-    def of(cls, y: Array, known: Any = None) -> Labels:
+    def of(cls, y: Array, known: Any = None) -> Self:
         """The labels in y, or those `known` before. Raises ValueError for targets that are no labels, and for one
         class."""
         check_classification_targets(y)

@@ -4,8 +4,6 @@ Subclasses say what targets are (targets.py), and which networks their parameter
 come from random_state in one draw per fit: of the samples to stop by, and of the networks.
 """
 
-from __future__ import annotations
-
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import nullcontext

@@ -4,8 +4,6 @@ A network's bits depend on its own row and samples alone (README, "What is promi
 that it has when it is trained alone by the same engine. What it refuses is what gpubp.train_many refuses.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
@@ -16,11 +14,13 @@ import torch
 from torch import Tensor
 
 from ..errors import GpubpError
+from ..evaluate import metric_name
 from ..maths.spec import NetworkSpec
 from ..population import Population
 from ..populations import Populations
 from ..reporters import Reporter
-from ..results.result import Made, Result, order_of
+from ..results.result import Result, order_of
+from ..results.table import Results
 from ..runs import training
 from ..runs.cells import EXTRA
 from ..runs.design import SPEC, TRAINING, Design, Group
@@ -220,15 +220,12 @@ def _continued(job: Job, name: str) -> Trained:
         for group in groups
     ]  # fmt: skip
     populations = Populations(tuple(each.population for each in results), tuple(group.rows for group in groups))
+    outcomes = [each.outcomes[0]._replace(rows=group.rows) for each, group in zip(results, groups)]
     merged = replace(
         results[0],
         populations=populations,
-        outcomes=[each.outcomes[0]._replace(rows=group.rows) for each, group in zip(results, groups)],
-        results=Made(
-            pa.concat_tables([each.table for each in results], promote_options="default").take(
-                populations.order.numpy()
-            )
-        ),
+        outcomes=outcomes,
+        results=Results(outcomes, metric_name(groups[0].spec)),
         seconds=sum(each.seconds for each in results),
     )
     return _parts(merged, [job])[0]

@@ -1,8 +1,6 @@
 """MLPClassifier and MLPRegressor with scikit-learn's parameters, trained by gpubp: one network each, until
 PopulationSearchCV trains those of all its settings together."""
 
-from __future__ import annotations
-
 import math
 import warnings
 from collections.abc import Iterator, Mapping

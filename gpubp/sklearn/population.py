@@ -1,7 +1,5 @@
 """PopulationClassifier and PopulationRegressor: an ensemble of networks, or the best of them, as one estimator."""
 
-from __future__ import annotations
-
 import copy
 import warnings
 from collections.abc import Iterator, Mapping

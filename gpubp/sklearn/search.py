@@ -4,8 +4,6 @@ Choice, scoring and cv_results_ are those of GridSearchCV, RandomizedSearchCV, H
 HalvingRandomSearchCV; only the fits are ours (ahead.py).
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping
 from typing import Any, Self
 

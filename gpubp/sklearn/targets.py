@@ -1,7 +1,5 @@
 """Classes and Numbers: networks whose targets are labels, or numbers: how both are encoded and predicted."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import Any, Self
 

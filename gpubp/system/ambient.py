@@ -7,8 +7,6 @@ package names the dtype of every tensor it creates, so a default dtype has no ef
 deterministic algorithms.
 """
 
-from __future__ import annotations
-
 import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager

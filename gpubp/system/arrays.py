@@ -6,8 +6,6 @@ Refused, with the argument's name and the position: text, missing, masked and co
 order), and rows of unequal lengths.
 """
 
-from __future__ import annotations
-
 import math
 import operator
 from collections.abc import Iterable, Mapping

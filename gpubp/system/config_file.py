@@ -4,8 +4,6 @@ They are plain YAML: names and values, each name once, without tags, which name 
 hundred bytes of them grow to gigabytes), of limited size and depth.
 """
 
-from __future__ import annotations
-
 import json
 from collections import Counter
 from collections.abc import Hashable, Iterator, Mapping, Sequence
@@ -15,7 +13,7 @@ from typing import Any
 
 import yaml
 
-from ..errors import ConfigError
+from ..errors import ConfigError, DataError
 from ..line import line
 from . import files
 
@@ -95,24 +93,16 @@ def rows(path: Path) -> Any:
     """The design in a .json or YAML file: rows, each a mapping of settings, or columns by name. Raises ConfigError."""
     if path.suffix.lower() != ".json":
         return read(path)
-    try:
+    with files.trusted(path, ConfigError, "JSON in UTF-8 expected, a list of rows or columns by name"):
         return json.loads(files.read(path), object_pairs_hook=_once)
-    except OSError as error:
-        raise ConfigError(f"{path} cannot be read: {error.strerror}") from None
-    except ConfigError as error:
-        raise ConfigError(f"{path}: {error}") from None
-    except json.JSONDecodeError as error:
-        raise ConfigError(f"{path}: line {error.lineno}, column {error.colno}: {error.msg}; JSON expected") from None
-    except (ValueError, RecursionError):  # bytes that are not UTF-8, lists within lists
-        raise ConfigError(f"{path}: JSON in UTF-8 expected, a list of rows or columns by name") from None
 
 
 def _once(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
-    """An object of JSON; json takes the last of two values of a name silently."""
+    """An object of JSON; json takes the last of two values of a name silently. Raises DataError."""
     found = dict(pairs)
     if len(found) < len(pairs):
         name, count = Counter(name for name, _ in pairs).most_common(1)[0]
-        raise ConfigError(f"{name!r} occurs {count} times in an object; once expected")
+        raise DataError(f"{name!r} occurs {count} times in an object; once expected")
     return found
 
 

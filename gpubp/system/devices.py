@@ -1,7 +1,5 @@
 """Device names, as given to train() and the command line, and the choice of `auto`."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Any
 

@@ -6,8 +6,6 @@ processes left. A file has the mode of the umask. Only regular files are read, a
 and of these no more than memory holds, whatever size a sparse one claims.
 """
 
-from __future__ import annotations
-
 import errno
 import hashlib
 import os
@@ -21,7 +19,7 @@ from typing import Any
 
 from safetensors import SafetensorError
 
-from ..errors import ConfigError, GpubpError, reason
+from ..errors import CheckpointError, ConfigError, GpubpError, reason
 
 UNFINISHED = ".writing"  # suffix of a file being written
 FOLLOW_NONE = getattr(os, "O_NOFOLLOW", 0)
@@ -36,6 +34,20 @@ def written(what: object, error: type[GpubpError]) -> Iterator[None]:
         yield
     except (OSError, SafetensorError) as why:
         raise error(f"{what} cannot be written: {reason(why, str(why))}") from None
+
+
+@contextmanager
+def trusted(
+    what: object, error: type[GpubpError] = CheckpointError, otherwise: str = "it is not what was written"
+) -> Iterator[None]:
+    """Raise `error`, that `what` cannot be read, for whatever its content makes the system, a library or Python raise.
+    otherwise: why, where only they have words for it."""
+    try:
+        yield
+    except error:
+        raise
+    except Exception as why:
+        raise error(f"{what} cannot be read: {reason(why, otherwise)}") from why
 
 
 def path(name: str, given: Any) -> Path:

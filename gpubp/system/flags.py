@@ -4,8 +4,6 @@ FLAGS is flags.json, written by scripts/flags.py and tested against the tables: 
 which takes seconds to import.
 """
 
-from __future__ import annotations
-
 import json
 import math
 import re
@@ -14,7 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from decimal import Decimal
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 FLAGS: dict[str, dict[str, Any]] = json.loads(Path(__file__).with_suffix(".json").read_text(encoding="utf-8"))
 MOST = 2**63 - 1  # the largest count in tensors and files
@@ -56,7 +54,7 @@ class Kind:
         shown = repr(given) if given == "" else "null" if given is None else str(given)
         raise RefusedError(f"{shown}: {self.expected} expected")
 
-    def or_null(self) -> Kind:
+    def or_null(self) -> Self:
         """The same, with null allowed."""
         return replace(self, optional=True)
 

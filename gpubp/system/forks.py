@@ -5,8 +5,6 @@ with one torch thread, as a worker of torch's DataLoader does, and says so. Kern
 call. A GPU that the parent used is refused (gpus.py).
 """
 
-from __future__ import annotations
-
 import os
 import sys
 

@@ -1,8 +1,6 @@
 """available(): free memory; too_little(): whether it is less than needed; fits(): whether a file unpacks to less;
 columns(): whether it has few enough; held(): the memory of this process; size(): bytes as text."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Iterator
 from contextlib import suppress

@@ -4,8 +4,6 @@ A graph is a recording of the launches of a step. It is replayed on the memory o
 step's Python, which takes most of the time if kernels are short.
 """
 
-from __future__ import annotations
-
 import functools
 import os
 import threading

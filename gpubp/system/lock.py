@@ -6,8 +6,6 @@ takes it. Without flock nothing guards a run, and held() says so. Readers need n
 files of killed processes. A process whose run was removed or taken stops writing to it: check().
 """
 
-from __future__ import annotations
-
 import os
 import socket
 from collections.abc import Iterator

@@ -1,7 +1,5 @@
 """described(): the machine that trains, as one line of text: processor, cores, memory, GPUs."""
 
-from __future__ import annotations
-
 import os
 import platform
 from collections import Counter

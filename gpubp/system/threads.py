@@ -1,8 +1,6 @@
 """How many of torch's threads compute in the calling thread's operations. They wait for each other at the end of every
 operation: on a busy machine for a time slice each, up to a hundred times a small operation itself."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache, partial

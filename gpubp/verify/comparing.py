@@ -1,12 +1,10 @@
 """compare(): numbers of networks beside others that should be theirs, to the bit or within a bound; and Row, a line of
 the table of promises. Every check and its control, a planted fault that must be found, end here."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import reduce
-from typing import NamedTuple
+from typing import NamedTuple, Self
 
 import torch
 from torch import Tensor
@@ -40,11 +38,11 @@ class Found(NamedTuple):
         """The largest difference, for an order of them: below 0 if all bits are the same."""
         return -1.0 if self.largest is None else self.largest
 
-    def beside(self, other: Found) -> Found:
+    def beside(self, other: Self) -> Self:
         """Both comparisons, of different networks."""
         return self.again(other)._replace(networks=self.networks + other.networks)
 
-    def again(self, other: Found) -> Found:
+    def again(self, other: Self) -> Self:
         """Both comparisons, of the same networks."""
         worst = max(self, other, key=lambda each: each.size)
         return worst._replace(networks=self.networks, numbers=self.numbers + other.numbers)
@@ -67,7 +65,7 @@ class Row:
     reason: str = ""
     control: str = ""
 
-    def without(self, why: str) -> Row:
+    def without(self, why: str) -> Self:
         """Not checked, and why."""
         return replace(self, verdict=NONE, reason=why)
 

@@ -1,8 +1,6 @@
 """Every engine beside eager, which is the definition: step by step, each from eager's numbers. In float64, where a
 fault of any size shows, and in the dtype of the networks, whose functions have coefficients of their own."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from functools import partial, reduce
 from itertools import compress

@@ -1,7 +1,5 @@
 """The gradient of backprop.py, in float64, beside torch.autograd's and beside differences of the loss."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from functools import reduce

@@ -1,8 +1,6 @@
 """A network's bits are its own: alone, among others, in another order, with other threads, through slots, in other
 calls and groups, on other devices."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from functools import partial, reduce
 from itertools import cycle

@@ -1,8 +1,6 @@
 """A run that is killed resumes to the bits of one that is not: in a process of its own, by SIGKILL, between two
 checkpoints. As a program, `python -m gpubp.verify.killed FOLDER` is that process."""
 
-from __future__ import annotations
-
 import json
 import os
 import shutil

@@ -1,7 +1,5 @@
 """verified(): what this machine does of what is promised, as rows of a table."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from itertools import islice

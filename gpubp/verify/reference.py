@@ -1,8 +1,6 @@
 """One network by torch.nn.functional and torch.autograd, without a formula of this package, for comparison. A custom
 rule, which torch does not have, is its own `value`, so that autograd makes its slope."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any

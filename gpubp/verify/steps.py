@@ -1,8 +1,6 @@
 """The loss and the gradient of a step of eager, with dropout, penalties and clipping, in float64, beside
 torch.autograd's. The factors of dropout are eager's own; that they are random numbers is not the promise."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property

@@ -4,8 +4,6 @@ Topologies, rules, hyper-parameters, batch size, dtype and engine stay those of 
 at different steps. What is left out is told.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
