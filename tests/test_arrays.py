@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from decimal import Decimal
 from fractions import Fraction
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 
@@ -25,23 +26,9 @@ MASKED = np.ma.masked_equal(np.arange(12.0).reshape(6, 2), 3)
 SHOP = torch.tensor([0, 2, 1, 0, 2, 2])
 
 
-class Series:
-    """Values under labels in another order, as a data frame's column has them after a filter: [0] is a label."""
-
-    def __init__(self, values: Any) -> None:
-        self.values = np.asarray(values)
-
-    def __getitem__(self, label: int) -> Any:
-        return self.values[{3: 0, 0: 1, 7: 2}[label]]
-
-    def __len__(self) -> int:
-        return len(self.values)
-
-    def __iter__(self) -> Iterator[Any]:
-        raise AssertionError("read label by label")
-
-    def __array__(self, dtype: Any = None, copy: Any = None) -> Any:
-        return self.values if dtype is None else self.values.astype(dtype)
+def series(values: Any) -> pd.Series:
+    """Under labels in another order, as a data frame's column has them after a filter: [0] is a label."""
+    return pd.Series(values, index=[3, 0, 7, 1, 5, 2][: len(values)])
 
 
 def masked(kind: Callable[[torch.Tensor], Any]) -> gpubp.Dataset:
@@ -52,8 +39,8 @@ KINDS: dict[str, Callable[[torch.Tensor], Any]] = {
     "tensor": lambda mask: mask,
     "numpy": lambda mask: mask.numpy(),
     "list": lambda mask: mask.tolist(),
-    "series": lambda mask: Series(mask.numpy()),
-    "objects": lambda mask: Series(mask.numpy().astype(object)),
+    "series": lambda mask: series(mask.numpy()),
+    "objects": lambda mask: series(mask.numpy().astype(object)),
     "indices": lambda mask: mask.nonzero()[:, 0],
     "int8": lambda mask: mask.nonzero()[:, 0].to(torch.int8),
     "unsigned": lambda mask: mask.nonzero()[:, 0].numpy().astype(np.uint16),
@@ -153,26 +140,26 @@ def test_numbers_of_other_libraries_are_numbers() -> None:
 
 def test_values_are_read_by_position_and_never_by_label() -> None:
     values = [0.1, 0.2, 0.3]
-    assert arrays.tensor("x", Series(values)).tolist() == values
-    weighted = gpubp.Dataset(INPUTS[:3], Series([[1.0], [2.0], [3.0]]), sample_weight=Series([1.0, 2.0, 3.0]))
+    assert arrays.tensor("x", series(values)).tolist() == values
+    weighted = gpubp.Dataset(INPUTS[:3], series([1.0, 2.0, 3.0]).to_frame(), sample_weight=series([1.0, 2.0, 3.0]))
     assert weighted.targets.flatten().tolist() == [1, 2, 3]
     assert weighted.sample_weight is not None
     assert weighted.sample_weight.tolist() == [1, 2, 3]
-    columns = gpubp.TrainConfig(lr=Series(values), steps=Series([1, 2, 3])).columns(SPEC, 3, torch.device("cpu"))
+    columns = gpubp.TrainConfig(lr=series(values), steps=series([1, 2, 3])).columns(SPEC, 3, torch.device("cpu"))
     assert columns["lr"].flatten().tolist() == values
-    scaled = gpubp.Population.create(SPEC, 3, init_scale=Series(values))
+    scaled = gpubp.Population.create(SPEC, 3, init_scale=series(values))
     expected = gpubp.Population.create(SPEC, 3, init_scale=torch.tensor(values, dtype=torch.float64))
     assert same_bits(scaled.params, expected.params)
 
 
 def test_a_list_of_tensors_or_columns_is_a_table() -> None:
-    for parts in ([torch.ones(2), torch.zeros(2).requires_grad_()], [Series([1.0, 1.0]), Series([0.0, 0.0])]):
+    for parts in ([torch.ones(2), torch.zeros(2).requires_grad_()], [series([1.0, 1.0]), series([0.0, 0.0])]):
         assert arrays.tensor("inputs", parts).tolist() == [[1, 1], [0, 0]]
     assert arrays.tensor("ids", [torch.tensor(3), torch.tensor(1)]).tolist() == [3, 1]
 
 
 def test_columns_of_several_types_are_numbers_where_each_is_one() -> None:
-    frame = Series(np.array([[True, 1.5], [False, 2]], dtype=object))
+    frame = pd.DataFrame({"a": [True, False], "b": [1.5, 2]})
     assert arrays.tensor("inputs", frame).tolist() == [[1, 1.5], [0, 2]]
     with pytest.raises(DataError, match=r"inputs holds str 'red' at \[1, 1\]; numbers of at most 64 bits"):
         arrays.tensor("inputs", np.array([[True, 1.5], [False, "red"]], dtype=object))
