@@ -68,16 +68,6 @@ def test_training_refuses_whole_numbers_that_its_networks_cannot_hold() -> None:
             assert gpubp.train(networks, data, config).status_names == ["finished"] * 2
 
 
-def test_whole_numbers_do_not_depend_on_torchs_default_type() -> None:
-    values = [[3], [2]]
-    before = dataset_of("inputs", values).fingerprint()
-    try:
-        torch.set_default_dtype(torch.float64)
-        assert dataset_of("inputs", values, targets=torch.ones(2, 1, dtype=torch.float32)).fingerprint() == before
-    finally:
-        torch.set_default_dtype(torch.float32)
-
-
 def test_weights_whose_sum_overflows_are_refused() -> None:
     weight = torch.tensor([3e38, 3e38], dtype=torch.float64)
     data = dataset_of("sample_weight", weight)

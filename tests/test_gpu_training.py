@@ -4,7 +4,6 @@ call to the last, to the CPU engine's bits; and what goes to and fro meanwhile."
 from __future__ import annotations
 
 import itertools
-import json
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +12,6 @@ import torch
 
 import gpubp
 from gpubp import memory
-from gpubp.cli import main
 from gpubp.engines import choose, cuda
 from gpubp.engines.chip import Limits
 from gpubp.errors import EngineError, OutOfMemoryError
@@ -124,19 +122,6 @@ def test_a_run_begun_on_gpus_is_resumed_on_others_and_on_the_cpu(tmp_path: Path)
         assert resumed.engine == ("cpu" if other == "cpu" else "cuda")
         told = resumed.engine_reason
         assert told.endswith("; the run started with engine cuda") if other == "cpu" else told == first.engine_reason
-
-
-def test_the_command_line_compiles_one_kernel(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    what = "--data iris --networks 4 --widths 4,5,3 --batch-size 16 --device cuda:0 --run-dir made --tensorboard false"
-    with machine():
-        assert main(f"train {what} --steps 6 --json".split()) == 0
-        told = json.loads(capsys.readouterr().out.splitlines()[-1])
-        assert (told["engine"], told["engine_reason"]) == ("cuda", trained_by())
-        assert main(["resume", "made", "--steps", "9"]) == 0
-        assert told["engine_reason"] == trained_by()
 
 
 SMALL = Limits(80, 1000)  # of a GPU in which no network fits
