@@ -143,7 +143,6 @@ def test_values_are_read_by_position_and_never_by_label() -> None:
     assert arrays.tensor("x", series(values)).tolist() == values
     weighted = gpubp.Dataset(INPUTS[:3], series([1.0, 2.0, 3.0]).to_frame(), sample_weight=series([1.0, 2.0, 3.0]))
     assert weighted.targets.flatten().tolist() == [1, 2, 3]
-    assert weighted.sample_weight is not None
     assert weighted.sample_weight.tolist() == [1, 2, 3]
     columns = gpubp.TrainConfig(lr=series(values), steps=series([1, 2, 3])).columns(SPEC, 3, torch.device("cpu"))
     assert columns["lr"].flatten().tolist() == values

@@ -80,24 +80,6 @@ def test_what_cannot_be_exported_is_said_in_one_line(capsys: Capture) -> None:
     assert not [*Path("made").glob("networks*")]
 
 
-def test_a_run_per_entity_is_exported_by_rows(capsys: Capture) -> None:
-    lines = [f"{shop},{n},{n * 3 + 10 * (shop == 'a')}" for n in range(30) for shop in "ab"]
-    Path("sales.csv").write_text("\n".join(["shop,day,sold", *lines, ""]))
-    trained("--data sales.csv --target sold --per shop --networks 2 --steps 5 --run-dir made", capsys)
-    assert "networks 'best': with one model per entity the rows" in error("export made --to onnx", capsys)
-    assert "networks of 2 entities (a, b): this format" in error("export made --to numpy --rows 0,1,2,3", capsys)
-    model = gpubp.load("made")
-    rows = (model.position == 1).nonzero().squeeze(1).tolist()
-    run(f"export made --to numpy --rows {','.join(map(str, rows))}", capsys)
-    found = run_path("made/networks.py")
-    assert found["COLUMNS"] == ["day"]
-    wanted = model.predict({"shop": ["b"] * 3, "day": [3, 4, 5]}, rows)
-    np.testing.assert_allclose(found["predict"]({"day": [3, 4, 5]}), wanted, rtol=1e-6)
-    run("export made --output all.safetensors --networks all", capsys)
-    everyone = {"shop": ["b", "a"], "day": [3, 4]}
-    assert gpubp.load("all.safetensors").predict(everyone).tolist() == model.predict(everyone).tolist()
-
-
 def test_a_file_of_networks_that_is_not_what_was_written_is_refused(tmp_path: Path) -> None:
     data = gpubp.load_data("iris")
     networks = population(gpubp.NetworkSpec((4, 3), loss=data.loss), 3, torch.float32)

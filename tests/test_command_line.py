@@ -146,7 +146,8 @@ def test_a_run_whose_data_moved_resumes_with_their_new_place(capsys: Capture) ->
         told = error(f"{command} made", capsys)
         assert "a.csv is missing, which the run was trained on; --data FILE says where" in told
     assert run("explain made --data moved.csv", capsys) == shown
-    run("resume made --data moved.csv", capsys)
+    for command in ("replay", "resume"):
+        run(f"{command} made --data moved.csv", capsys)
     Path("elsewhere").mkdir()
     os.chdir("elsewhere")
     run("resume ../made", capsys)

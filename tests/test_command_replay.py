@@ -104,18 +104,6 @@ def test_a_page_shows_the_step_and_those_after_it(made: Path, capsys: Capture) -
         assert error(f"replay made {flags}", capsys) == f"error: {message}\n"
 
 
-def test_data_that_moved_are_named_and_data_that_changed_are_refused(capsys: Capture) -> None:
-    train()
-    shutil.move("some.csv", "moved.csv")
-    assert "some.csv" in error("replay made", capsys)
-    assert run("replay made --data moved.csv", capsys)
-    Path("moved.csv").write_text(Path("moved.csv").read_text().replace("0.0,-1,0", "0.5,-1,0", 1))
-    assert main(["replay", "made", "--data", "moved.csv"]) == 1
-    told = capsys.readouterr()
-    assert told.out == ""
-    assert told.err == "error: made: the validation data differ from those that the run started with\n"
-
-
 def test_a_row_that_is_another_networks_fails(made: Path, capsys: Capture) -> None:
     path = made / "checkpoint" / json.loads((made / "checkpoint/manifest.json").read_text())["tensors"]
     content = load_file(path)

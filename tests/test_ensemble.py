@@ -190,7 +190,6 @@ def test_an_ensemble_of_one_network_has_the_figures_of_its_network() -> None:
     common = {"loss": data.loss, "epochs": 10, "engine": "eager"}
     design = [{"widths": widths, "lr": 0.003} for widths in ("13,8,3", "13,16,3")]
     result = gpubp.train_many(design, data.training, data.validation, **common)
-    assert data.validation is not None
     for row in range(2):
         told = result.ensemble(rows=[row]).evaluate(data.validation)
         assert told["accuracy"] == pytest.approx(float(result.validation_metric[row]))  # type: ignore[index]

@@ -203,14 +203,6 @@ def test_settings_from_python_that_are_not_plain_are_refused_before_anything_is_
     assert not (tmp_path / "run").exists()
 
 
-def test_a_run_whose_settings_are_not_plain_is_refused(tmp_path: Path, capsys: Capture) -> None:
-    (tmp_path / "config.yaml").write_text(f"data: xor\n{BOMB}")
-    (tmp_path / "checkpoint").mkdir()
-    (tmp_path / "checkpoint" / "lock").touch()  # killed before its first checkpoint
-    said = f"error: {tmp_path / 'config.yaml'}: the anchor or alias 'a' (line 2, "
-    assert said in error(f"resume {tmp_path}", capsys)
-
-
 @pytest.mark.skipif(sys.platform == "win32", reason="brackets in names")
 def test_brackets_in_names_are_literal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture) -> None:
     Path("file").write_text("")

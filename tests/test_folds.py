@@ -106,8 +106,6 @@ def test_networks_of_a_fold_are_what_they_are_on_its_samples_alone(
         some, others = (gpubp.Dataset(given.inputs[each], given.targets[each]) for each in (rows, left))
         alone = gpubp.train_many([{key: row[key] for key in ("widths", "lr", "seed")}], some, others, **common)  # type: ignore[arg-type]
         assert same_bits(result.population.params[number], alone.population.params[0])
-        assert result.validation_loss is not None
-        assert alone.validation_loss is not None
         torch.testing.assert_close(result.validation_loss[number], alone.validation_loss[0], **FIGURES[engine])
 
 

@@ -104,7 +104,6 @@ def test_a_wide_block_that_spills_gives_way_to_one_of_more_threads_and_then_to_o
     spec, limits = gpubp.NetworkSpec((64, 32, 10), "relu"), chip.Limits(90, 227 << 10)
     key = Key.to_come(spec, gpubp.TrainConfig(batch_size=64, steps=1).recipe(spec), torch.float32, None)
     plain = chip.in_shared_memory(Program(key, Layout()), limits)
-    assert plain is not None
     options = [each.layout for each in (*chip.wide(plain, limits), plain)]
     assert [each.kind for each in options] == [Kind.GPU_WIDE, Kind.GPU_WIDE, Kind.GPU_BLOCK]
     for number, layout in enumerate(options):
