@@ -146,8 +146,6 @@ def test_valid_variants_of_the_refused_input_are_accepted() -> None:
     train(CLASSES, targets=torch.arange(10) % 2, lr=[0.1, 0.2, 0.3, 0.4], optimizer="adam", beta1=0.9)
 
 
-FILES = {"good.csv": "a,b,y\n1,2,u\n2,3,v\n3,4,u\n4,5,v\n5,6,u\n", "ragged.csv": "a,b,y\n1,2,u\n2,v\n"}
-
 COMMANDS = {
     "wrong width": ("--data xor --widths 3,4,1", "the data have 2 inputs and need 1 outputs: 2,...,1"),
     "widths of letters": ("--data xor --widths 2,x,1", "--widths '2,x,1': whole numbers separated by commas expected"),
@@ -159,11 +157,8 @@ COMMANDS = {
     "class weights nobody wrote": ("--data iris --class-weight 1_0,2,3", "--class-weight '1_0,2,3': numbers separated"),
     "a target to be left out": (
         "--data good.csv --target y --drop y", "column 'y' is a target, and to be left out; one of the two expected"),
-    "no networks": ("--data xor --networks 0", "networks 0: a whole number of 1 or more expected"),
     "no rounds of the tutorial": ("--data tutorial --steps 0", "steps 0: a whole number of 1 or more, a range"),
     "both for the tutorial": ("--data tutorial --epochs 3 --steps 3", "epochs or steps, exactly one, expected"),
-    "no such file": ("--data missing.csv --target y", "missing.csv cannot be read: No such file"),
-    "ragged": ("--data ragged.csv --target y", "ragged.csv: line 3 has 2 columns, 3 expected: 2,v"),
     "NaN in .npz": ("--data nan.npz", "'inputs[0]' lacks 1 of 6 values"),
     "a search of the tutorial's": (
         "--data tutorial --search halving", "--search halving: --data tutorial does not have it"),
@@ -173,8 +168,7 @@ COMMANDS = {
 
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    for name, text in FILES.items():
-        (tmp_path / name).write_text(text)
+    (tmp_path / "good.csv").write_text("a,b,y\n1,2,u\n2,3,v\n3,4,u\n4,5,v\n5,6,u\n")
     inputs = np.arange(12.0).reshape(6, 2)
     inputs[3, 0] = np.nan
     np.savez(tmp_path / "nan.npz", X=inputs, y=np.arange(6) % 2)
@@ -203,14 +197,6 @@ def test_the_command_line_leaves_a_run_that_is_there(folder: Path, capsys: pytes
     (folder / "made" / "run").mkdir(parents=True)
     (folder / "made" / "run" / "results.csv").write_text("old")
     refused("--data xor", "run directory made/run exists already; name a new one", folder, capsys)
-
-
-def test_missing_cuda_is_refused(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    if torch.cuda.is_available():
-        pytest.skip("CUDA is there")
-    refused("--data xor --device cuda", "use --device cpu", folder, capsys)
-    with pytest.raises(DeviceError, match=r"device 'cuda': .*use --device cpu"):
-        population(SPEC, 2).to("cuda")
 
 
 # --- pairs, batches and the short words that results have for themselves
@@ -280,6 +266,7 @@ def test_populations_and_data_show_themselves_in_a_line() -> None:
     own = gpubp.Dataset(INPUTS, TARGETS, rows=[[0], [1, 2]])
     assert repr(own).startswith("Dataset(10 samples, 1 to 2 for each of 2: inputs (10, 3)")
     assert len(data) == len(own) == 10
+    assert repr(gpubp.load_data("iris")).startswith("Prepared(150 flowers, 4 inputs, 3 classes; iris: 150 samples")
 
 
 def test_a_message_is_no_longer_than_a_person_reads() -> None:

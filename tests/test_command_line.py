@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 import yaml
 
 from gpubp.checkpoints import checkpoint, curves
@@ -239,14 +238,7 @@ def test_resume_moves_a_run_to_another_device_and_records_it(capsys: Capture, mo
         assert Path(again, "results.csv").read_bytes() == Path("long/results.csv").read_bytes()
 
 
-def test_explain_shows_the_next_step_of_a_run_and_of_the_tutorial(capsys: Capture) -> None:
+def test_explain_without_a_run_is_of_the_tutorial(capsys: Capture) -> None:
     first = json.loads(run("explain tutorial --json", capsys))
     assert first["error"]["E_total"] == pytest.approx(0.298371109, abs=1e-9)
     assert "0.298371109" in run("explain", capsys)
-    trained("--data xor --widths 2,3,1 --networks 3 --steps 5 --run-dir made", capsys)
-    told = json.loads(run("explain made --network 2 --json", capsys))
-    (saved,) = checkpoint.load(Path("made"), torch.device("cpu")).populations
-    state = saved.state
-    weight = state.population.spec.layers(state.population.params)[0][0][2]
-    assert told["layers"][0]["weight"]["value"] == weight.T.tolist(), "a row per unit"
-    assert main(["explain", "made", "--network", "3"]) == 1

@@ -33,7 +33,7 @@ def test_a_file_with_classes_of_text_goes_from_training_to_prediction(capsys: Ca
     expected = [line.split(",")[2] for line in table().splitlines()[1:]]
     Path("new.csv").write_text("".join(line.rpartition(",")[0] + "\n" for line in table().splitlines()))
     found = {}
-    for which in ("best", "3", "all", "all --each", "3 --proba", "2 --proba --each"):
+    for which in ("best", "3", "all", "all --each", "3 --proba", "2e0 --proba --each"):
         rows = list(csv.DictReader(io.StringIO(run(f"predict made --data new.csv --networks {which}", capsys))))
         assert len(rows) == 80
         found[which] = rows
@@ -50,7 +50,7 @@ def test_a_file_with_classes_of_text_goes_from_training_to_prediction(capsys: Ca
         assert inside + outside == pytest.approx(1)
         assert label["prediction"] == ("inside" if inside > outside else "outside")
     names = [f"{network}_{place}" for network in (best, second) for place in ("inside", "outside")]
-    assert list(found["2 --proba --each"][0]) == names
+    assert list(found["2e0 --proba --each"][0]) == names
     assert run("predict made --data new.csv --output out.csv", capsys) == ""
     assert list(csv.DictReader(io.StringIO(Path("out.csv").read_text()))) == found["best"]
     model = gpubp.load("made")
@@ -172,17 +172,6 @@ def test_a_file_with_local_formats_goes_from_training_to_prediction_and_the_run_
     assert error("predict made --data new.csv", capsys, 0) == (
         "warning: new.csv: column 'size' holds 900.5 to 905.5, in training 1.5 to 58.5; are the units the same?\n"
     )
-
-
-def test_a_batch_cut_to_the_samples_gives_a_note_and_counts_are_read_alike_everywhere(capsys: Capture) -> None:
-    told = trained("--data iris --networks 1e1 --batch-size 1000 --epochs 2 --run-dir made", capsys)
-    assert told["notes"] == ["batch_size 1000 is more than the 120 samples: every batch has all of them"]
-    names = "sepal length (cm),sepal width (cm),petal length (cm),petal width (cm)"
-    Path("new.csv").write_text(f"{names}\n5.1,3.5,1.4,0.2\n")
-    assert run("predict made --data new.csv --networks 1e1", capsys).startswith('"prediction"')
-    assert repr(gpubp.load_data("iris")).startswith("Prepared(150 flowers, 4 inputs, 3 classes; iris: 150 samples")
-    network, row = gpubp.load("made").network(3), [[5.1, 3.5, 1.4, 0.2]]
-    assert torch.equal(network(np.array(row)), network(torch.tensor(row, dtype=torch.float64)))
 
 
 def test_non_finite_predictions_give_a_warning_on_standard_error(

@@ -9,7 +9,6 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pyarrow.parquet
 import pytest
 import torch
@@ -108,21 +107,6 @@ def test_a_run_whose_last_checkpoint_failed_ends_with_3_and_says_why(
     told = capsys.readouterr()
     assert told.out == ""
     assert told.err.endswith("error: not saved: the disk is full\n")
-
-
-def test_ranges_are_sampled_in_their_range_and_a_networks_value_does_not_depend_on_the_others(capsys: Capture) -> None:
-    settings = "--data xor --steps 1 --lr 1e-4..1e-1:log --l2 0..1e-3"
-    trained(f"{settings} --networks 64 --run-dir many", capsys)
-    trained(f"{settings} --networks 5 --run-dir few", capsys)
-    trained(f"{settings} --networks 5 --seed 1 --run-dir other", capsys)
-    many, few, other = columns("many"), columns("few"), columns("other")
-    for name in ("lr", "l2"):
-        assert len(set(many[name])) == 64
-        assert many[name][:5] == few[name] != other[name]
-    assert 1e-4 <= min(many["lr"]) < 1.2e-4
-    assert 0.8e-1 < max(many["lr"]) <= 1e-1
-    assert 10**-2.6 < np.median(many["lr"]) < 10**-2.4, "uniform in the logarithm"
-    assert 0.0004 < np.median(many["l2"]) < 0.0006
 
 
 def test_lists_form_a_grid(capsys: Capture) -> None:

@@ -263,3 +263,4 @@ def test_explain_shows_the_row_that_load_restores(capsys: Capture) -> None:
         (layer,) = json.loads(run(f"explain run --network {row} --json", capsys))["layers"]
         shown = torch.tensor(layer["weight"]["value"])
         assert torch.equal(shown.T, best[row, :12].reshape(4, 3))
+    assert "network 2: a row from 0 to 1 of the results expected" in error("explain run --network 2", capsys)

@@ -43,7 +43,10 @@ def test_devices_are_called_by_name(two_gpus: None) -> None:
 def test_auto_is_the_cpu_without_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(gpus, "missing", lambda: "torch finds no CUDA driver or no GPU here")
     assert devices.devices("auto") == [CPU]
-    assert gpubp.Population.create(gpubp.NetworkSpec((1, 1)), 1, device="auto").device == CPU
+    networks = gpubp.Population.create(gpubp.NetworkSpec((1, 1)), 1, device="auto")
+    assert networks.device == CPU
+    with pytest.raises(DeviceError, match=r"device 'cuda': .*use --device cpu"):
+        networks.to("cuda")
 
 
 def test_auto_uses_a_gpu_and_says_which(two_gpus: None, monkeypatch: pytest.MonkeyPatch) -> None:
