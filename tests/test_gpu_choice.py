@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 import sys
 import zlib
+from collections.abc import Callable
 from contextlib import suppress
 from types import SimpleNamespace
 from typing import Any
@@ -180,31 +182,34 @@ def test_what_is_chosen_has_room_for_the_weights_of_classes(driver: Driver, monk
         assert choose("auto", SPEC, config, gpu).name == name
 
 
-def test_an_old_gpu_is_refused(driver: Driver, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: (7, 5))
-    choice = choose("auto", SPEC, gpubp.TrainConfig(steps=1), torch.device("cuda:0"))
-    assert choice.name == "eager"
-    assert "needs compute capability 8.0 or more, GPU has 7.5" in choice.reason
+REFUSED: dict[str, tuple[Callable[[Driver, pytest.MonkeyPatch], object], str]] = {
+    "an old GPU": (
+        lambda driver, patch: patch.setattr(torch.cuda, "get_device_capability", lambda _: (7, 5)),
+        'needs compute capability 8.0 or more, GPU has 7.5; engine "eager" runs on it',
+    ),
+    "a driver of CUDA 12": (
+        lambda driver, patch: setattr(driver, "version", 12080),
+        'needs a driver for CUDA 13 or newer, this one is for CUDA 12.8; engine "eager" runs on it',
+    ),
+    "a GPU of another maker": (  # is a "cuda" of torch too
+        lambda driver, patch: patch.setattr(driver, "cuDriverGetVersion", failing(RuntimeError("no driver\nMore."))),
+        'finds no NVIDIA driver for GPU (no driver); engine "eager" needs none',
+    ),
+}
 
 
-def test_a_driver_of_cuda_12_is_refused_before_anything_is_compiled(driver: Driver) -> None:
+@pytest.mark.parametrize("name", REFUSED)
+def test_what_the_engine_does_not_run_on_is_left_to_eager_before_anything_is_compiled(
+    name: str, driver: Driver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    change, told = REFUSED[name]
+    change(driver, monkeypatch)
     config, gpu = gpubp.TrainConfig(steps=1), torch.device("cuda:0")
-    driver.version = 12080
     choice = choose("auto", SPEC, config, gpu)
-    assert choice.name == "eager"
-    assert "needs a driver for CUDA 13 or newer, this one is for CUDA 12.8" in choice.reason
-    assert cuda.KERNELS == {}
-    with pytest.raises(EngineError, match='engine "eager" runs on it'):
-        choose("cuda", SPEC, config, gpu)
-
-
-def test_without_nvidias_driver_eager_trains(driver: Driver, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A GPU of another maker is a "cuda" of torch too."""
-    fails = failing(RuntimeError('"cuda" is an NVIDIA driver library\nMore.'))
-    monkeypatch.setattr(driver, "cuDriverGetVersion", fails)
-    choice = choose("auto", SPEC, gpubp.TrainConfig(steps=1), torch.device("cuda:0"))
-    told = 'finds no NVIDIA driver for GPU ("cuda" is an NVIDIA driver library); engine "eager" needs none'
     assert (choice.name, choice.reason) == ("eager", f'eager: engine "cuda" {told}')
+    assert cuda.KERNELS == {}
+    with pytest.raises(EngineError, match=re.escape(told)):
+        choose("cuda", SPEC, config, gpu)
 
 
 def test_the_bindings_say_so_where_there_is_no_driver(driver: Driver, monkeypatch: pytest.MonkeyPatch) -> None:
