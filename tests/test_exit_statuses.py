@@ -54,12 +54,6 @@ def test_success_errors_and_wrong_flags_have_their_status(ended: None, capsys: p
         assert [each.startswith("error: ") for each in told] == [True] * (found > 0), arguments
 
 
-def test_training_whose_results_cannot_be_written_has_its_status(ended: None) -> None:
-    Path("run/results.csv").unlink()
-    Path("run/results.csv").mkdir()
-    assert status(["resume", "run", "--steps", "4"]) == 3
-
-
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGPIPE])
 def test_a_command_that_a_signal_ends_has_its_status(number: signal.Signals, monkeypatch: pytest.MonkeyPatch) -> None:
     def run(_: object) -> int:
