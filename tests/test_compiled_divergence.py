@@ -16,6 +16,8 @@ from .test_divergence import check_neighbours, trained_by_returning
 COUNT, STEPS, BATCH = 19, 12, 6
 EVERYONE = list(range(COUNT))
 NAMES = ("outputs", "chosen")
+LAYOUTS = ("chosen", "networks", "outputs", "one number", "three registers", "networks, half a register",
+           "outputs, half a register", "networks in chunks", "outputs in chunks", "team", "team in chunks")  # fmt: skip
 WIDE = [0.01, 1.0, 0.01, 2.0, 10.0, 1e38, 0.01, 1e3, 3e38, 1e20]
 SPEC = gpubp.NetworkSpec((5, 6, 2), "relu")
 
@@ -33,7 +35,7 @@ def case(dtype: torch.dtype, optimizer: str = "momentum", lr: list[float] | None
 
 @pytest.mark.parametrize(("dtype", "name"), [
     pytest.param(dtype, name, marks=[pytest.mark.slow] * ((dtype, name) not in zip(DTYPES, NAMES)))
-    for dtype in DTYPES for name in layouts(dtype, BATCH)
+    for dtype in DTYPES for name in LAYOUTS
 ])  # fmt: skip
 def test_the_step_of_divergence_is_that_of_one_step_at_a_time(dtype: torch.dtype, name: str) -> None:
     own = case(dtype, lr=rates(dtype))
