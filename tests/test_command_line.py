@@ -120,22 +120,6 @@ def test_a_run_killed_before_its_first_checkpoint_restarts_from_its_settings(
     assert set(columns("short")["steps"]) == {6}
 
 
-def test_a_config_yaml_that_somebody_edited_decides_nothing_and_is_written_again(capsys: Capture) -> None:
-    asked = "--data xor --networks 2 --lr 0.5 --evaluate-every 1"
-    trained(f"{asked} --steps 3 --run-dir made", capsys)
-    trained(f"{asked} --steps 6 --run-dir whole", capsys)
-    path = Path("made/config.yaml")
-    said = f"{path} is not what the run wrote: it is written again; the checkpoint has the settings"
-    assert said not in error("resume made", capsys, 0)
-    path.write_text(path.read_text().replace("lr: 0.5", "lr: 0.1").replace("data: xor", "data: iris"))
-    assert said in error("resume made --steps 6", capsys, 0)
-    assert columns("made") == columns("whole")
-    assert path.read_text() == Path("whole/config.yaml").read_text()
-    path.unlink()
-    assert said not in error("resume made", capsys, 0)
-    assert path.read_text() == Path("whole/config.yaml").read_text()
-
-
 def test_a_run_whose_data_moved_resumes_with_their_new_place(capsys: Capture) -> None:
     Path("a.csv").write_text("x,y\n" + "".join(f"{n}.5,{'ab'[n % 2]}\n" for n in range(20)))
     trained("--data a.csv --target y --networks 2 --epochs 2 --run-dir made", capsys)

@@ -96,12 +96,6 @@ def test_a_page_shows_the_step_and_those_after_it(made: Path, capsys: Capture) -
     page = Path("step.html").read_text()
     assert "Network 1 of made, from step 5" in page
     assert all(re.search(rf"[Ss]tep {n}\b", page) for n in (5, 6, 7))
-    for flags, message in (
-        ("--html step.html", "step.html exists already; name a new file"),
-        ("--steps 3", "--steps 3: for --html FILE"),
-        ("--html new.html --json", "--html and --json: one of them expected"),
-    ):
-        assert error(f"replay made {flags}", capsys) == f"error: {message}\n"
 
 
 def test_a_row_that_is_another_networks_fails(made: Path, capsys: Capture) -> None:

@@ -37,10 +37,8 @@ def check_layouts(own: Case, names: tuple[str, ...]) -> None:
     expected = own.train()
     assert torch.equal(expected.step, expected.end)
     assert "params" in differences(expected, expected, [0], [1]), "networks differ from each other"
-    for name, layout in layouts(own.dtype, BATCH).items():
-        if name not in names or not possible(own, name):
-            continue
-        with laid_out(layout):
+    for name in [each for each in names if possible(own, each)]:
+        with laid_out(layouts(own.dtype, BATCH)[name]):
             assert not differences(own.train(), expected), name
             assert not differences(own.train([7]), expected, others=[7]), f"{name}, alone"
             with threads(2):
@@ -49,16 +47,12 @@ def check_layouts(own: Case, names: tuple[str, ...]) -> None:
             assert not differences(cut, expected), f"{name}, cut"
 
 
-@pytest.mark.parametrize("number", CHOSEN)
-def test_every_layout_gives_the_same_bits(number: int) -> None:
-    assert all(possible(case(number), name) for name in CHOSEN[number])
-    check_layouts(case(number), CHOSEN[number])
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("number", range(CASES))
-def test_every_layout_gives_the_same_bits_in_every_case(number: int) -> None:
-    check_layouts(case(number), tuple(layouts(torch.float32, BATCH)))
+@pytest.mark.parametrize(
+    ("number", "names"),
+    [*CHOSEN.items(), *(pytest.param(number, None, marks=SLOW) for number in range(CASES))],
+)
+def test_every_layout_gives_the_same_bits(number: int, names: tuple[str, ...] | None) -> None:
+    check_layouts(case(number), names or tuple(layouts(torch.float32, BATCH)))
 
 
 def test_rows_that_are_padded_have_the_same_bits() -> None:
@@ -159,23 +153,15 @@ def compilers() -> dict[str, str]:
     return found
 
 
-def check_compilers(own: Case, names: tuple[str, ...], monkeypatch: pytest.MonkeyPatch) -> None:
-    """Both compilers' kernels give the same bits."""
-    for name, layout in layouts(own.dtype, BATCH).items():
-        if name not in names or not possible(own, name):
-            continue
-        states = []
-        for command in compilers().values():
-            monkeypatch.setenv("CXX", command)
-            monkeypatch.setattr(cpu, "KERNELS", {})
-            with laid_out(layout):
-                states.append(own.train())
-        assert not differences(states[0], states[1]), name
-
-
 @pytest.mark.parametrize(("number", "name"), [(2, "networks"), (5, "outputs"), (11, "one number"), (21, "team")])
 def test_another_compiler_gives_the_same_bits(number: int, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    check_compilers(case(number), (name,), monkeypatch)
+    own, states = case(number), []
+    for command in compilers().values():
+        monkeypatch.setenv("CXX", command)
+        monkeypatch.setattr(cpu, "KERNELS", {})
+        with laid_out(layouts(own.dtype, BATCH)[name]):
+            states.append(own.train())
+    assert not differences(states[0], states[1])
 
 
 VIOLATIONS = {  # what is planted in the text of one layout: one rounding more or less, in all lanes or in one

@@ -201,16 +201,3 @@ def test_settings_from_python_that_are_not_plain_are_refused_before_anything_is_
         with pytest.raises(ConfigError, match="settings: names, and plain numbers, texts, lists and dicts expected"):
             gpubp.train(population, data, config, run_dir=tmp_path / "run", settings=settings, engine="eager")
     assert not (tmp_path / "run").exists()
-
-
-@pytest.mark.skipif(sys.platform == "win32", reason="brackets in names")
-def test_brackets_in_names_are_literal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture) -> None:
-    Path("file").write_text("")
-    monkeypatch.setenv("GPUBP_CACHE", str(tmp_path / "file" / "[/x]"))
-    for name in ("a[/b]c", "a[red]c"):
-        Path(name).parent.mkdir(exist_ok=True)
-        assert main(f"train --data xor --networks 2 --epochs 2 --tensorboard false --run-dir {name}".split()) == 0
-        assert main(["inspect", name]) == 0
-        told = capsys.readouterr()
-        assert told.out.count(f"{name}: ") == 2
-    assert "MarkupError" not in told.err
