@@ -69,6 +69,9 @@ PYTHON: dict[str, tuple[Callable[[], Any], type[GpubpError], str]] = {
         "targets hold classes 0 to 2; 0 to 1 expected for 2 outputs"),
     "numbers for classes": (
         lambda: train(CLASSES, targets=TARGETS), ShapeError, "loss 'cross_entropy' needs class numbers"),
+    "classes without weight": (
+        lambda: train(CLASSES, targets=torch.arange(10) % 2, class_weight=[0.0, 0.0]), ConfigError,
+        "all classes have weight 0"),
     "empty": (lambda: train(inputs=INPUTS[:0], targets=TARGETS[:0]), DataError, "the data are empty; one or more"),
     "activation": (
         lambda: gpubp.NetworkSpec((3, 4, 2), hidden="rellu"), SpecError, "'rellu' is unknown; did you mean 'relu'"),

@@ -110,14 +110,6 @@ def test_a_file_writable_by_others_never_runs_and_is_recompiled(kind: str, folde
     assert cache.news() == []
 
 
-def test_a_sticky_folder_above_is_harmless(folder: Path) -> None:
-    number = next(NUMBERS)
-    folder.parent.chmod(0o1777)
-    assert build.library(text(number)).answer() == number
-    assert len([*folder.iterdir()]) == 1
-    assert cache.news() == []
-
-
 def test_folders_are_private_and_files_are_writable_by_nobody_else(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

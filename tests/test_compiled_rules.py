@@ -110,10 +110,7 @@ def test_another_rule_under_the_same_name_is_another_kernel(monkeypatch: pytest.
 
 
 REFUSED: dict[str, tuple[Rule, str]] = {  # test_translate.py has what cannot be compiled
-    "an operation": (
-        lambda net: torch.cumsum(net, -1),
-        "operation 'cumsum' cannot be compiled; engine .eager. runs",
-    ),
+    "an operation": (lambda net: torch.cumsum(net, -1), "operation 'cumsum' cannot be compiled; engine .eager. runs"),
     "numpy": (lambda net: torch.from_numpy(net.numpy()), "cannot be compiled"),
 }
 

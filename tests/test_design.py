@@ -87,14 +87,6 @@ def test_every_network_is_what_it_is_alone_and_stands_in_its_row(engine: str) ->
     assert {"finished", "stopped", "diverged"} == set(result.status_names)
 
 
-def test_a_row_is_the_network_of_train_with_that_id() -> None:
-    result = train([{**row, "seed": number} for number, row in enumerate(ROWS[:2])], data())
-    spec = gpubp.NetworkSpec((3, 6, 4), "relu", loss="cross_entropy")
-    config = gpubp.TrainConfig(lr=[0.01, 0.3], epochs=[6, 9], batch_size=8)
-    alone = gpubp.train(gpubp.Population.create(spec, 2, seed=3), data(), config, data(9), engine="eager")
-    assert same_bits(result.population.params, alone.population.params)
-
-
 def test_shares_and_groups_that_take_turns_change_no_bit(ragged: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     design, apart, expected = ragged
     monkeypatch.setattr("gpubp.runs.run.placed", placement.Shards)

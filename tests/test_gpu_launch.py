@@ -51,15 +51,6 @@ def test_a_launch_has_the_grid_the_stream_and_where_to_say_who_diverged(driver: 
     assert ends == (state.status.data_ptr(), state.diverged_step.data_ptr(), None)
 
 
-def test_a_block_is_several_small_networks_where_a_thread_has_no_room(driver: Driver) -> None:
-    state, data = training(batch_size=64)
-    cuda.run(state, data, 5)
-    (kernel,) = cuda.KERNELS.values()
-    layout = kernel.program.layout
-    assert (layout.kind.block, layout.threads * layout.teams, layout.teams > 1) == (True, 32, True)
-    assert driver.calls[0][1:7] == (-(-COUNT // layout.teams), 1, 1, 32, 1, 1)
-
-
 def test_slots_outside_have_room_for_the_blocks_that_run_at_once(
     driver: Driver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
