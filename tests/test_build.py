@@ -23,8 +23,6 @@ from .helpers import FAST, failing
 from .libraries import an_empty_cache, answer, forget, kept, wrapper  # noqa: F401
 from .short_runs import APART
 
-CPU = torch.device("cpu")
-
 
 def compile_nothing(*_: object) -> Path:
     raise AssertionError("compiled again")

@@ -28,10 +28,6 @@ SEEDS = range(48)
 HIDDEN = [*ACTIVATIONS]
 
 
-def raw(given: Any) -> Any:
-    return np.asarray(given) if isinstance(given, torch.Tensor) else np.array(given, object)
-
-
 def flat(model: Model) -> bool:
     """Whether a sample has one number."""
     return model.populations.each[0].spec.widths[-1] == 1
@@ -49,7 +45,7 @@ def test_an_estimator_predicts_what_the_networks_do_or_is_refused_by_name(seed: 
             model.estimator(each.rows)
         return
     estimator = model.estimator(each.rows)
-    given = raw(each.samples)
+    given = np.asarray(each.samples) if isinstance(each.samples, torch.Tensor) else np.array(each.samples, object)
     said = estimator.predict(given)
     if loss == "binary_cross_entropy" and not model.classes:
         chances = estimator.predict_proba(given)
