@@ -83,7 +83,6 @@ def test_a_design_may_come_in_any_form_and_is_kept_with_the_run(tmp_path: Path) 
         ([{"widths": "2,4"}], {}, GpubpError, "the last size must be 2"),
         ([{"widths": "3,4", "fold": 3}], {}, DataError, "row 0: fold 3: the data have 3, from 0 to 2"),
         ([{"widths": "3,4", "seed": -1}], {}, ConfigError, "row 0: seed -1: a whole number from 0 to"),
-        ([{"widths": "3,4"}] * 4, {}, GpubpError, "row 3|fold 3|the data are for 3 networks"),
         ([{"widths": "3,4", "init": "glorot"}], {}, ConfigError, "row 0: init 'glorot' is unknown; did you mean"),
         ([{"widths": "3,4", "batch_size": 2.5}], {}, ConfigError, "row 0: batch_size 2.5: a whole number from 1 to"),
         ([{"widths": "3,4"}, {"widths": "3,9"}], {}, ConfigError, "from 3 to 4 and from 3 to 9: the same inputs"),
