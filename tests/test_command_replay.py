@@ -18,8 +18,7 @@ import gpubp
 from gpubp.cli import main
 from gpubp.resumed.replay import replay
 
-from .commands import Capture, error, here, run, trained  # noqa: F401
-from .files import status
+from .commands import Capture, here, refused, run, trained  # noqa: F401
 from .replays import resealed
 from .short_runs import APART
 
@@ -119,22 +118,18 @@ def test_a_row_that_is_another_networks_fails(made: Path, capsys: Capture) -> No
 @pytest.mark.parametrize(
     ("asked", "code", "message"),
     [
-        ("replay made --network 3", 1, "error: network 3: a row from 0 to 2 of the results expected"),
-        ("replay made --step 14", 1, "error: step 14: network 0 is finished after 13 steps; 1 to 13 expected"),
-        ("replay made --step 0", 2, "error: --step 0: a whole number of 1 or more expected"),
-        ("replay made --network best", 2, "error: --network best: a whole number of 0 or more expected"),
-        ("replay missing", 1, "error: missing/checkpoint/manifest.json is missing: missing is not the directory of a"),
+        ("replay made --network 3", 1, "network 3: a row from 0 to 2 of the results expected"),
+        ("replay made --step 14", 1, "step 14: network 0 is finished after 13 steps; 1 to 13 expected"),
+        ("replay made --step 0", 2, "--step 0: a whole number of 1 or more expected"),
+        ("replay made --network best", 2, "--network best: a whole number of 0 or more expected"),
+        ("replay missing", 1, "missing/checkpoint/manifest.json is missing: missing is not the directory of a"),
         ("replay python", 1, "the run was started from Python; replay it there: gpubp.replay"),
     ],
 )
 def test_what_cannot_be_replayed_is_one_sentence(
     asked: str, code: int, message: str, made: Path, capsys: Capture
 ) -> None:
-    assert status(asked.split()) == code
-    told = capsys.readouterr()
-    assert message in told.err
-    assert len(told.err.splitlines()) == 1
-    assert told.out == ""
+    assert message in refused(asked, capsys, code)
 
 
 def measured(arguments: list[str], most_seconds: float, most_bytes: float) -> None:

@@ -18,8 +18,7 @@ from gpubp.errors import ConfigError, GpubpError
 from gpubp.line import line
 from gpubp.system import config_file, files
 
-from .commands import Capture, error, here  # noqa: F401
-from .files import status
+from .commands import Capture, here, refused  # noqa: F401
 
 BOMB = "a: &a [x,x,x,x,x,x,x,x,x]\n" + "".join(
     f"{chr(98 + n)}: &{chr(98 + n)} [{','.join(['*' + chr(97 + n)] * 9)}]\n" for n in range(9)
@@ -134,21 +133,18 @@ WRONG = {
 @pytest.mark.parametrize("text", WRONG, ids=range(len(WRONG)))
 def test_a_file_of_config_that_is_not_plain_is_one_sentence(text: str, tmp_path: Path, capsys: Capture) -> None:
     Path("c.yaml").write_text(text)
-    assert status(["train", "--config", "c.yaml", "--data", "xor"]) == 2
-    told = capsys.readouterr()
-    assert told.out == ""
-    (sentence,) = told.err.splitlines()
-    assert sentence.startswith("error: c.yaml: ")
+    sentence = refused("train --config c.yaml --data xor", capsys, 2)
+    assert sentence.startswith("c.yaml: ")
     assert WRONG[text] in sentence
     assert [path.name for path in tmp_path.iterdir()] == ["c.yaml"]
 
 
 def test_a_file_of_settings_names_no_other(capsys: Capture) -> None:
-    said = "error: c.yaml: the setting 'config' is unknown: a file of settings names no other\n"
+    said = "c.yaml: the setting 'config' is unknown: a file of settings names no other"
     Path("other.yaml").write_text("networks: 2\n")
     for other in ("other.yaml", '"\\0"', "3"):
         Path("c.yaml").write_text(f"config: {other}\nnetworks: 3\n")
-        assert error("train --config c.yaml --data xor", capsys, 2) == said
+        assert refused("train --config c.yaml --data xor", capsys, 2) == said
 
 
 class Text(str):
