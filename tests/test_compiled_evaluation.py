@@ -235,18 +235,6 @@ def test_a_sample_of_weight_0_or_beyond_a_networks_samples_does_not_count(engine
         assert bool((loss.isfinite() if finite else loss.isinf()).all())
 
 
-def test_no_figure_of_a_compiled_training_goes_through_torch(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("outs", "errors"):
-        monkeypatch.setattr(definition, name, failing(AssertionError("torch computes")))
-    spec = gpubp.NetworkSpec((3, 5, 2), loss="huber")
-    inputs, targets = samples(spec, 30, dtype=torch.float32)
-    data = Dataset(inputs, targets)
-    result = gpubp.train(population(spec, 4, torch.float32), data, gpubp.TrainConfig(steps=4), validation=data)
-    assert result.engine == "cpu"
-    with pytest.raises(AssertionError, match="torch computes"):
-        gpubp.train(population(spec, 4, torch.float32), data, gpubp.TrainConfig(steps=4), engine="eager")
-
-
 def test_r2_of_poisson_is_of_rates() -> None:
     spec = gpubp.NetworkSpec((3, 4, 2), "tanh", loss="poisson")
     inputs, targets = samples(spec, 50, dtype=torch.float64)
