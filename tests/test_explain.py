@@ -158,12 +158,6 @@ def test_a_layerwise_step_sends_the_delta_through_the_new_weights():
     told(SPEC, update_order="layerwise")
 
 
-def test_json_comes_back_as_it_was():
-    (explanation,) = tutorials()
-    assert json.loads(explanation.json()) == explanation.to_dict()
-    assert json.loads(explanation.json(indent=1))["layers"][0]["weight"]["names"] == [["w1", "w2"], ["w3", "w4"]]
-
-
 @pytest.mark.parametrize(("activation", "loss"), covering(gpubp.ACTIVATIONS, gpubp.LOSSES, meet=1))
 def test_every_activation_and_loss_is_explained_as_the_engine_trains_it(activation, loss):
     told(gpubp.NetworkSpec((3, 4, 2), activation, loss=loss), lr=0.01)
