@@ -274,11 +274,3 @@ def test_a_message_is_no_longer_than_a_person_reads() -> None:
         with pytest.raises(ConfigError, match=r"optimizer .* is unknown; .*adam, .*sgd") as caught:
             gpubp.TrainConfig(optimizer=wrong, steps=1)  # type: ignore[arg-type]
         assert len(str(caught.value)) < 2000
-
-
-def test_networks_of_one_id_see_their_samples_in_one_order() -> None:
-    clones = POPULATION.take([1, 1, 3])
-    config = gpubp.TrainConfig(epochs=2, batch_size=3, dropout=0.2)
-    params = gpubp.train(clones, DATA, config, engine="eager").population.params
-    assert same_bits(params[0], params[1])
-    assert not same_bits(params[0], params[2])

@@ -11,9 +11,8 @@ import torch
 
 import gpubp
 from gpubp.engines import build, cpu
-from gpubp.engines.program import Program
 
-from .helpers import compiled, differences, laid_out, layouts, threads  # noqa: F401
+from .helpers import compiled, differences, laid_out, layouts, noted, threads  # noqa: F401
 from .test_compiled import BATCH, CASES, COUNT, DTYPES, STEPS, Case, case
 from .test_independence import check_retired
 
@@ -164,31 +163,12 @@ def test_another_compiler_gives_the_same_bits(number: int, name: str, monkeypatc
     assert not differences(states[0], states[1])
 
 
-VIOLATIONS = {  # what is planted in the text of one layout: one rounding more or less, in all lanes or in one
-    "activation": ("return value_0(net);", "return value_0(net * real(1 + 0x1p-20));"),
-    "lane": ("if constexpr (l == 0) return value_0(net);", "auto x = value_0(net); x[1] *= real(1.001); return x;"),
-    "sum": ('#include "mach', '#include "arithmetic.h"\n#define fma_(a, b, c) ((a) * (b) + (c))\n#include "mach'),
-    "update": ("param = fma_(-coefficient(0), of_truediv, param);", "param = param - coefficient(0) * of_truediv;"),
-}  # fmt: skip
-
-
 @pytest.mark.cpu
-@pytest.mark.parametrize(
-    "name", [pytest.param(name, marks=[SLOW] * (name in ("activation", "update"))) for name in VIOLATIONS]
-)
-def test_a_layout_that_computes_differently_is_found(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A violation of this file's promise, planted in the layout of outputs alone."""
-    own, (old, new), proper = small(torch.float32), VIOLATIONS[name], Program.text.func
-    expected = own.train()
-
-    def planted(self: Program) -> str:
-        text: str = proper(self)
-        assert old in text
-        return text.replace(old, new)
-
+@pytest.mark.parametrize("name", ["outputs", pytest.param("team", marks=SLOW)])
+def test_a_kernel_has_the_layout_that_these_tests_ask_for(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    own, layout = small(torch.float32), layouts(torch.float32, BATCH)[name]
     monkeypatch.setattr(cpu, "KERNELS", {})
-    with laid_out(layouts(own.dtype, BATCH)["outputs"]):
-        assert not differences(own.train(), expected)
-        cpu.KERNELS.clear()
-        monkeypatch.setattr(Program, "text", property(planted))
-        assert "params" in differences(own.train(), expected)
+    made = noted(monkeypatch, cpu, "Kernel", lambda program: program.layout)
+    with laid_out(layout):
+        own.train()
+    assert {*made} == {layout}
