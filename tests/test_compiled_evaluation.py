@@ -7,7 +7,6 @@ import itertools
 import operator
 from collections.abc import Iterable
 from dataclasses import replace
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
@@ -30,7 +29,6 @@ from .helpers import (  # noqa: F401
     population,
     same_bits,
     samples,
-    sources_copied,
     threads,
 )
 from .playing import Player, playing
@@ -186,20 +184,6 @@ def test_any_number_of_samples_is_added_up_in_one_order(count: int) -> None:
     for m, error in enumerate((networks.predict(inputs)[0] - target).abs().squeeze(1).tolist()):
         ways[m % 8] += error
     assert float(found.loss[0]) == functools.reduce(operator.add, ways) / count  # sum() compensates from Python 3.12 on
-
-
-@pytest.mark.parametrize(
-    ("old", "new"),
-    [("b < CHUNK; b += parts", "b < CHUNK; b += 1"),
-     pytest.param("part = 1; part < parts; part++", "part = parts - 1; part > 0; part--", marks=SLOW)],
-)  # fmt: skip
-def test_a_planted_sum_in_another_order_is_found(old: str, new: str, sources: Path) -> None:
-    case_, show = case(1, torch.float32), sources / "show.h"
-    expected, text = case_.by(cpu), show.read_text()
-    assert text.count(old) == 1
-    show.write_text(text.replace(old, new))
-    with playing(Player()):
-        assert not alike(case_.by(cuda), expected)
 
 
 def test_the_largest_of_outs_is_torchs_argmax_also_of_nan_infinity_and_equals() -> None:
