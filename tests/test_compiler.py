@@ -112,7 +112,7 @@ def test_a_hanging_compiler_is_stopped_and_what_it_began_too(
     state = subprocess.run(
         ["ps", "-o", "stat=", "-p", child.read_text().strip()], capture_output=True, text=True
     ).stdout
-    assert state.strip() in ("", "Z")
+    assert state.strip()[:1] in ("", "Z"), "a letter for its niceness may follow"
 
 
 KILLED = '[ "$1" = --version ] || grep -qs vector_bytes -- "$@" || {{ {}; kill -9 $$; }}; exec {} "$@"'
