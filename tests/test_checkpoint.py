@@ -6,6 +6,7 @@ from __future__ import annotations
 import json
 import re
 import shutil
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -88,6 +89,16 @@ DAMAGE = {
     "two populations": "does not hold a complete state: 'hyper.lr' is missing",
     "settings": "does not hold a complete state: settings are a list; values by name expected",
 }
+
+
+def whole_pairs(folder: Path) -> list[str]:
+    """The manifests in `folder`, a run's, that can be resumed from."""
+    found = []
+    for name in NAMES:
+        with suppress(CheckpointError):
+            checkpoint._read(folder / "checkpoint" / name, CPU)
+            found.append(name)
+    return found
 
 
 @pytest.mark.parametrize("what", DAMAGE)
@@ -210,8 +221,7 @@ def test_a_checkpoint_of_an_older_version_resumes_and_is_kept_until_the_next(
         assert checkpoint.settings(folder) == wrote == config_file.read(folder / "config.yaml")
     rounds = [each["round"] for each in again.history]
     assert rounds == [each["round"] for each in whole.history], "the history that was in the manifest goes on"
-    for name in NAMES:
-        checkpoint._read(folder / "checkpoint" / name, CPU)
+    assert whole_pairs(folder) == ["manifest.json", "manifest.previous.json"]
 
 
 def test_a_sum_of_losses_in_the_type_of_the_networks_is_read_as_float64(folder: Path) -> None:
