@@ -26,6 +26,17 @@ def error(arguments: str, capsys: Capture, status: int = 1) -> str:
     return capsys.readouterr().err
 
 
+def refused(arguments: str | list[str], capsys: Capture, status: int = 1) -> str:
+    """The one line, after "error: ", that says why `gpubp arguments` is refused."""
+    words = arguments.split() if isinstance(arguments, str) else arguments
+    assert files.status(words) == status
+    told = capsys.readouterr()
+    assert told.out == ""
+    (line,) = told.err.splitlines()
+    assert line.startswith("error: ")
+    return line.removeprefix("error: ")
+
+
 def trained(arguments: str, capsys: Capture) -> dict[str, Any]:
     """The JSON object that `gpubp train arguments --json` ends with, by the engine that compiles nothing, without
     curves."""

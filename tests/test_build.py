@@ -23,8 +23,6 @@ from .apart import APART
 from .helpers import FAST, failing
 from .libraries import an_empty_cache, answer, forget, kept, wrapper  # noqa: F401
 
-CPU = torch.device("cpu")
-
 
 def compile_nothing(*_: object) -> Path:
     raise AssertionError("compiled again")
@@ -96,12 +94,20 @@ def test_a_whole_file_that_is_not_a_library_is_recompiled(folder: Path) -> None:
     assert len(kept(folder)) == 2
 
 
-@pytest.mark.parametrize(("call", "number"), [("os.replace", errno.EROFS), ("os.fdopen", errno.ENOSPC)])
-def test_training_works_without_a_writable_cache(
-    call: str, number: int, folder: Path, monkeypatch: pytest.MonkeyPatch
+class Full(io.FileIO):
+    """A file on a disk that is full."""
+
+    def write(self, content: Any) -> int:
+        super().write(content[:100])
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+@pytest.mark.parametrize(("call", "fails"), [("os.replace", failing(OSError(errno.EROFS, ""))), ("os.fdopen", Full)])
+def test_training_works_without_a_writable_cache_and_leaves_no_part_of_a_file(
+    call: str, fails: Callable[..., Any], folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with monkeypatch.context() as patch:
-        patch.setattr(call, failing(OSError(number, os.strerror(number))))
+        patch.setattr(call, fails)
         assert answer(6) == 6
     assert kept(folder) == []
     forget()
@@ -124,40 +130,20 @@ def test_a_run_reports_once_that_its_kernels_cannot_be_cached(folder: Path, monk
     assert gpubp.train(networks, data, config, engine="cpu").notes == []
 
 
-def test_files_of_killed_processes_are_removed_when_a_kernel_is_cached(folder: Path) -> None:
+@pytest.mark.parametrize("removable", [True, False])
+def test_files_of_killed_processes_are_removed_when_a_kernel_is_cached_if_they_can_be(
+    removable: bool, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     folder.mkdir()
     old, young = folder / "old.part", folder / "young.part"
-    for path in (old, young):
+    for path, age in ((old, 2 * cache.STALE), (young, 0)):
         path.write_text("half a kernel")
-    hours_ago = time.time() - 2 * cache.STALE
-    os.utime(old, (hours_ago, hours_ago))
-    assert answer(23) == 23
-    assert not old.exists()
-    young.unlink()
-    assert len(kept(folder)) == 1
-
-
-def test_a_part_that_cannot_be_removed_stays(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    folder.mkdir()
-    part = folder / "other.part"
-    part.write_text("")
-    os.utime(part, (0, 0))
+        os.utime(path, (0, time.time() - age))
     with monkeypatch.context() as patch:
-        patch.setattr(Path, "unlink", failing(PermissionError))
-        assert answer(24) == 24
-    part.unlink()
-    assert len(kept(folder)) == 1
-
-
-def test_a_full_disk_leaves_no_part_of_a_file(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    class Full(io.FileIO):
-        def write(self, content: Any) -> int:
-            super().write(content[:100])
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-
-    monkeypatch.setattr(os, "fdopen", Full)
-    assert answer(7) == 7
-    assert kept(folder) == []
+        if not removable:
+            patch.setattr(Path, "unlink", failing(PermissionError))
+        assert answer(23 + removable) == 23 + removable
+    assert (old.exists(), young.exists()) == (not removable, True)
 
 
 def test_an_interrupt_leaves_no_part_of_a_file(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -110,14 +110,6 @@ def test_a_file_writable_by_others_never_runs_and_is_recompiled(kind: str, folde
     assert cache.news() == []
 
 
-def test_a_sticky_folder_above_is_harmless(folder: Path) -> None:
-    number = next(NUMBERS)
-    folder.parent.chmod(0o1777)
-    assert build.library(text(number)).answer() == number
-    assert len([*folder.iterdir()]) == 1
-    assert cache.news() == []
-
-
 def test_folders_are_private_and_files_are_writable_by_nobody_else(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -142,38 +134,28 @@ def test_a_cache_behind_a_link_is_checked_at_its_target(folder: Path, tmp_path: 
 
 
 @pytest.mark.parametrize(
-    ("name", "number", "members", "trusted"),
+    ("name", "number", "members", "attribute", "trusted"),
     [
-        ("ann", 1000, [], True),
-        ("ann", 1000, ["ann"], True),
-        ("ann", 1000, ["ann", "bob"], False),
-        ("users", 1000, [], False),  # the first group of many
-        ("ann", 1001, [], False),
+        ("ann", 1000, [], "user.mood", True),
+        ("ann", 1000, ["ann"], "user.mood", True),
+        ("ann", 1000, ["ann", "bob"], "user.mood", False),
+        ("users", 1000, [], "user.mood", False),  # the first group of many
+        ("ann", 1001, [], "user.mood", False),
+        ("ann", 1000, [], "system.posix_acl_access", False),
     ],
 )
-def test_a_group_with_only_the_user_is_trusted(
-    name: str, number: int, members: list[str], trusted: bool, folder: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_group_with_only_the_user_is_trusted_unless_there_is_a_list_of_others(
+    name: str, number: int, members: list[str], attribute: str, trusted: bool, folder: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    """With an access control list, such as setfacl makes, the bits of the group are the most that anybody in it has."""
     folder.mkdir()
     folder.chmod(0o770)
     user = SimpleNamespace(pw_name="ann", pw_gid=1000)
     monkeypatch.setattr(pwd, "getpwuid", lambda _: user)
     monkeypatch.setattr(grp, "getgrgid", lambda _: SimpleNamespace(gr_name=name, gr_gid=number, gr_mem=members))
-    assert (cache.exposed(folder) is None) == trusted
-
-
-def test_a_group_of_the_user_whose_bits_stand_for_a_list_of_others_is_not_trusted(
-    folder: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """With an access control list, such as setfacl makes, the bits of the group are the most that anybody in it has."""
-    folder.mkdir()
-    folder.chmod(0o770)
-    monkeypatch.setattr(pwd, "getpwuid", lambda _: SimpleNamespace(pw_name="ann", pw_gid=1000))
-    monkeypatch.setattr(grp, "getgrgid", lambda _: SimpleNamespace(gr_name="ann", gr_gid=1000, gr_mem=[]))
-    monkeypatch.setattr(os, "listxattr", lambda path: ["user.mood"], raising=False)
-    assert cache.exposed(folder) is None
-    monkeypatch.setattr(os, "listxattr", lambda path: ["user.mood", "system.posix_acl_access"], raising=False)
-    assert cache.exposed(folder) == f"others can write to {folder}"
+    monkeypatch.setattr(os, "listxattr", lambda path: [attribute], raising=False)
+    assert cache.exposed(folder) == (None if trusted else f"others can write to {folder}")
 
 
 def test_a_user_namespace_without_root_has_a_cache(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -53,7 +53,6 @@ def record(runs: Sequence[LightRun], tmp_path: Path) -> Record:
 
 def test_a_record_is_what_it_was(record: Record, runs: Sequence[LightRun], tmp_path: Path) -> None:
     found = Record.load(tmp_path)
-    assert found is not None
     assert (found.decided, found.number, found.search) == (1, 3, SuccessiveHalving(2).to_dict())
     runs[0].state.step += 1
     found.restore(tmp_path, runs)

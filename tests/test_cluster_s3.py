@@ -8,16 +8,9 @@ from typing import Any
 
 import pytest
 
-import gpubp
-
 from .clusters import LONG, At, check_same, kill, trained
 
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore::DeprecationWarning")]  # of their libraries
-
-
-@pytest.fixture(scope="module")
-def iris() -> gpubp.Prepared:
-    return gpubp.load_data("iris")
 
 
 @pytest.fixture(scope="module")

@@ -26,13 +26,6 @@ from .helpers import population
 FLOWERS = [[5.1, 3.5, 1.4, 0.2], [6.3, 3.3, 6.0, 2.5], [5.9, 3.0, 4.2, 1.5]]
 
 
-def samples(model: Model) -> np.ndarray:
-    """Raw samples within what training saw."""
-    assert model.preparation is not None
-    sides = [[each.low, each.high] for each in model.preparation.columns]
-    return np.random.default_rng(0).uniform(*np.array(sides, float).T, size=(20, len(sides)))
-
-
 def test_a_run_goes_from_training_to_files_of_every_format(capsys: Capture) -> None:
     trained("--data iris --networks 6 --steps 20 --run-dir made", capsys)
     model = gpubp.load("made")
@@ -85,47 +78,6 @@ def test_what_cannot_be_exported_is_said_in_one_line(capsys: Capture) -> None:
         assert len(found.splitlines()) == 1
     assert Path("there.onnx").read_text() == "mine"
     assert not [*Path("made").glob("networks*")]
-
-
-def test_topologies_of_one_run_are_exported_together(capsys: Capture) -> None:
-    trained("--data wine --widths 13,4,3;13,6,5,3 --hidden relu;tanh --networks 1 --steps 5 --run-dir made", capsys)
-    model = gpubp.load("made")
-    wines = samples(model)
-    run("export made --to numpy --networks all", capsys)
-    run("export made --to onnx --networks all", capsys)
-    wanted = model.predict_proba(wines, "all")
-    np.testing.assert_allclose(run_path("made/networks.py")["predict_proba"](wines), wanted, rtol=1e-6)
-    session = onnxruntime.InferenceSession("made/networks.onnx", providers=["CPUExecutionProvider"])
-    np.testing.assert_allclose(session.run(["probabilities"], {"numbers": wines})[0], wanted, rtol=1e-6)
-
-
-def test_networks_of_folds_have_their_own_scaling(capsys: Capture) -> None:
-    trained("--data diabetes --networks 2 --folds 3 --scale-targets standard --steps 5 --run-dir made", capsys)
-    model = gpubp.load("made")
-    people = samples(model)
-    for flags in ("--networks 4", "--rows 5"):
-        run(f"export made --output {len(flags)}.py {flags}", capsys)
-        rows = model.chosen(4) if "networks" in flags else [5]
-        found = run_path(f"{len(flags)}.py")["predict"](people)
-        np.testing.assert_allclose(found, model.predict(people, rows), rtol=1e-6)
-
-
-def test_a_run_per_entity_is_exported_by_rows(capsys: Capture) -> None:
-    lines = [f"{shop},{n},{n * 3 + 10 * (shop == 'a')}" for n in range(30) for shop in "ab"]
-    Path("sales.csv").write_text("\n".join(["shop,day,sold", *lines, ""]))
-    trained("--data sales.csv --target sold --per shop --networks 2 --steps 5 --run-dir made", capsys)
-    assert "networks 'best': with one model per entity the rows" in error("export made --to onnx", capsys)
-    assert "networks of 2 entities (a, b): this format" in error("export made --to numpy --rows 0,1,2,3", capsys)
-    model = gpubp.load("made")
-    rows = (model.position == 1).nonzero().squeeze(1).tolist()
-    run(f"export made --to numpy --rows {','.join(map(str, rows))}", capsys)
-    found = run_path("made/networks.py")
-    assert found["COLUMNS"] == ["day"]
-    wanted = model.predict({"shop": ["b"] * 3, "day": [3, 4, 5]}, rows)
-    np.testing.assert_allclose(found["predict"]({"day": [3, 4, 5]}), wanted, rtol=1e-6)
-    run("export made --output all.safetensors --networks all", capsys)
-    everyone = {"shop": ["b", "a"], "day": [3, 4]}
-    assert gpubp.load("all.safetensors").predict(everyone).tolist() == model.predict(everyone).tolist()
 
 
 def test_a_file_of_networks_that_is_not_what_was_written_is_refused(tmp_path: Path) -> None:

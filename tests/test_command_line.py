@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 import yaml
 
 from gpubp.checkpoints import checkpoint, curves
@@ -102,12 +101,8 @@ def test_a_run_killed_before_its_first_checkpoint_restarts_from_its_settings(
     with monkeypatch.context() as patch:
         patch.setattr(checkpoint, "save", interrupted)
         assert main(f"train --engine eager {asked} --run-dir made".split()) == 130
-    assert {path.name for path in Path("made").iterdir()} == {
-        "checkpoint",
-        "config.yaml",
-        "design.parquet",
-        "preparation.json",
-    }
+    there = ["checkpoint", "config.yaml", "design.parquet", "preparation.json"]
+    assert sorted(path.name for path in Path("made").iterdir()) == there
     assert json.loads(run("resume made --json", capsys).splitlines()[-1])["statuses"]["finished"] == 5
     assert columns("made") == columns("whole")
     made, whole = (yaml.safe_load(Path(name, "config.yaml").read_text()) for name in ("made", "whole"))
@@ -121,22 +116,6 @@ def test_a_run_killed_before_its_first_checkpoint_restarts_from_its_settings(
     assert set(columns("short")["steps"]) == {6}
 
 
-def test_a_config_yaml_that_somebody_edited_decides_nothing_and_is_written_again(capsys: Capture) -> None:
-    asked = "--data xor --networks 2 --lr 0.5 --evaluate-every 1"
-    trained(f"{asked} --steps 3 --run-dir made", capsys)
-    trained(f"{asked} --steps 6 --run-dir whole", capsys)
-    path = Path("made/config.yaml")
-    said = f"{path} is not what the run wrote: it is written again; the checkpoint has the settings"
-    assert said not in error("resume made", capsys, 0)
-    path.write_text(path.read_text().replace("lr: 0.5", "lr: 0.1").replace("data: xor", "data: iris"))
-    assert said in error("resume made --steps 6", capsys, 0)
-    assert columns("made") == columns("whole")
-    assert path.read_text() == Path("whole/config.yaml").read_text()
-    path.unlink()
-    assert said not in error("resume made", capsys, 0)
-    assert path.read_text() == Path("whole/config.yaml").read_text()
-
-
 def test_a_run_whose_data_moved_resumes_with_their_new_place(capsys: Capture) -> None:
     Path("a.csv").write_text("x,y\n" + "".join(f"{n}.5,{'ab'[n % 2]}\n" for n in range(20)))
     trained("--data a.csv --target y --networks 2 --epochs 2 --run-dir made", capsys)
@@ -146,7 +125,8 @@ def test_a_run_whose_data_moved_resumes_with_their_new_place(capsys: Capture) ->
         told = error(f"{command} made", capsys)
         assert "a.csv is missing, which the run was trained on; --data FILE says where" in told
     assert run("explain made --data moved.csv", capsys) == shown
-    run("resume made --data moved.csv", capsys)
+    for command in ("replay", "resume"):
+        run(f"{command} made --data moved.csv", capsys)
     Path("elsewhere").mkdir()
     os.chdir("elsewhere")
     run("resume ../made", capsys)
@@ -238,14 +218,7 @@ def test_resume_moves_a_run_to_another_device_and_records_it(capsys: Capture, mo
         assert Path(again, "results.csv").read_bytes() == Path("long/results.csv").read_bytes()
 
 
-def test_explain_shows_the_next_step_of_a_run_and_of_the_tutorial(capsys: Capture) -> None:
+def test_explain_without_a_run_is_of_the_tutorial(capsys: Capture) -> None:
     first = json.loads(run("explain tutorial --json", capsys))
     assert first["error"]["E_total"] == pytest.approx(0.298371109, abs=1e-9)
     assert "0.298371109" in run("explain", capsys)
-    trained("--data xor --widths 2,3,1 --networks 3 --steps 5 --run-dir made", capsys)
-    told = json.loads(run("explain made --network 2 --json", capsys))
-    (saved,) = checkpoint.load(Path("made"), torch.device("cpu")).populations
-    state = saved.state
-    weight = state.population.spec.layers(state.population.params)[0][0][2]
-    assert told["layers"][0]["weight"]["value"] == weight.T.tolist(), "a row per unit"
-    assert main(["explain", "made", "--network", "3"]) == 1

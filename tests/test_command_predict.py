@@ -11,7 +11,6 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-import torch
 
 import gpubp
 from gpubp.cli import main
@@ -33,7 +32,7 @@ def test_a_file_with_classes_of_text_goes_from_training_to_prediction(capsys: Ca
     expected = [line.split(",")[2] for line in table().splitlines()[1:]]
     Path("new.csv").write_text("".join(line.rpartition(",")[0] + "\n" for line in table().splitlines()))
     found = {}
-    for which in ("best", "3", "all", "all --each", "3 --proba", "2 --proba --each"):
+    for which in ("best", "3", "all", "all --each", "3 --proba", "2e0 --proba --each"):
         rows = list(csv.DictReader(io.StringIO(run(f"predict made --data new.csv --networks {which}", capsys))))
         assert len(rows) == 80
         found[which] = rows
@@ -50,7 +49,7 @@ def test_a_file_with_classes_of_text_goes_from_training_to_prediction(capsys: Ca
         assert inside + outside == pytest.approx(1)
         assert label["prediction"] == ("inside" if inside > outside else "outside")
     names = [f"{network}_{place}" for network in (best, second) for place in ("inside", "outside")]
-    assert list(found["2 --proba --each"][0]) == names
+    assert list(found["2e0 --proba --each"][0]) == names
     assert run("predict made --data new.csv --output out.csv", capsys) == ""
     assert list(csv.DictReader(io.StringIO(Path("out.csv").read_text()))) == found["best"]
     model = gpubp.load("made")
@@ -87,9 +86,6 @@ def test_predict_refuses_other_columns_and_files_that_are_there(capsys: Capture)
     ):
         assert reason in error(f"predict made {arguments}", capsys)
     assert Path("wrong.csv").read_text() == "x,z\n0.1,0.2\n"
-    for damaged in ("{", "{}"):
-        Path("made/preparation.json").write_text(damaged)
-        assert "preparation.json is damaged or missing: " in error("predict made --data table.csv", capsys)
 
 
 def test_predictions_keep_columns_of_the_file_as_they_are_written(capsys: Capture) -> None:
@@ -140,17 +136,9 @@ def test_predictions_ignore_what_other_columns_hold_and_keep_it(capsys: Capture,
     )
 
 
-def test_counts_are_predicted_as_rates_and_targets_by_their_names(capsys: Capture) -> None:
-    """Rates exp(2 + a) of a from -1 to 1: 2.7 to 20."""
-    source = np.random.default_rng(0)
-    a = source.uniform(-1, 1, 300)
-    Path("counts.csv").write_text("a,n\n" + "".join(f"{x:.4f},{source.poisson(np.exp(2 + x))}\n" for x in a))
+def test_several_targets_are_predicted_by_their_names(capsys: Capture) -> None:
+    Path("two.csv").write_text("a,p,q\n" + "".join(f"{n}.5,{n + 1},{n - 1}\n" for n in range(20)))
     Path("new.csv").write_text("a\n-1\n0\n1\n")
-    trained("--data counts.csv --target n --loss poisson --networks 3 --lr 0.04 --epochs 20 --run-dir made", capsys)
-    rates = [float(line) for line in run("predict made --data new.csv --networks all", capsys).split()[1:]]
-    assert rates == pytest.approx([np.exp(1), np.exp(2), np.exp(3)], rel=0.25)
-    assert "loss 'poisson' gives no probabilities" in error("predict made --data new.csv --proba", capsys)
-    Path("two.csv").write_text("a,p,q\n" + "".join(f"{x:.4f},{x + 1:.4f},{x - 1:.4f}\n" for x in a))
     trained("--data two.csv --target p,q --networks 2 --steps 2 --run-dir two", capsys)
     for flags, names in (("", '"prediction_p","prediction_q"'), ("--each --networks 1", '"network_0_p","network_0_q"')):
         head = run(f"predict two --data new.csv {flags}", capsys).split()[0]
@@ -182,28 +170,3 @@ def test_a_file_with_local_formats_goes_from_training_to_prediction_and_the_run_
     assert error("predict made --data new.csv", capsys, 0) == (
         "warning: new.csv: column 'size' holds 900.5 to 905.5, in training 1.5 to 58.5; are the units the same?\n"
     )
-
-
-def test_a_batch_cut_to_the_samples_gives_a_note_and_counts_are_read_alike_everywhere(capsys: Capture) -> None:
-    told = trained("--data iris --networks 1e1 --batch-size 1000 --epochs 2 --run-dir made", capsys)
-    assert told["notes"] == ["batch_size 1000 is more than the 120 samples: every batch has all of them"]
-    names = "sepal length (cm),sepal width (cm),petal length (cm),petal width (cm)"
-    Path("new.csv").write_text(f"{names}\n5.1,3.5,1.4,0.2\n")
-    assert run("predict made --data new.csv --networks 1e1", capsys).startswith('"prediction"')
-    assert repr(gpubp.load_data("iris")).startswith("Prepared(150 flowers, 4 inputs, 3 classes; iris: 150 samples")
-    network, row = gpubp.load("made").network(3), [[5.1, 3.5, 1.4, 0.2]]
-    assert torch.equal(network(np.array(row)), network(torch.tensor(row, dtype=torch.float64)))
-
-
-def test_non_finite_predictions_give_a_warning_on_standard_error(
-    capsys: Capture, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    Path("line.csv").write_text("x,y\n1,2\n2,3\n3,4\n4,5\n5,6\n")
-    trained("--data line.csv --target y --networks 2 --steps 1 --run-dir made", capsys)
-    monkeypatch.setattr(
-        "gpubp.results.ensemble.forward", lambda spec, params, inputs: torch.full((len(params), 5, 1), torch.inf)
-    )
-    assert main(["predict", "made", "--data", "line.csv"]) == 0
-    told = capsys.readouterr()
-    assert told.out.split()[1:] == ["inf"] * 5
-    assert "warning: 5 of 5 predictions are NaN or infinite" in told.err

@@ -19,8 +19,7 @@ from gpubp.cli import main
 from gpubp.resumed.replay import replay
 
 from .apart import APART
-from .commands import Capture, error, here, run, trained  # noqa: F401
-from .files import status
+from .commands import Capture, here, refused, run, trained  # noqa: F401
 from .replays import resealed
 
 RUNS = {
@@ -96,24 +95,6 @@ def test_a_page_shows_the_step_and_those_after_it(made: Path, capsys: Capture) -
     page = Path("step.html").read_text()
     assert "Network 1 of made, from step 5" in page
     assert all(re.search(rf"[Ss]tep {n}\b", page) for n in (5, 6, 7))
-    for flags, message in (
-        ("--html step.html", "step.html exists already; name a new file"),
-        ("--steps 3", "--steps 3: for --html FILE"),
-        ("--html new.html --json", "--html and --json: one of them expected"),
-    ):
-        assert error(f"replay made {flags}", capsys) == f"error: {message}\n"
-
-
-def test_data_that_moved_are_named_and_data_that_changed_are_refused(capsys: Capture) -> None:
-    train()
-    shutil.move("some.csv", "moved.csv")
-    assert "some.csv" in error("replay made", capsys)
-    assert run("replay made --data moved.csv", capsys)
-    Path("moved.csv").write_text(Path("moved.csv").read_text().replace("0.0,-1,0", "0.5,-1,0", 1))
-    assert main(["replay", "made", "--data", "moved.csv"]) == 1
-    told = capsys.readouterr()
-    assert told.out == ""
-    assert told.err == "error: made: the validation data differ from those that the run started with\n"
 
 
 def test_a_row_that_is_another_networks_fails(made: Path, capsys: Capture) -> None:
@@ -137,22 +118,18 @@ def test_a_row_that_is_another_networks_fails(made: Path, capsys: Capture) -> No
 @pytest.mark.parametrize(
     ("asked", "code", "message"),
     [
-        ("replay made --network 3", 1, "error: network 3: a row from 0 to 2 of the results expected"),
-        ("replay made --step 14", 1, "error: step 14: network 0 is finished after 13 steps; 1 to 13 expected"),
-        ("replay made --step 0", 2, "error: --step 0: a whole number of 1 or more expected"),
-        ("replay made --network best", 2, "error: --network best: a whole number of 0 or more expected"),
-        ("replay missing", 1, "error: missing/checkpoint/manifest.json is missing: missing is not the directory of a"),
+        ("replay made --network 3", 1, "network 3: a row from 0 to 2 of the results expected"),
+        ("replay made --step 14", 1, "step 14: network 0 is finished after 13 steps; 1 to 13 expected"),
+        ("replay made --step 0", 2, "--step 0: a whole number of 1 or more expected"),
+        ("replay made --network best", 2, "--network best: a whole number of 0 or more expected"),
+        ("replay missing", 1, "missing/checkpoint/manifest.json is missing: missing is not the directory of a"),
         ("replay python", 1, "the run was started from Python; replay it there: gpubp.replay"),
     ],
 )
 def test_what_cannot_be_replayed_is_one_sentence(
     asked: str, code: int, message: str, made: Path, capsys: Capture
 ) -> None:
-    assert status(asked.split()) == code
-    told = capsys.readouterr()
-    assert message in told.err
-    assert len(told.err.splitlines()) == 1
-    assert told.out == ""
+    assert message in refused(asked, capsys, code)
 
 
 def measured(arguments: list[str], most_seconds: float, most_bytes: float) -> None:

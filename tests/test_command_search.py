@@ -102,10 +102,11 @@ def test_a_run_is_repeated_by_its_config_and_resumes_with_its_search(capsys: Cap
 
 def test_ranges_can_be_drawn_at_random_and_lists_with_them(capsys: Capture) -> None:
     drawn = "--momentum 0.1,0.9 --optimizer momentum --patience 1..4:int --epochs 2"
-    for name, flags in (("one", "--sampling random"), ("again", "--sampling random"), ("other", "")):
+    ways = {"one": "--sampling random", "again": "--sampling random", "other": "", "seeded": "--seed 1"}
+    for name, flags in ways.items():
         trained(f"--data wine --networks 20 --lr 1e-4..1e-1:log {drawn} --run-dir {name} {flags}", capsys)
     one, again, other = columns("one"), columns("again"), columns("other")
-    assert one["lr"] == again["lr"] != other["lr"]
+    assert one["lr"] == again["lr"] != other["lr"] != columns("seeded")["lr"]
     assert other["momentum"] == [0.1, 0.9] * 10 != one["momentum"]
     assert {*one["momentum"]} == {0.1, 0.9}
     assert {*one["patience"]} == {*other["patience"]} == {1.0, 2.0, 3.0, 4.0}

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pyarrow.parquet
 import pytest
 import torch
@@ -45,18 +43,6 @@ def test_the_json_object_is_the_last_line_and_says_how_it_went(capsys: Capture) 
     losses = pyarrow.parquet.read_table("made/results.parquet")["validation_loss"].to_pylist()
     assert (told["loss"]["best"], told["loss"]["worst"]) == (min(losses), max(losses))
     assert told["best_network"] == losses.index(min(losses))
-
-
-def test_a_run_directory_holds_results_settings_and_curves(capsys: Capture) -> None:
-    told = trained("--data xor --networks 6 --steps 20 --lr 1e-4..1e-1:log --run-dir made", capsys)
-    rows = pyarrow.parquet.read_table("made/results.parquet")
-    assert rows.num_rows == 6
-    with Path("made/results.csv").open(newline="") as file:
-        read = list(csv.DictReader(file))
-    assert list(read[0]) == rows.column_names
-    assert [float(row["loss"]) for row in read] == rows["loss"].to_pylist()
-    assert told["loss"]["best"] == min(rows["loss"].to_pylist())
-    assert json.loads(Path("made/preparation.json").read_text())
 
 
 def test_the_written_settings_repeat_the_run_and_flags_override_them(capsys: Capture) -> None:
@@ -108,30 +94,6 @@ def test_a_run_whose_last_checkpoint_failed_ends_with_3_and_says_why(
     told = capsys.readouterr()
     assert told.out == ""
     assert told.err.endswith("error: not saved: the disk is full\n")
-
-
-def test_ranges_are_sampled_in_their_range_and_a_networks_value_does_not_depend_on_the_others(capsys: Capture) -> None:
-    settings = "--data xor --steps 1 --lr 1e-4..1e-1:log --l2 0..1e-3"
-    trained(f"{settings} --networks 64 --run-dir many", capsys)
-    trained(f"{settings} --networks 5 --run-dir few", capsys)
-    trained(f"{settings} --networks 5 --seed 1 --run-dir other", capsys)
-    many, few, other = columns("many"), columns("few"), columns("other")
-    for name in ("lr", "l2"):
-        assert len(set(many[name])) == 64
-        assert many[name][:5] == few[name] != other[name]
-    assert 1e-4 <= min(many["lr"]) < 1.2e-4
-    assert 0.8e-1 < max(many["lr"]) <= 1e-1
-    assert 10**-2.6 < np.median(many["lr"]) < 10**-2.4, "uniform in the logarithm"
-    assert 0.0004 < np.median(many["l2"]) < 0.0006
-
-
-def test_lists_form_a_grid(capsys: Capture) -> None:
-    trained("--data xor --steps 1 --networks 7 --lr 0.1,0.01,0.001 --l2 0,0.5 --run-dir made", capsys)
-    found = columns("made")
-    pairs = list(zip(found["lr"], found["l2"]))
-    assert pairs[:3] == [(0.1, 0.0), (0.01, 0.0), (0.001, 0.0)]
-    assert len(set(pairs[:6])) == 6
-    assert pairs[6] == pairs[0]
 
 
 def test_underscores_in_flags_are_accepted(capsys: Capture) -> None:

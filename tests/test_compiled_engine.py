@@ -1,8 +1,7 @@
-"""The compiled engine's surroundings: the choice, what it is given, and resuming."""
+"""The compiled engine's surroundings: the choice, and what it is given."""
 
 from __future__ import annotations
 
-import signal
 from pathlib import Path
 
 import pytest
@@ -13,7 +12,6 @@ import gpubp
 from gpubp.engines import ENGINES, build, choose, cpu, eager
 from gpubp.errors import EngineError
 
-from . import short_runs as resuming
 from .helpers import compiled, differences, population, samples, start, threads, train  # noqa: F401
 
 SPEC = gpubp.NetworkSpec((3, 5, 2), "gelu", "tanh")
@@ -121,23 +119,3 @@ def test_denormal_numbers_are_kept_and_the_callers_setting_is_restored(count: in
             torch.set_flush_denormal(False)
     assert not differences(state, expected)
     assert float(tiny(1e-30) * tiny(1e-10)) != 0
-
-
-# ---- resuming
-
-
-@pytest.mark.usefixtures("short_calls")
-def test_a_stopped_run_resumes_to_the_same_bits(tmp_path: Path) -> None:
-    def run(folder: Path | None = None, *reporters: object) -> gpubp.Result:
-        return gpubp.train(
-            resuming.networks(), resuming.training(), resuming.config(), resuming.held_out(), "cpu", reporters,
-            run_dir=folder, checkpoint_minutes=0.0,
-        )  # fmt: skip
-
-    stopped = resuming.stopped(lambda: run(tmp_path / "run", resuming.Stop(6, signal.SIGINT)))
-    assert stopped.interrupted == signal.SIGINT
-    again = gpubp.resume(tmp_path / "run", resuming.training(), resuming.held_out())
-    whole = run()
-    resuming.same(again, whole)
-    assert (stopped.engine, again.engine, whole.engine) == ("cpu", "cpu", "cpu")
-    assert whole.statuses["diverged"] == 1

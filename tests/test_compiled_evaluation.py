@@ -7,7 +7,6 @@ import itertools
 import operator
 from collections.abc import Iterable
 from dataclasses import replace
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
@@ -30,7 +29,6 @@ from .helpers import (  # noqa: F401
     population,
     same_bits,
     samples,
-    sources_copied,
     threads,
 )
 from .playing import Player, playing
@@ -188,20 +186,6 @@ def test_any_number_of_samples_is_added_up_in_one_order(count: int) -> None:
     assert float(found.loss[0]) == functools.reduce(operator.add, ways) / count  # sum() compensates from Python 3.12 on
 
 
-@pytest.mark.parametrize(
-    ("old", "new"),
-    [("b < CHUNK; b += parts", "b < CHUNK; b += 1"),
-     pytest.param("part = 1; part < parts; part++", "part = parts - 1; part > 0; part--", marks=SLOW)],
-)  # fmt: skip
-def test_a_planted_sum_in_another_order_is_found(old: str, new: str, sources: Path) -> None:
-    case_, show = case(1, torch.float32), sources / "show.h"
-    expected, text = case_.by(cpu), show.read_text()
-    assert text.count(old) == 1
-    show.write_text(text.replace(old, new))
-    with playing(Player()):
-        assert not alike(case_.by(cuda), expected)
-
-
 def test_the_largest_of_outs_is_torchs_argmax_also_of_nan_infinity_and_equals() -> None:
     spec = gpubp.NetworkSpec((3, 3), loss="cross_entropy", bias="none")
     nan, inf = float("nan"), float("inf")
@@ -233,18 +217,6 @@ def test_a_sample_of_weight_0_or_beyond_a_networks_samples_does_not_count(engine
     ):
         loss = engine.evaluate(networks, data, {}, at).loss
         assert bool((loss.isfinite() if finite else loss.isinf()).all())
-
-
-def test_no_figure_of_a_compiled_training_goes_through_torch(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("outs", "errors"):
-        monkeypatch.setattr(definition, name, failing(AssertionError("torch computes")))
-    spec = gpubp.NetworkSpec((3, 5, 2), loss="huber")
-    inputs, targets = samples(spec, 30, dtype=torch.float32)
-    data = Dataset(inputs, targets)
-    result = gpubp.train(population(spec, 4, torch.float32), data, gpubp.TrainConfig(steps=4), validation=data)
-    assert result.engine == "cpu"
-    with pytest.raises(AssertionError, match="torch computes"):
-        gpubp.train(population(spec, 4, torch.float32), data, gpubp.TrainConfig(steps=4), engine="eager")
 
 
 def test_r2_of_poisson_is_of_rates() -> None:

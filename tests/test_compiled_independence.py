@@ -11,9 +11,8 @@ import torch
 
 import gpubp
 from gpubp.engines import build, cpu
-from gpubp.engines.program import Program
 
-from .helpers import compiled, differences, laid_out, layouts, threads  # noqa: F401
+from .helpers import compiled, differences, laid_out, layouts, noted, threads  # noqa: F401
 from .test_compiled import BATCH, CASES, COUNT, DTYPES, STEPS, Case, case
 from .test_independence import check_retired
 
@@ -37,10 +36,8 @@ def check_layouts(own: Case, names: tuple[str, ...]) -> None:
     expected = own.train()
     assert torch.equal(expected.step, expected.end)
     assert "params" in differences(expected, expected, [0], [1]), "networks differ from each other"
-    for name, layout in layouts(own.dtype, BATCH).items():
-        if name not in names or not possible(own, name):
-            continue
-        with laid_out(layout):
+    for name in [each for each in names if possible(own, each)]:
+        with laid_out(layouts(own.dtype, BATCH)[name]):
             assert not differences(own.train(), expected), name
             assert not differences(own.train([7]), expected, others=[7]), f"{name}, alone"
             with threads(2):
@@ -49,16 +46,12 @@ def check_layouts(own: Case, names: tuple[str, ...]) -> None:
             assert not differences(cut, expected), f"{name}, cut"
 
 
-@pytest.mark.parametrize("number", CHOSEN)
-def test_every_layout_gives_the_same_bits(number: int) -> None:
-    assert all(possible(case(number), name) for name in CHOSEN[number])
-    check_layouts(case(number), CHOSEN[number])
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("number", range(CASES))
-def test_every_layout_gives_the_same_bits_in_every_case(number: int) -> None:
-    check_layouts(case(number), tuple(layouts(torch.float32, BATCH)))
+@pytest.mark.parametrize(
+    ("number", "names"),
+    [*CHOSEN.items(), *(pytest.param(number, None, marks=SLOW) for number in range(CASES))],
+)
+def test_every_layout_gives_the_same_bits(number: int, names: tuple[str, ...] | None) -> None:
+    check_layouts(case(number), names or tuple(layouts(torch.float32, BATCH)))
 
 
 def test_rows_that_are_padded_have_the_same_bits() -> None:
@@ -159,50 +152,23 @@ def compilers() -> dict[str, str]:
     return found
 
 
-def check_compilers(own: Case, names: tuple[str, ...], monkeypatch: pytest.MonkeyPatch) -> None:
-    """Both compilers' kernels give the same bits."""
-    for name, layout in layouts(own.dtype, BATCH).items():
-        if name not in names or not possible(own, name):
-            continue
-        states = []
-        for command in compilers().values():
-            monkeypatch.setenv("CXX", command)
-            monkeypatch.setattr(cpu, "KERNELS", {})
-            with laid_out(layout):
-                states.append(own.train())
-        assert not differences(states[0], states[1]), name
-
-
 @pytest.mark.parametrize(("number", "name"), [(2, "networks"), (5, "outputs"), (11, "one number"), (21, "team")])
 def test_another_compiler_gives_the_same_bits(number: int, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    check_compilers(case(number), (name,), monkeypatch)
-
-
-VIOLATIONS = {  # what is planted in the text of one layout: one rounding more or less, in all lanes or in one
-    "activation": ("return value_0(net);", "return value_0(net * real(1 + 0x1p-20));"),
-    "lane": ("if constexpr (l == 0) return value_0(net);", "auto x = value_0(net); x[1] *= real(1.001); return x;"),
-    "sum": ('#include "mach', '#include "arithmetic.h"\n#define fma_(a, b, c) ((a) * (b) + (c))\n#include "mach'),
-    "update": ("param = fma_(-coefficient(0), of_truediv, param);", "param = param - coefficient(0) * of_truediv;"),
-}  # fmt: skip
+    own, states = case(number), []
+    for command in compilers().values():
+        monkeypatch.setenv("CXX", command)
+        monkeypatch.setattr(cpu, "KERNELS", {})
+        with laid_out(layouts(own.dtype, BATCH)[name]):
+            states.append(own.train())
+    assert not differences(states[0], states[1])
 
 
 @pytest.mark.cpu
-@pytest.mark.parametrize(
-    "name", [pytest.param(name, marks=[SLOW] * (name in ("activation", "update"))) for name in VIOLATIONS]
-)
-def test_a_layout_that_computes_differently_is_found(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A violation of this file's promise, planted in the layout of outputs alone."""
-    own, (old, new), proper = small(torch.float32), VIOLATIONS[name], Program.text.func
-    expected = own.train()
-
-    def planted(self: Program) -> str:
-        text: str = proper(self)
-        assert old in text
-        return text.replace(old, new)
-
+@pytest.mark.parametrize("name", ["outputs", pytest.param("team", marks=SLOW)])
+def test_a_kernel_has_the_layout_that_these_tests_ask_for(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    own, layout = small(torch.float32), layouts(torch.float32, BATCH)[name]
     monkeypatch.setattr(cpu, "KERNELS", {})
-    with laid_out(layouts(own.dtype, BATCH)["outputs"]):
-        assert not differences(own.train(), expected)
-        cpu.KERNELS.clear()
-        monkeypatch.setattr(Program, "text", property(planted))
-        assert "params" in differences(own.train(), expected)
+    made = noted(monkeypatch, cpu, "Kernel", lambda program: program.layout)
+    with laid_out(layout):
+        own.train()
+    assert {*made} == {layout}

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import functools
-import math
-import operator
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -105,33 +102,6 @@ def test_a_rule_that_moves_without_a_gradient_moves_no_padding(monkeypatch: pyte
     both(SPEC, optimizer="drift", clip_norm=0.5)
 
 
-OPERATIONS: dict[str, Rule] = {  # by what they use, each for lanes and for the numbers of a step
-    "comparisons": lambda net: (net > 0) * net + (net <= 0.5) * 0.125 + torch.ge(net, 1) - net.lt(0) * 0.25,
-    "where": lambda net: torch.where(net > 0.1, net, 0.1 * net) + torch.where(net.ne(0), 1.0, torch.sin(net)),
-    "powers": lambda net: net**2 + torch.pow(net, 3) + (net * net + 1).pow(0.5) + (net.square() + 1).rsqrt(),
-    "clamps": lambda net: torch.clamp(input=net, min=-1, max=0.5)
-    + torch.clamp(net, max=0.2) + net.clamp_min(0.1) + torch.clip(net, 0, 1),
-    "scaled": lambda net: torch.add(net, net * net, alpha=0.5) + torch.sub(net, 1, alpha=0.5) + net.mul(0.3).neg(),
-    "three": lambda net: torch.addcmul(net, net, net, value=0.5) + torch.lerp(net, net * net, 0.25)
-    + torch.addcdiv(net, net, net * net + 1, value=2),
-    "functions": lambda net: torch.sigmoid(net) + net.tanh() + torch.erf(net) + torch.floor(net) + net.abs().sqrt()
-    + torch.expm1(net) + torch.log(net * net + 1) + torch.reciprocal(net * net + 1) + net.cos(),
-    "constants": lambda net: net * math.pi + torch.full_like(net, 0.5) - torch.zeros_like(net) + 1e-3
-    + net * torch.tensor(0.5),
-    "order": lambda net: torch.maximum(net, 0.5 * net) + torch.min(net, -net) + torch.sign(net) * 0.1,
-}  # fmt: skip
-
-
-def test_operations_mean_what_they_mean_in_torch(monkeypatch: pytest.MonkeyPatch) -> None:
-    """In one kernel; test_translate.py tries each in every form."""
-
-    def together(net: Tensor) -> Tensor:
-        return functools.reduce(operator.add, (rule(net) for rule in OPERATIONS.values()))
-
-    monkeypatch.setitem(gpubp.ACTIVATIONS, "own", gpubp.Activation(together, lambda net, out: 0.01 * out))
-    both(gpubp.NetworkSpec((3, 2), output="own"), steps=3)
-
-
 def test_another_rule_under_the_same_name_is_another_kernel(monkeypatch: pytest.MonkeyPatch) -> None:
     for factor in (1.0, 2.0):
         rule = gpubp.Activation(lambda net, factor=factor: factor * net, lambda net, out, factor=factor: factor)
@@ -139,25 +109,15 @@ def test_another_rule_under_the_same_name_is_another_kernel(monkeypatch: pytest.
         both(gpubp.NetworkSpec((3, 2), output="own"))
 
 
-REFUSED: dict[str, tuple[Rule, str]] = {  # test_translate.py has more
-    "an operation": (
-        lambda net: torch.cumsum(net, -1),
-        "operation 'cumsum' cannot be compiled; engine .eager. runs any",
-    ),
-    "a method": (lambda net: net.cumsum(-1), "operation 'cumsum'"),
-    "a sum of truths": (lambda net: net * ((net > 0) + (net > -1)), "torch computes 'add' in torch.bool"),
-    "if": (lambda net: net if net.sum() > 0 else -net, "control flow"),
-    "an array": (lambda net: net * torch.linspace(0, 1, 5, dtype=net.dtype), "cannot be compiled"),
-    "several constants": (lambda net: net * torch.ones(1, 1, 5, dtype=torch.float64), "cannot be compiled"),
+REFUSED: dict[str, tuple[Rule, str]] = {  # test_translate.py has what cannot be compiled
+    "an operation": (lambda net: torch.cumsum(net, -1), "operation 'cumsum' cannot be compiled; engine .eager. runs"),
     "numpy": (lambda net: torch.from_numpy(net.numpy()), "cannot be compiled"),
 }
 
 
-HOME = pytest.mark.cpu("the rule's own numbers lie on the CPU")
-ON_CPU = ("an array", "several constants", "numpy")
-
-
-@pytest.mark.parametrize("name", [pytest.param(name, marks=HOME) if name in ON_CPU else name for name in REFUSED])
+@pytest.mark.parametrize(
+    "name", ["an operation", pytest.param("numpy", marks=pytest.mark.cpu("the rule's own numbers lie on the CPU"))]
+)
 def test_what_cannot_be_compiled_is_refused_and_left_to_eager(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     rule, reason = REFUSED[name]
     monkeypatch.setitem(gpubp.ACTIVATIONS, "own", gpubp.Activation(rule, lambda net, out: torch.ones_like(net)))

@@ -112,7 +112,7 @@ def test_a_hanging_compiler_is_stopped_and_what_it_began_too(
     state = subprocess.run(
         ["ps", "-o", "stat=", "-p", child.read_text().strip()], capture_output=True, text=True
     ).stdout
-    assert state.strip() in ("", "Z")
+    assert state.strip()[:1] in ("", "Z"), "a letter for its niceness may follow"
 
 
 KILLED = '[ "$1" = --version ] || grep -qs vector_bytes -- "$@" || {{ {}; kill -9 $$; }}; exec {} "$@"'
@@ -146,9 +146,7 @@ def test_a_run_whose_compiler_is_always_killed_ends_before_its_first_step(
 
 
 @pytest.mark.parametrize("flag", ["-ffast-math", "-funsafe-math-optimizations", "-Ofast"])
-def test_flags_for_fast_arithmetic_change_neither_kernels_nor_torch(
-    flag: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_flags_for_fast_arithmetic_change_neither_kernels_nor_torch(flag: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CXX", f"{build.compiler()[0]} {flag}")
     fast = "__FINITE_MATH_ONLY__\n#ifdef __FAST_MATH__\n + 1\n#endif\n"
     assert build.library(text(0).replace("0", fast)).answer() == 0

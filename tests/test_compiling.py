@@ -19,6 +19,7 @@ from gpubp.reporters.console import ConsoleReporter
 from gpubp.runs.run import Run
 
 from .helpers import same_bits, samples
+from .short_runs import hears
 
 
 @pytest.mark.parametrize("terminal", [False, True])
@@ -41,18 +42,15 @@ def test_kernels_that_are_still_to_be_compiled_are_counted(terminal: bool, monke
     reporter.failed()
 
 
-class Compiling(gpubp.Reporter):
-    """Keeps how many populations are left, and fails at one of these numbers."""
+def compiling(left: list[int], last: int = 0) -> gpubp.Reporter:
+    """Keeps in `left` how many populations are left, and fails at one of these numbers."""
 
-    def __init__(self, last: int = 0) -> None:
-        self.left: list[int] = []
-        self.last = last
+    def progress(progress: Progress) -> None:
+        left.extend([progress.compiling] * (progress.compiling > 0))
+        if 0 < progress.compiling == last:
+            raise ValueError("enough")
 
-    def progress(self, progress: Progress) -> None:
-        if progress.compiling:
-            self.left.append(progress.compiling)
-            if progress.compiling == self.last:
-                raise ValueError("enough")
+    return hears(progress=progress)
 
 
 def test_a_run_tells_of_populations_without_kernels_and_ends_with_an_error_at_once(
@@ -67,20 +65,19 @@ def test_a_run_tells_of_populations_without_kernels_and_ends_with_an_error_at_on
     monkeypatch.setattr(Run, "compile_ahead", compile_ahead)
     monkeypatch.setattr(Choice, "compiles", True)
     design = [{"widths": (3, width, 1)} for width in range(4, 34)]
-    told, data = Compiling(), gpubp.Dataset(*samples(gpubp.NetworkSpec((3, 1)), 40))
-    gpubp.train_many(design, data, engine="eager", steps=1, reporters=[told])
-    assert told.left == [*range(29, 0, -1)]
+    left, data = list[int](), gpubp.Dataset(*samples(gpubp.NetworkSpec((3, 1)), 40))
+    gpubp.train_many(design, data, engine="eager", steps=1, reporters=[compiling(left)])
+    assert left == [*range(29, 0, -1)]
     compiled.clear()
     with pytest.raises(ValueError, match="enough"):
-        gpubp.train_many(design, data, engine="eager", steps=1, reporters=[Compiling(27)])
+        gpubp.train_many(design, data, engine="eager", steps=1, reporters=[compiling([], 27)])
     assert 3 <= len(compiled) < 3 + (os.cpu_count() or 1) < len(design)
-    one = Compiling()
-    gpubp.train_many(design[:1], data, engine="eager", steps=1, reporters=[one])
-    assert not one.left, "of a single population there is nothing to count"
+    left.clear()
+    gpubp.train_many(design[:1], data, engine="eager", steps=1, reporters=[compiling(left)])
+    assert not left, "of a single population there is nothing to count"
     monkeypatch.undo()
-    none = Compiling()
-    gpubp.train_many(design, data, engine="eager", steps=1, reporters=[none])
-    assert not none.left, "engine eager has no kernels"
+    gpubp.train_many(design, data, engine="eager", steps=1, reporters=[compiling(left)])
+    assert not left, "engine eager has no kernels"
 
 
 def test_a_signal_while_networks_of_a_queue_come_compiles_for_no_more(

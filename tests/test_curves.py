@@ -16,7 +16,6 @@ from .helpers import failing
 from .short_runs import COUNT, config, finishes_as, held_out, networks, run, training
 
 pytestmark = pytest.mark.usefixtures("short_calls")
-NAMES = ("step", "loss", "validation_loss")
 
 
 def lone(row: int) -> list[dict[str, Any]]:

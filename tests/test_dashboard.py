@@ -11,6 +11,7 @@ import sys
 import time
 import urllib.request
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
@@ -22,6 +23,17 @@ import gpubp
 
 from .browser import chromium  # noqa: F401
 from .commands import Capture, error, run
+
+
+@contextmanager
+def dashboard(folder: Path) -> Iterator[tuple[subprocess.Popen[str], str]]:
+    """A process of `gpubp dashboard`, and the address that it prints."""
+    words = [sys.executable, "-m", "gpubp", "dashboard", str(folder), "--port", "0"]
+    with subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as board:
+        try:
+            yield board, board.stdout.readline().strip()  # type: ignore[union-attr]
+        finally:
+            board.kill()
 
 
 @pytest.fixture
@@ -49,21 +61,17 @@ def processes() -> dict[int, int]:
 
 
 def test_it_serves_the_runs_on_the_loopback_interface_and_ends_with_ctrl_c(made: Path) -> None:
-    words = [sys.executable, "-m", "gpubp", "dashboard", str(made), "--port", "0"]
-    with subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as board:
-        try:
-            address, _, shown = board.stdout.readline().strip().partition("?")  # type: ignore[union-attr]
-            assert address.startswith("http://127.0.0.1:")
-            shown = re.compile(unquote(shown.partition("regexInput=")[2]))
-            until, names = time.monotonic() + 30, list[str]()
-            while time.monotonic() < until and len(names) < 4:
-                names = json.load(urllib.request.urlopen(f"{address}data/runs", timeout=10))
-            assert [name for name in names if shown.search(name)] == ["one/tensorboard"], "not its best networks"
-            helpers = {each for each, parent in processes().items() if parent == board.pid}
-            board.send_signal(signal.SIGINT)
-            _, told = board.communicate(timeout=30)
-        finally:
-            board.kill()
+    with dashboard(made) as (board, link):
+        address, _, shown = link.partition("?")
+        assert address.startswith("http://127.0.0.1:")
+        shown = re.compile(unquote(shown.partition("regexInput=")[2]))
+        until, names = time.monotonic() + 30, list[str]()
+        while time.monotonic() < until and len(names) < 4:
+            names = json.load(urllib.request.urlopen(f"{address}data/runs", timeout=10))
+        assert [name for name in names if shown.search(name)] == ["one/tensorboard"], "not its best networks"
+        helpers = {each for each, parent in processes().items() if parent == board.pid}
+        board.send_signal(signal.SIGINT)
+        _, told = board.communicate(timeout=30)
     assert (board.returncode, told) == (0, f"TensorBoard shows {made}; Ctrl-C ends it\n")
     while helpers & processes().keys():
         assert time.monotonic() < until + 30, "its helper is left running"
@@ -98,20 +106,14 @@ def test_a_run_of_ten_thousand_networks_is_shown_in_less_than_five_seconds(chrom
     reporter = gpubp.TensorBoardReporter(tmp_path / "run" / "tensorboard")
     gpubp.train(population, data.training, config, data.validation, reporters=[reporter])
     assert sum(path.stat().st_size for path in tmp_path.rglob("*tfevents*")) < 2e6
-    words, seconds = [sys.executable, "-m", "gpubp", "dashboard", str(tmp_path), "--port", "0"], []
-    with subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as board:
-        try:
-            address = board.stdout.readline().strip()  # type: ignore[union-attr]
-            for _ in range(3):
-                page, begun = chromium.new_page(), time.monotonic()
-                page.goto(address)
-                page.locator("card-view svg").first.wait_for(timeout=60_000)
-                seconds.append(time.monotonic() - begun)
-                page.close()
-            board.send_signal(signal.SIGINT)
-            board.wait(30)
-        finally:
-            board.kill()
+    seconds = []
+    with dashboard(tmp_path) as (_, address):
+        for _ in range(3):
+            page, begun = chromium.new_page(), time.monotonic()
+            page.goto(address)
+            page.locator("card-view svg").first.wait_for(timeout=60_000)
+            seconds.append(time.monotonic() - begun)
+            page.close()
     print(*(f"{each:.2f} s" for each in seconds))
     assert min(seconds) < 5
 

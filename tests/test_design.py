@@ -87,14 +87,6 @@ def test_every_network_is_what_it_is_alone_and_stands_in_its_row(engine: str) ->
     assert {"finished", "stopped", "diverged"} == set(result.status_names)
 
 
-def test_a_row_is_the_network_of_train_with_that_id() -> None:
-    result = train([{**row, "seed": number} for number, row in enumerate(ROWS[:2])], data())
-    spec = gpubp.NetworkSpec((3, 6, 4), "relu", loss="cross_entropy")
-    config = gpubp.TrainConfig(lr=[0.01, 0.3], epochs=[6, 9], batch_size=8)
-    alone = gpubp.train(gpubp.Population.create(spec, 2, seed=3), data(), config, data(9), engine="eager")
-    assert same_bits(result.population.params, alone.population.params)
-
-
 def test_shares_and_groups_that_take_turns_change_no_bit(ragged: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     design, apart, expected = ragged
     monkeypatch.setattr("gpubp.runs.run.placed", placement.Shards)
@@ -263,3 +255,4 @@ def test_explain_shows_the_row_that_load_restores(capsys: Capture) -> None:
         (layer,) = json.loads(run(f"explain run --network {row} --json", capsys))["layers"]
         shown = torch.tensor(layer["weight"]["value"])
         assert torch.equal(shown.T, best[row, :12].reshape(4, 3))
+    assert "network 2: a row from 0 to 1 of the results expected" in error("explain run --network 2", capsys)

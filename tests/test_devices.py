@@ -14,7 +14,7 @@ from gpubp.errors import ConfigError, DeviceError
 from gpubp.population import usable
 from gpubp.system import devices, gpus
 
-from .commands import Capture, here  # noqa: F401
+from .commands import Capture, here, refused  # noqa: F401
 
 CPU = torch.device("cpu")
 
@@ -43,7 +43,10 @@ def test_devices_are_called_by_name(two_gpus: None) -> None:
 def test_auto_is_the_cpu_without_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(gpus, "missing", lambda: "torch finds no CUDA driver or no GPU here")
     assert devices.devices("auto") == [CPU]
-    assert gpubp.Population.create(gpubp.NetworkSpec((1, 1)), 1, device="auto").device == CPU
+    networks = gpubp.Population.create(gpubp.NetworkSpec((1, 1)), 1, device="auto")
+    assert networks.device == CPU
+    with pytest.raises(DeviceError, match=r"device 'cuda': .*use --device cpu"):
+        networks.to("cuda")
 
 
 def test_auto_uses_a_gpu_and_says_which(two_gpus: None, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -67,9 +70,7 @@ def test_cuda_by_name_without_a_gpu_ends_at_once_with_one_sentence(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture
 ) -> None:
     monkeypatch.setattr(gpus, "missing", lambda: "torch finds no CUDA driver or no GPU here")
-    assert main(["train", "--data", "xor", "--device", name, "--run-dir", "made"]) == 1
-    told = capsys.readouterr()
+    said = refused(f"train --data xor --device {name} --run-dir made", capsys)
     shown = "cuda" if name == "cuda:all" else name
-    assert told.err == f"error: device '{shown}': torch finds no CUDA driver or no GPU here; use --device cpu\n"
-    assert told.out == ""
+    assert said == f"device '{shown}': torch finds no CUDA driver or no GPU here; use --device cpu"
     assert list(tmp_path.iterdir()) == []

@@ -185,18 +185,6 @@ def test_figures_of_an_ensemble_are_those_of_scikit_learn_for_its_mean(loss: str
     assert told == pytest.approx(expected, rel=PREDICTION["rtol"])
 
 
-def test_an_ensemble_of_one_network_has_the_figures_of_its_network() -> None:
-    data = gpubp.load_data("wine")
-    common = {"loss": data.loss, "epochs": 10, "engine": "eager"}
-    design = [{"widths": widths, "lr": 0.003} for widths in ("13,8,3", "13,16,3")]
-    result = gpubp.train_many(design, data.training, data.validation, **common)
-    assert data.validation is not None
-    for row in range(2):
-        told = result.ensemble(rows=[row]).evaluate(data.validation)
-        assert told["accuracy"] == pytest.approx(float(result.validation_metric[row]))  # type: ignore[index]
-        assert told["log_loss"] == pytest.approx(float(result.validation_loss[row]), rel=1e-5)  # type: ignore[index]
-
-
 def test_members_are_the_best_or_those_that_are_named_and_never_diverged() -> None:
     inputs = torch.randn(40, 3, generator=generator(1))
     networks = gpubp.Population.create(gpubp.NetworkSpec((3, 4, 2), hidden="relu"), 6)

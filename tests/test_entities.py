@@ -44,7 +44,6 @@ def test_each_sample_is_in_the_entity_that_its_keys_name(rows: list[tuple[Any, .
             data(len(rows)).by(columns, least, "drop")
         return
     found = data(len(rows)).by(columns, least, "drop")
-    assert found.entities is not None
     assert found.entities.names == tuple(names)
     seen = []
     for name, part in zip(zip(*found.entities.values), found.parts, strict=True):
@@ -77,7 +76,6 @@ def test_an_entitys_network_is_what_it_is_alone(engine: str) -> None:
     keys = np.random.default_rng(1).permutation(np.repeat(["e", "d", "c", "b", "a"], sizes))
     weight = torch.rand(5, len(keys), generator=torch.Generator().manual_seed(0)) + 0.5
     whole = data(len(keys), sample_weight=weight).by({"who": keys})
-    assert whole.entities is not None
     population = gpubp.Population.create(SPEC, 5, seed=3)
     config = gpubp.TrainConfig(lr=0.01, batch_size=8, epochs=7)
     result = gpubp.train(population, whole, config, engine=engine)
@@ -149,7 +147,6 @@ def test_keys_are_a_column_columns_or_a_frame() -> None:
         "one": ("entity",), "array": ("entity",), "two": ("entity_0", "entity_1"), "mapping": ("a", "b"),
     }  # fmt: skip
     assert named["one"] == named["array"]
-    assert named["two"] is not None
     assert named["two"].values == (("x", "x", "y", "y"), (1, 2, 1, 2))
 
 
@@ -221,7 +218,6 @@ def test_the_data_of_some_networks_are_of_their_entities() -> None:
         whole.take(torch.tensor([2, 1])),
         whole.to(torch.device("cpu"), torch.float64),
     ):
-        assert part.entities is not None
         assert [whole.parts["abc".index(name)].tolist() for name in part.entities.values[0]] == [
             rows.tolist() for rows in part.parts
         ]

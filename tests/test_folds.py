@@ -106,8 +106,6 @@ def test_networks_of_a_fold_are_what_they_are_on_its_samples_alone(
         some, others = (gpubp.Dataset(given.inputs[each], given.targets[each]) for each in (rows, left))
         alone = gpubp.train_many([{key: row[key] for key in ("widths", "lr", "seed")}], some, others, **common)  # type: ignore[arg-type]
         assert same_bits(result.population.params[number], alone.population.params[0])
-        assert result.validation_loss is not None
-        assert alone.validation_loss is not None
         torch.testing.assert_close(result.validation_loss[number], alone.validation_loss[0], **FIGURES[engine])
 
 
@@ -115,26 +113,6 @@ def test_networks_that_name_no_fold_are_told_how() -> None:
     train, held_out = data(54).folds(3)
     with pytest.raises(ShapeError, match="for 3 networks, the population has 2; a design's column fold says on which"):
         gpubp.train_many([{"lr": 0.1}] * 2, train, held_out, widths="3,4", loss="cross_entropy", epochs=1)
-
-
-@pytest.mark.slow
-@pytest.mark.cpu("runs the engine cpu")
-def test_five_folds_of_settings_on_the_digits_are_trainings_one_at_a_time() -> None:
-    given = gpubp.load_data("digits", validation=0).training
-    train, held_out = given.folds(5)
-    rates, penalties = np.logspace(-4, -1, 16), np.logspace(-6, -1, 4)
-    settings = [{"lr": lr, "l2": penalty, "seed": 0} for lr in rates.tolist() for penalty in penalties.tolist()]
-    common = {"widths": "64,64,10", "loss": "cross_entropy", "epochs": 20, "batch_size": 120, "engine": "cpu"}
-    result = gpubp.train_many(
-        [{**each, "fold": fold} for each in settings for fold in range(5)], train, held_out, **common
-    )
-    of_each = sides((train, held_out))
-    for number in range(len(result.table)):
-        some, others = (gpubp.Dataset(given.inputs[rows], given.targets[rows]) for rows in of_each[number % 5])
-        one = gpubp.train_many([settings[number // 5]], some, others, **common)
-        assert same_bits(result.network(number)[0].weight, one.network(0)[0].weight), number
-        for name in ("loss", "metric", "validation_loss", "validation_metric"):
-            assert same_bits(getattr(result, name)[number : number + 1], getattr(one, name)), (number, name)
 
 
 @pytest.mark.parametrize(

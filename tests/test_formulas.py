@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import pytest
@@ -56,7 +55,6 @@ def test_the_formula_of_a_loss_is_its_row(name: str) -> None:
     hyper = dict.fromkeys(row.defaults, 0.7)
     target = {"hinge": -1.0, "binary_cross_entropy": 0.3}.get(name, 1.5)
     out, columns = double(*NETS), {each: double(value) for each, value in hyper.items()}
-    assert row.slope is not None
     for text, rule in ((formula.value, row.value), (formula.slope, row.slope)):
         expected = rule(out, double(target).expand(len(NETS)), **columns).tolist()
         found = [formulas.computed(text, o=each, t=target, **hyper) for each in NETS]
@@ -101,9 +99,3 @@ def test_the_formula_of_a_schedule_is_its_row(name: str) -> None:
 def test_the_formula_of_an_initialiser_is_its_row(name: str) -> None:
     expected = INITIALISERS[name].bound(12, 5)
     assert formulas.computed(formulas.INITIALISERS[name].value, I=12, O=5) == pytest.approx(expected, **CLOSE)
-
-
-def test_a_formula_that_differs_is_found() -> None:
-    right = formulas.computed("(1 + exp(-x))**-1", x=0.4)
-    assert right == pytest.approx(1 / (1 + math.exp(-0.4)), **CLOSE)
-    assert formulas.computed("(1 + exp(x))**-1", x=0.4) != pytest.approx(right, rel=1e-3)

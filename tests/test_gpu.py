@@ -124,17 +124,6 @@ def test_matrices_of_one_column_have_the_cpus_bits(layout: Layout, pitch: int) -
     assert not differences(found, expected)
 
 
-def test_tiny_networks_are_threads_by_the_rules() -> None:
-    many = list(range(300))  # two blocks of 128 and a part of one
-    own = small(batch_size=1)._replace(spec=gpubp.NetworkSpec((2, 2, 2), "tanh"))
-    expected = own.train(many)
-    with playing(Player(resident=3)) as player:
-        got = own.train(many, engine=cuda)
-    launch = player.launches[-1]
-    assert (launch.blocks, launch.threads, "LAYOUT GPU_THREAD " in launch.text) == (3, 128, True)
-    assert not differences(got, expected)
-
-
 @pytest.mark.parametrize(
     ("processors", "blocks"), [(132, 8), *(pytest.param(*each, marks=SLOW) for each in ((1, 1), (8, 2)))]
 )

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 import sys
 import zlib
+from collections.abc import Callable
 from contextlib import suppress
 from types import SimpleNamespace
 from typing import Any
@@ -104,7 +106,6 @@ def test_a_wide_block_that_spills_gives_way_to_one_of_more_threads_and_then_to_o
     spec, limits = gpubp.NetworkSpec((64, 32, 10), "relu"), chip.Limits(90, 227 << 10)
     key = Key.to_come(spec, gpubp.TrainConfig(batch_size=64, steps=1).recipe(spec), torch.float32, None)
     plain = chip.in_shared_memory(Program(key, Layout()), limits)
-    assert plain is not None
     options = [each.layout for each in (*chip.wide(plain, limits), plain)]
     assert [each.kind for each in options] == [Kind.GPU_WIDE, Kind.GPU_WIDE, Kind.GPU_BLOCK]
     for number, layout in enumerate(options):
@@ -125,15 +126,6 @@ def test_a_wide_block_fills_a_multiprocessor_if_the_compiler_finds_registers(
     assert cuda.kernel(key, limits).program.layout.at_once == at_once
 
 
-@pytest.mark.parametrize("widths", [(784, 128, 10), (1024, 1024, 1024, 1), (3, 20_000, 2)])
-def test_matrices_of_wider_networks_are_streamed(widths: tuple[int, ...], driver: Driver) -> None:
-    wide, config, gpu = gpubp.NetworkSpec(widths, "relu"), gpubp.TrainConfig("adam", steps=1), torch.device("cuda:0")
-    choice = choose("auto", wide, config, gpu)
-    assert choice.name == "cuda"
-    assert choice.reason.startswith(f"cuda: a block of 128 threads is a network: {'-'.join(map(str, widths))} takes ")
-    assert ", matrices streamed from global memory" in choice.reason
-
-
 def test_the_sentence_says_how_many_blocks_each_of_few_networks_has(
     driver: Driver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -141,8 +133,11 @@ def test_the_sentence_says_how_many_blocks_each_of_few_networks_has(
 
     def said(count: int, devices: int = 1) -> str:
         choice = choose_for_all("auto", wide, config, [gpu] * devices, count=count)
+        assert ", matrices streamed from global memory" in choice.reason
         return choice.reason.removeprefix("cuda: ").partition(":")[0]
 
+    for widths in ((1024, 1024, 1024, 1), (3, 20_000, 2)):
+        assert choose("auto", gpubp.NetworkSpec(widths, "relu"), gpubp.TrainConfig("adam", steps=1), gpu).name == "cuda"
     assert said(265) == said(1000) == said(133) == "a block of 128 threads is a network"
     assert said(132) == said(67) == "a block of 256 threads is a network"
     assert said(64) == said(128, devices=2) == "2 blocks of 256 threads are a network"
@@ -181,31 +176,34 @@ def test_what_is_chosen_has_room_for_the_weights_of_classes(driver: Driver, monk
         assert choose("auto", SPEC, config, gpu).name == name
 
 
-def test_an_old_gpu_is_refused(driver: Driver, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: (7, 5))
-    choice = choose("auto", SPEC, gpubp.TrainConfig(steps=1), torch.device("cuda:0"))
-    assert choice.name == "eager"
-    assert "needs compute capability 8.0 or more, GPU has 7.5" in choice.reason
+REFUSED: dict[str, tuple[Callable[[Driver, pytest.MonkeyPatch], object], str]] = {
+    "an old GPU": (
+        lambda driver, patch: patch.setattr(torch.cuda, "get_device_capability", lambda _: (7, 5)),
+        'needs compute capability 8.0 or more, GPU has 7.5; engine "eager" runs on it',
+    ),
+    "a driver of CUDA 12": (
+        lambda driver, patch: setattr(driver, "version", 12080),
+        'needs a driver for CUDA 13 or newer, this one is for CUDA 12.8; engine "eager" runs on it',
+    ),
+    "a GPU of another maker": (  # is a "cuda" of torch too
+        lambda driver, patch: patch.setattr(driver, "cuDriverGetVersion", failing(RuntimeError("no driver\nMore."))),
+        'finds no NVIDIA driver for GPU (no driver); engine "eager" needs none',
+    ),
+}
 
 
-def test_a_driver_of_cuda_12_is_refused_before_anything_is_compiled(driver: Driver) -> None:
+@pytest.mark.parametrize("name", REFUSED)
+def test_what_the_engine_does_not_run_on_is_left_to_eager_before_anything_is_compiled(
+    name: str, driver: Driver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    change, told = REFUSED[name]
+    change(driver, monkeypatch)
     config, gpu = gpubp.TrainConfig(steps=1), torch.device("cuda:0")
-    driver.version = 12080
     choice = choose("auto", SPEC, config, gpu)
-    assert choice.name == "eager"
-    assert "needs a driver for CUDA 13 or newer, this one is for CUDA 12.8" in choice.reason
-    assert cuda.KERNELS == {}
-    with pytest.raises(EngineError, match='engine "eager" runs on it'):
-        choose("cuda", SPEC, config, gpu)
-
-
-def test_without_nvidias_driver_eager_trains(driver: Driver, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A GPU of another maker is a "cuda" of torch too."""
-    fails = failing(RuntimeError('"cuda" is an NVIDIA driver library\nMore.'))
-    monkeypatch.setattr(driver, "cuDriverGetVersion", fails)
-    choice = choose("auto", SPEC, gpubp.TrainConfig(steps=1), torch.device("cuda:0"))
-    told = 'finds no NVIDIA driver for GPU ("cuda" is an NVIDIA driver library); engine "eager" needs none'
     assert (choice.name, choice.reason) == ("eager", f'eager: engine "cuda" {told}')
+    assert cuda.KERNELS == {}
+    with pytest.raises(EngineError, match=re.escape(told)):
+        choose("cuda", SPEC, config, gpu)
 
 
 def test_the_bindings_say_so_where_there_is_no_driver(driver: Driver, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -20,7 +20,7 @@ import torch
 
 import gpubp
 from gpubp.engines import build, cache, chip, cuda, nvrtc
-from gpubp.engines.key import Key, Samples
+from gpubp.engines.key import MANY, Key, Samples
 from gpubp.engines.layout import Kind, Layout
 from gpubp.engines.program import Program
 from gpubp.errors import EngineError
@@ -132,40 +132,31 @@ def test_kernels_that_evaluate_compile_everywhere_into_registers(
     own = chip.in_registers(Program(key, Layout()), limits(arch))
     assert (own is not None) == thread
     own = own or chip.in_shared_memory(Program(key, Layout()), limits(arch))
-    assert own is not None
     found = own if thread else next(iter(chip.better(own, limits(arch))), own)
     assert found.layout.kind == (Kind.GPU_THREAD if thread else Kind.GPU_WIDE)
     assert nvrtc.use(compiled(found, arch)).local <= chip.SPILLED
 
 
-STREAMED = (  # and the most bytes of local memory
-    ((784, 128, 10), "sgd", 16), ((784, 128, 10), "adam", 0),
-    ((256, 512, 512, 10), "sgd", 64), ((1024, 1024, 1024, 1), "adam", 0),
+STREAMED = (  # networks, blocks of each, and the most bytes of local memory
+    ((784, 128, 10), "sgd", MANY, 1, 16), ((784, 128, 10), "adam", MANY, 1, 0),
+    ((256, 512, 512, 10), "sgd", MANY, 1, 64), ((1024, 1024, 1024, 1), "adam", MANY, 1, 0),
 )  # fmt: skip
+CLUSTERS = {90: ((784, 128, 10), "sgd", 64, 2, chip.SPILLED), 100: ((784, 128, 10), "adam", 1, 8, chip.SPILLED)}
 
 
-@pytest.mark.parametrize(("given", "arch"), chosen(STREAMED, ARCHITECTURES, {STREAMED[0]: 80}))
+@pytest.mark.parametrize(("given", "arch"), [
+    *chosen(STREAMED, ARCHITECTURES, {STREAMED[0]: 80}),
+    *(pytest.param(given, arch, marks=pytest.mark.slow) for arch, given in CLUSTERS.items()),
+])  # fmt: skip
 def test_kernels_that_stream_compile_everywhere_into_registers(
-    given: tuple[tuple[int, ...], str, int], arch: int
+    given: tuple[tuple[int, ...], str, int, int, int], arch: int
 ) -> None:
-    widths, optimizer, local = given
+    widths, optimizer, networks, blocks, local = given
     spec = gpubp.NetworkSpec(widths, "relu")
     recipe = gpubp.TrainConfig(optimizer, batch_size=64, steps=1).recipe(spec)
-    own = chip.streamed(Program(Key.to_come(spec, recipe, torch.float32, None), Layout()), limits(arch))
-    assert own is not None
-    assert nvrtc.use(compiled(own, arch)).local <= local
-
-
-@pytest.mark.parametrize(("given", "arch"), [(("sgd", 64, 2), 90), (("adam", 1, 8), 100)])
-@pytest.mark.slow
-def test_clusters_compile_into_registers(given: tuple[str, int, int], arch: int) -> None:
-    optimizer, networks, blocks = given
-    spec = gpubp.NetworkSpec((784, 128, 10), "relu")
-    recipe = gpubp.TrainConfig(optimizer, batch_size=64, steps=1).recipe(spec)
     own = chip.streamed(Program(Key.to_come(spec, recipe, torch.float32, None, networks), Layout()), limits(arch))
-    assert own is not None
     assert own.layout.blocks == blocks
-    assert nvrtc.use(compiled(own, arch)).local <= chip.SPILLED
+    assert nvrtc.use(compiled(own, arch)).local <= local
 
 
 SOME = {0: 80, 2: 100, 3: 90}  # one of each of LAYOUTS; the C++ compiler reads every rule
@@ -269,9 +260,7 @@ def test_the_flags_keep_ieee_arithmetic() -> None:
     assert not any(word.startswith("fma") or "ftz" in word for word in words)
 
 
-IN_SECONDS = {
-    "2-2-2, batch 1, adam", "8-16-1, batch 32, adam",
-}  # fmt: skip
+IN_SECONDS = {"2-2-2, batch 1, adam", "8-16-1, batch 32, adam"}
 
 
 @pytest.mark.parametrize(

@@ -51,7 +51,6 @@ def test_a_network_has_a_thread_for_16_numbers_of_the_largest_product_and_shares
     widths: tuple[int, ...], batch: int, threads: int, teams: int
 ) -> None:
     own = chip.in_shared_memory(program(widths, batch), H100)
-    assert own is not None
     assert (own.layout.threads, own.layout.teams) == (threads, teams)
     assert chip.block(own.layout) == (threads * teams, teams)
 
@@ -67,9 +66,7 @@ def test_a_column_is_packed_and_every_matrix_begins_at_a_v(widths: tuple[int, ..
 def test_networks_do_not_share_a_warp_where_memory_is_for_one() -> None:
     own = program((8, 16, 1), 16)
     two = chip.in_shared_memory(own, H100)
-    assert two is not None
     one = chip.in_shared_memory(own, chip.Limits(90, two.plan.shared - 1))
-    assert one is not None
     assert (one.layout.threads, one.layout.teams) == (32, 1)
     assert one.plan.shared < two.plan.shared / 2 + 128
 
@@ -100,8 +97,6 @@ def test_blocks_of_99_kb_have_room_for_every_workload() -> None:
             chip.in_registers(workload(name), each) or chip.in_shared_memory(workload(name), each)
             for each in (limits, H100)
         )
-        assert own is not None
-        assert large is not None
         assert own.plan.shared <= limits.block
         if own.layout != large.layout:
             other[name] = (own.layout.threads, own.layout.chunk, own.layout.slots_apart)
@@ -131,7 +126,6 @@ def test_a_block_is_wide_where_that_is_estimated_to_be_faster(
     widths: tuple[int, ...], batch: int, optimizer: str, layout: tuple[int, int, int, bool] | None
 ) -> None:
     plain = chip.in_shared_memory(program(widths, batch, optimizer), H100)
-    assert plain is not None
     found = chip.wide(plain, H100)
     chosen = [(own.threads, own.teams, own.chunk, own.slots_apart) for own in (each.layout for each in found)]
     assert chosen[:1] == ([layout] if layout else [])
@@ -146,7 +140,6 @@ def test_a_wide_block_is_of_float32_and_a_batch_that_must_stay_whole_is() -> Non
     layered, double = program((64, 64, 10), 128, order="layerwise"), program((64, 64, 10), 128, dtype=torch.float64)
     for own, expected in ((layered, {128}), (double, set())):
         plain = chip.in_shared_memory(own, H100)
-        assert plain is not None
         assert {each.layout.chunk for each in chip._wide_blocks(plain, H100)} == expected
 
 
@@ -154,7 +147,6 @@ def test_wide_networks_do_not_fit_and_are_streamed_in_little_shared_memory() -> 
     for widths in ((784, 128, 10), (1024, 1024, 1024, 1)):
         assert chip.in_shared_memory(program(widths, 64), H100) is None
         own = chip.streamed(program(widths, 64), H100)
-        assert own is not None
         assert 2 * (own.plan.shared + 1024) < 100 << 10, "two blocks on a multiprocessor of any GPU"
 
 
@@ -167,11 +159,9 @@ def test_a_block_that_finds_place_streams_where_that_is_estimated_to_be_faster(
     widths: tuple[int, ...], batch: int, optimizer: str, streamed: bool
 ) -> None:
     plain = chip.in_shared_memory(program(widths, batch, optimizer), H100)
-    assert plain is not None
     assert any(each.layout.streamed for each in chip.better(plain, H100)) == streamed
     whole = program(widths, batch, optimizer, torch.float64)
     double = chip.in_shared_memory(whole, H100) or chip.streamed(whole, H100)
-    assert double is not None
     assert chip.better(double, H100) == [], "only float32 is estimated"
 
 
@@ -199,7 +189,6 @@ def test_a_block_computes_at_once_what_its_threads_have_registers_for(
     layout = replace(chip.STREAMED, registers=4, threads=threads)
     rows, cols = stream.block_tile(shape, layout)
     each = stream.of_thread((rows, cols), layout)
-    assert each is not None
     assert rows <= shape[0]
     assert cols <= shape[1]
     assert -(-rows // each.rows) * -(-cols // each.cols) <= threads

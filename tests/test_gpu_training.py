@@ -4,7 +4,6 @@ call to the last, to the CPU engine's bits; and what goes to and fro meanwhile."
 from __future__ import annotations
 
 import itertools
-import json
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +12,6 @@ import torch
 
 import gpubp
 from gpubp import memory
-from gpubp.cli import main
 from gpubp.engines import choose, cuda
 from gpubp.engines.chip import Limits
 from gpubp.errors import EngineError, OutOfMemoryError
@@ -22,7 +20,7 @@ from gpubp.state import TrainState
 from gpubp.system import devices
 
 from .helpers import compiled, differing, instructions, population, same_bits, samples  # noqa: F401
-from .playing import H100, LOAD, Launch, Player, machine
+from .playing import H100, Launch, Player, machine
 from .test_placement import same
 
 pytestmark = pytest.mark.usefixtures("short_calls")
@@ -126,19 +124,6 @@ def test_a_run_begun_on_gpus_is_resumed_on_others_and_on_the_cpu(tmp_path: Path)
         assert told.endswith("; the run started with engine cuda") if other == "cpu" else told == first.engine_reason
 
 
-def test_the_command_line_compiles_one_kernel(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    what = "--data iris --networks 4 --widths 4,5,3 --batch-size 16 --device cuda:0 --run-dir made --tensorboard false"
-    with machine():
-        assert main(f"train {what} --steps 6 --json".split()) == 0
-        told = json.loads(capsys.readouterr().out.splitlines()[-1])
-        assert (told["engine"], told["engine_reason"]) == ("cuda", trained_by())
-        assert main(["resume", "made", "--steps", "9"]) == 0
-        assert told["engine_reason"] == trained_by()
-
-
 SMALL = Limits(80, 1000)  # of a GPU in which no network fits
 
 
@@ -201,7 +186,7 @@ def test_separate_data_that_do_not_fit_are_copied_group_by_group_into_one_buffer
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(memory, "fit", lambda *given: 6)
-    whole, rooms = data("inputs").nbytes(COUNT), []
+    expected, whole, rooms = train("cpu", "inputs"), data("inputs").nbytes(COUNT), []
     with machine() as own, monkeypatch.context() as patch:
         room = gpubp.Dataset.room
         patch.setattr(gpubp.Dataset, "room", lambda *given: rooms.append(given[1]) or room(*given))
@@ -212,6 +197,7 @@ def test_separate_data_that_do_not_fit_are_copied_group_by_group_into_one_buffer
     assert own.pinned == whole + spread + at_home(result)
     assert sum(sent[:3]) == whole, "the first call's three groups"
     assert max(sent) == data("inputs").nbytes(3)
+    assert same(result, expected)
 
 
 def test_data_count_in_what_fits() -> None:
@@ -254,29 +240,6 @@ def test_a_call_does_no_python_work_that_grows_with_the_networks(monkeypatch: py
             place.look()
         assert state.step.tolist() == [7] * count
     assert taken[1] == taken[3] > 100
-
-
-def forgets(data: gpubp.Dataset, other: gpubp.Dataset) -> None:
-    """Only the first groups' data come."""
-    if not any(map(bool, (tensor.count_nonzero() for tensor in data.each.values()))):
-        LOAD(data, other)
-
-
-def unmoved(data: gpubp.Dataset, part: slice) -> gpubp.Dataset:
-    """Every part is the first."""
-    return data._with({name: tensor[: part.stop - part.start] for name, tensor in data.each.items()})
-
-
-FAULTS = {"the first groups' data": ("load", forgets), "another's": ("part", unmoved)}
-
-
-@pytest.mark.parametrize("fault", FAULTS)
-def test_a_planted_fault_is_found_by_the_bits(fault: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    expected = train("cpu", "inputs")
-    monkeypatch.setattr(memory, "fit", lambda *given: 6)
-    with machine():
-        monkeypatch.setattr(gpubp.Dataset, *FAULTS[fault])
-        assert not same(train("cuda:0", "inputs"), expected)
 
 
 def test_a_design_on_two_gpus_is_the_cpus() -> None:
