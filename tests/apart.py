@@ -6,4 +6,4 @@ from __future__ import annotations
 import multiprocessing
 
 APART = multiprocessing.get_context("forkserver")
-APART.set_forkserver_preload(["pytest", "hypothesis", "torch.distributed.tensor"])
+APART.set_forkserver_preload(["pytest", "torch.distributed.tensor"])

@@ -222,6 +222,7 @@ REFUSED_CHANGES: dict[str, tuple[Callable[[nn.Sequential], object], str]] = {
     "a hook before": (lambda m: m[0].register_forward_pre_hook(lambda *_: None), r"0\[0\], Linear, has hooks"),
     "a hook of all": (lambda m: m.register_forward_hook(lambda *_: None), "module 0, Sequential, has hooks"),
     "a backward hook": (lambda m: m[0].register_full_backward_hook(lambda *_: None), r"0\[0\], Linear, has hooks"),
+    "a gradient's hook": (lambda m: m[0].weight.register_hook(lambda grad: 2 * grad), r"0\[0\].weight has hooks"),
     "pruning": (lambda m: prune.l1_unstructured(m[0], "weight", 0.5), r"0\[0\], Linear, has hooks, such as .* pruning"),
     "weight_norm": (lambda m: weight_norm(m[0]), r"0\[0\], Linear, has hooks, such as those of weight_norm"),
     "a parametrization": (lambda m: parametrizations.orthogonal(m[2]), r"0\[2\], \w+Linear, has parametrizations"),

@@ -231,6 +231,8 @@ def _trained(parameters: Mapping[str, Tensor]) -> bool:
                 f"{name} is {each.dtype} on {each.device}, {first} is {like.dtype} on {like.device}; one type and one "
                 "device expected"
             )
+        if each._backward_hooks or each._post_accumulate_grad_hooks:
+            raise SpecError(f"{name} has hooks on its gradient, which a population would not call")
         if name.endswith("weight") and not (each.requires_grad and each.is_leaf):
             why = "is computed from other tensors" if each.requires_grad else "has requires_grad=False"
             raise SpecError(f"{name} {why}; a population trains all weights: module.requires_grad_()")
