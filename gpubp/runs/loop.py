@@ -240,7 +240,7 @@ class Loop:
         networks = Snapshot(states, rows, found, lambda most: gradient_norms(self.runs, most))
         others = None if self.queue is None else self.queue.ended.statuses
         with one_thread():
-            networks.describe(self.number, self.seconds, done, rate, self.runs[0].metric_name, others)
+            networks.describe(self.number, self.seconds, self.done, rate, self.runs[0].metric_name, others)
         self.seen = self.done, steps
         shown = self.queue is None or self.queue.over(self.runs) or due(self.number, *RECORDS)
         self.history.add(networks.record, shown)
