@@ -60,8 +60,10 @@ class Effect(NamedTuple):
 
 
 class Study:
-    """The networks of a results table, of pyarrow, or a frame of it. figure: the name of what ranks them; values (N,):
-    that figure; counted (N,): whose figure counts, as they did not diverge and it is finite."""
+    """The networks of a results table, of pyarrow, or a frame of it; of settings that only a design has (init,
+    init_scale, epochs, evaluate_every, and steps, as max_steps) it knows those appended as columns of these names, as
+    `gpubp inspect` does. figure: the name of what ranks them; values (N,): that figure; counted (N,): whose counts, as
+    they did not diverge and it is finite."""
 
     def __init__(self, results: Any) -> None:
         results = results if isinstance(results, pa.Table) else pa.table(results)

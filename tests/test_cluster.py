@@ -113,10 +113,12 @@ def test_a_population_trains_in_shards_too(
 def test_searches_decide_over_the_networks_of_all_shards_and_these_meet_nowhere_else(
     machines: Any, iris: Any, tmp_path: Path, search: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    whole = trained(iris, None, search=search, design=PLAIN, validation=search.name != "pbt")
+    design = [{"lr": 1e300}, *PLAIN[1:]]  # one that diverges, and is stopped or becomes a copy
+    whole = trained(iris, None, search=search, design=design, validation=search.name != "pbt")
     met = noted(monkeypatch, Driver, "phase", lambda driver, runs, last: last)
-    found = trained(iris, 3, tmp_path / "run", search=search, design=PLAIN, validation=search.name != "pbt")
+    found = trained(iris, 3, tmp_path / "run", search=search, design=design, validation=search.name != "pbt")
     check_same(whole, found)
+    assert found.network_steps == whole.network_steps
     counts = [0, *(each["statuses"].get("stopped") for each in whole.history)]
     rungs = [number for number, (before, after) in enumerate(pairwise(counts), 1) if before != after]
     if search.name == "pbt":

@@ -115,6 +115,26 @@ def test_a_non_finite_loss_ends_a_network_with_a_finite_row(engine: Any) -> None
         assert same_bits(state.population.params[1], population.params[1])
 
 
+@pytest.mark.parametrize("name", ["l1", "l2"])
+def test_a_penalty_of_0_adds_nothing_to_a_loss_however_large_the_weights_are(engine: Any, name: str) -> None:
+    spec = gpubp.NetworkSpec((2, 1), bias="none")
+    population = gpubp.Population(spec, torch.tensor([[1.0, 1.0], [3e38, 3e38]]), 5, torch.arange(2))
+    data = gpubp.Dataset(torch.zeros(BATCH, 2), torch.zeros(BATCH, 1))
+    for factor in (0.0, [0.1, 0.0]):  # of one that is off for all there is no column
+        settings = {"optimizer": "sgd", "batch_size": BATCH, "steps": STEPS, name: factor}
+        assert train(population, data, engine=engine, **settings).diverged_step.tolist() == [-1, -1]
+
+
+@pytest.mark.parametrize("own", [{"label_smoothing": [0.1, 0.0]}, {"class_weight": [1.0, 1.0]}], ids=str)
+def test_a_class_that_does_not_count_adds_nothing_however_small_its_logit_is(engine: Any, own: dict[str, Any]) -> None:
+    spec = gpubp.NetworkSpec((1, 2), bias="none", loss="cross_entropy")
+    population = gpubp.Population(spec, torch.tensor([[1.0, 0.0], [3e38, -3e38]]), 5, torch.arange(2))
+    data = gpubp.Dataset(torch.ones(BATCH, 1), torch.zeros(BATCH, dtype=torch.int64))
+    state = train(population, data, engine=engine, optimizer="sgd", batch_size=BATCH, steps=STEPS, **own)
+    assert state.diverged_step.tolist() == [-1, -1]
+    assert state.loss[1] == 0, "as in torch"
+
+
 def test_all_may_diverge_at_once_and_train_no_more(engine: Any) -> None:
     spec, data = SPECS["13-7-3"], dataset(SPECS["13-7-3"])
     broken = networks(spec)

@@ -72,6 +72,7 @@ def test_a_network_that_diverges_trains_again_as_a_copy() -> None:
     result = train(rated(rates, epochs=8), PopulationBased(4, space={"lr": "1e-3..0.1:log"}))
     assert result.statuses == {"running": 0, "finished": 8, "diverged": 0}
     assert result.table["steps"].to_pylist() == [8] * 8
+    assert result.network_steps == 6 * 8 + 2 * (1 + 4), "of their sources' steps those that diverged have taken none"
     assert result.table["diverged_step"].null_count == 8
     assert {each["network"] for each in copies(result)} == {0, 7}
     assert max(result.table["lr"].to_pylist()) <= 0.1

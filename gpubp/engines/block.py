@@ -142,7 +142,8 @@ class Block:
             if name in self.typed:
                 factor = self.typed[name][:, 0] * (1 if name == "l1" else 0.5)
                 for weight, _ in self.parts:
-                    loss = loss + factor * row_sums(term(weight.param).flatten(1))
+                    size = row_sums(term(weight.param).flatten(1))
+                    loss = loss + (factor * size).masked_fill(factor == 0, 0)  # off, though a sum may overflow
         return loss
 
     def gradient(self, number: int, grad_weight: Tensor, grad_bias: Tensor) -> list[Tensor]:

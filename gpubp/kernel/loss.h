@@ -88,7 +88,10 @@ FN per_sample cross_entropy(const Context &ctx, per_sample target, per_sample sh
       return CLASS_WEIGHT ? smoothed * as_per_sample(ctx.mem.class_weight[o]) : smoothed;
     };
     const per_sample labels = blocked_sum<OUTPUTS>(label);
-    error = blocked_sum<OUTPUTS>([&](int o) { return label(o) * (log_total - (out(o) - largest)); });
+    error = blocked_sum<OUTPUTS>([&](int o) {  // an out far below the largest may be -inf less
+      const per_sample own = label(o);
+      return where_(own, own * (log_total - (out(o) - largest)), splat<per_sample>(0));
+    });
     for (int o = 0; o < OUTPUTS; o++)  // (p labels - label) share
       put(o, delta_of(share, (labels * p_less_y(o) - (label(o) - labels * is_target(o))) * share));
   }

@@ -112,12 +112,14 @@ FN void clip_norm(const Context &ctx) {
   }
 }
 
-FN per_network penalty(const Context &ctx) {  // that l1 and l2 add to the loss
-  per_network total = splat<per_network>(0);
+FN per_network penalty(const Context &ctx) {  // that l1 and l2 add to the loss: if they are 0 nothing, of inf too
+  const per_network none = splat<per_network>(0);
+  per_network total = none;
+  auto term = [&](per_network factor, per_network sum) { return where_(factor, factor * sum, none); };
   auto size = [&](auto at) { return abs_(read_at(ctx.mem.params, at)); };
   auto squared = [&](auto at) { auto weight = read_at(ctx.mem.params, at); return weight * weight; };
-  if constexpr (HAS_L1) total = total + hyper_of(ctx, HYPER_L1) * sum_over_params<false>(ctx, size);
-  if constexpr (HAS_L2) total = total + real(0.5) * hyper_of(ctx, HYPER_L2) * sum_over_params<false>(ctx, squared);
+  if constexpr (HAS_L1) total = total + term(hyper_of(ctx, HYPER_L1), sum_over_params<false>(ctx, size));
+  if constexpr (HAS_L2) total = total + term(real(0.5) * hyper_of(ctx, HYPER_L2), sum_over_params<false>(ctx, squared));
   return total;
 }
 

@@ -193,7 +193,8 @@ def cross_entropy(out: Tensor, target: Tensor, shares: Tensor | None = None) -> 
     if shares is None:
         return (log_total - shifted.gather(-1, index)).squeeze(-1), gap
     whole = shares.sum(-1, keepdim=True)
-    return (shares * (log_total - shifted)).sum(-1), whole * gap - shares.scatter_add(-1, index, -whole)
+    error = (shares * (log_total - shifted)).masked_fill(shares == 0, 0)  # a logit far below the others may be -inf
+    return error.sum(-1), whole * gap - shares.scatter_add(-1, index, -whole)
 
 
 LOSSES: Table[Loss] = Table()

@@ -242,7 +242,7 @@ class _Ranking(NamedTuple):
         gone = (self.diverged >= 0).nonzero().squeeze(1)
         gone = gone[self.diverged[gone].argsort(stable=True)]
         worst = [*gone.tolist(), *order.flip(0).tolist()][:WORST]
-        median = float(self.values[order].median()) if len(order) else 0.0
+        median = quantiles(self.values[order]).get("median", 0.0)
 
         def reason(row: int) -> str:
             step, value = int(self.diverged[row]), float(self.values[row])

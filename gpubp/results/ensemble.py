@@ -152,8 +152,9 @@ class Ensemble:
 
     @neutral()
     def evaluate(self, data: Dataset) -> dict[str, float]:
-        """Figures of the mean prediction on samples as the networks see them, by the names of scikit-learn: accuracy
-        and log_loss; accuracy alone for hinge; r2 and mean_squared_error, in the units of these targets."""
+        """Figures of the mean prediction by the names of scikit-learn: accuracy and log_loss; accuracy alone for hinge;
+        r2 and mean_squared_error, in the units of these targets. data: samples as the networks see them; where scaling
+        differs between members inputs() and targets that are not scaled."""
         if not isinstance(data, Dataset) or data.networks is not None:
             raise ConfigError("an ensemble is evaluated on a gpubp.Dataset that is the same for all networks")
         check(data, self.spec, len(self))

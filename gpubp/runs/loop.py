@@ -226,19 +226,20 @@ class Loop:
             return
         if self.saving is not None:
             self.saving.draw(self.number, map(Run.losses, self.runs, found))
+        done, steps = self.done, self.step_seconds
+        rate = (done - self.seen[0]) / max(steps - self.seen[1], 1e-6)
         if self.search is not None:
             if self.saving is not None:
                 self.saving.wait()  # the first checkpoint may be reading rows
             self.search.decide(self.number, self.runs, found)
+            self.taken += self.done - done  # what a copy in the place of a network that diverged has of its source
             found = [each._replace(lr=run.learning_rate()) for run, each in zip(self.runs, found)]
         states, rows = [run.state for run in self.runs], [run.rows for run in self.runs]
         networks = Snapshot(states, rows, found, lambda most: gradient_norms(self.runs, most))
-        done, steps = self.done, self.step_seconds
-        rate = (done - self.seen[0]) / max(steps - self.seen[1], 1e-6)
         others = None if self.queue is None else self.queue.ended.statuses
         with one_thread():
-            networks.describe(self.number, self.seconds, done, rate, self.runs[0].metric_name, others)
-        self.seen = done, steps
+            networks.describe(self.number, self.seconds, self.done, rate, self.runs[0].metric_name, others)
+        self.seen = self.done, steps
         shown = self.queue is None or self.queue.over(self.runs) or due(self.number, *RECORDS)
         self.history.add(networks.record, shown)
         try:

@@ -225,6 +225,7 @@ class Run:
         self.place.gather()
         change(self.state)
         self.place, self.held_out = placed(self.state, self.sets.each, self.choice, self.where, self.stream), None
+        self.pace.look(self.state)
 
     def learning_rate(self) -> Tensor:
         """(N,): the scheduled rate of each network's next step."""

@@ -127,8 +127,9 @@ def train_many(
     Rows that differ in numbers alone train as one population. Each network has the bits that it has in a design of its
     row alone, with its `seed`, by default its row number. data: for all networks; or, with `rows`, inputs or weights
     for each, those of network n at position n, or where a column `fold` or `entity` says. The result has one table, in
-    the order of the rows, with a column for whatever differs; result.populations are the populations, result.network(n)
-    is one network. A run_dir also holds design.parquet. All else as in train().
+    the order of the rows, with a column for whatever differs but init, init_scale, evaluate_every and lengths, which
+    the design has; result.populations are the populations, result.network(n) is one network. A run_dir also holds
+    design.parquet. All else as in train().
 
     slots: how many networks train at once, by default, and at most, as many as memory has room for; the others take the
     places of those that end, which changes no network. The design may be an iterator of mappings, read as places become
