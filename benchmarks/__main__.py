@@ -20,7 +20,6 @@ from . import (
     layouts,
     machine,
     plots,
-    roofline,
     sweeps,
     tables,
     threads,
@@ -184,12 +183,9 @@ def _drawn(report: dict[str, Any], path: Path) -> list[Path]:
     """Plot results with more than one contender, next to the report."""
     if not any(len(result["contenders"]) > 1 for result in report.get("results", [])):
         return []
-    draw = {path.with_suffix(".png"): plots.sweep if "over" in report else plots.ratios}
-    if "end_to_end" in report:
-        draw[path.with_name(f"{path.stem}-roofline.png")] = roofline.plot
-    for picture, plot in draw.items():
-        plot(report, picture)
-    return [*draw]
+    picture = path.with_suffix(".png")
+    (plots.sweep if "over" in report else plots.ratios)(report, picture)
+    return [picture]
 
 
 if __name__ == "__main__":

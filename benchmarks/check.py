@@ -198,11 +198,10 @@ def overview(report: dict[str, Any]) -> Table:
 
 def draw(report: dict[str, Any], out: Path) -> None:
     """The plots of what was measured, of the races beside the first kind of peers."""
-    from . import plots, roofline  # which the processes of the parts need not import
+    from . import plots  # which the processes of the parts need not import
 
     if first := [result for result in report["results"] if result["kind"] == "peers"]:
         plots.ratios({**report, "results": first}, out / "gpu_check.png")
-        roofline.plot({**report, "results": first}, out / "gpu_check-roofline.png")
     if report["sweep"]:
         points = {**report, "results": report["sweep"], "over": "batch_size", "workload": "W5"}
         plots.sweep(points, out / "gpu_check-batch_size.png")

@@ -15,7 +15,7 @@ import torch
 
 from gpubp.engines import ENGINES
 
-from . import calls, machine, proofs, roofline, sweeps, tables, whole
+from . import calls, machine, proofs, sweeps, tables, whole
 from .check import ABSENT, FAILED, PASSED, ROOT, Check, Outcome, Part, Step, write
 from .contenders import OURS, excuse, ours
 from .harness import Setting, measure
@@ -186,14 +186,10 @@ def raced(check: Check, name: str, workload: Workload, optimizer: str, kind: str
     names = list(dict.fromkeys([*OURS, *peers]))
     skipped = sweeps.without_room(workload, optimizer, names, {}, how)
     result = {"workload": name, "kind": kind, **measure(workload, optimizer, names, how, skipped)}
-    for each, figures in result["contenders"].items():
-        moved = figures["rate"] * result["flop"] / roofline.intensity(result, each)
-        figures["share_of_bandwidth"] = moved / (check.report["machine"]["copy_gbytes_per_second"] * 1e9)
     check.report["results"].append(result)
     check.console.print(tables.rates(name, result))
     (first, figures), best = next(iter(result["contenders"].items())), result["best_peer"]
-    shares = f"{figures['share_of_peak']:.1%} of the peak, {figures['share_of_bandwidth']:.1%} of the bandwidth"
-    said = f"{first} {figures['rate']:,.0f} network-steps/s, {shares}"
+    said = f"{first} {figures['rate']:,.0f} network-steps/s, {figures['share_of_peak']:.1%} of the peak"
     if best:
         said += f", {best['median']:.2f} times {best['name']}"
     return Outcome(PASSED, said, list(tables.absent(result)))

@@ -171,7 +171,6 @@ def test_a_report_keeps_what_it_needs_to_be_judged(tmp_path, quick_limits, capsy
         assert len(own["seconds"]) == 2
         assert {"rate", "ratio", "share_of_peak", "compile_seconds", "float64_largest_difference"} <= set(own)
     assert (tmp_path / "cpu.png").stat().st_size
-    assert (tmp_path / "cpu-roofline.png").stat().st_size
     assert "Against the best peer" in capsys.readouterr().out
 
 
