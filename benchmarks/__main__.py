@@ -7,7 +7,6 @@ import json
 import statistics
 import time
 from collections.abc import Callable, Sequence
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -113,10 +112,6 @@ def _table(report: dict[str, Any], chosen: argparse.Namespace, setting: Setting,
 
 
 def _end_to_end(report: dict[str, Any], chosen: argparse.Namespace, setting: Setting, console: Console) -> None:
-    missing = [package for package in ("sklearn", "joblib") if find_spec(package) is None]
-    if missing:
-        console.print(f"{END_TO_END}, {SCIKIT}: not installed: {', '.join(missing)}", highlight=False)
-        return
     networks = sized(WORKLOADS["W5"], chosen).networks
     rounds = setting._replace(rounds=min(setting.rounds, 5))
     sample = min(networks, SCIKIT_NETWORKS)
