@@ -15,7 +15,6 @@ from rich.console import Console
 from . import (
     calls,
     digits,
-    evaluations,
     layouts,
     machine,
     plots,
@@ -141,7 +140,7 @@ def _calls(report: dict[str, Any], chosen: argparse.Namespace, setting: Setting,
 
 
 def _evaluations(report: dict[str, Any], chosen: argparse.Namespace, setting: Setting, console: Console) -> None:
-    report["evaluations"] = evaluations.measure(ours(chosen.device), setting)
+    report["evaluations"] = calls.evaluations(ours(chosen.device), setting)
     console.print(tables.evaluations(report["evaluations"]))
 
 

@@ -72,8 +72,8 @@ def first_epoch(medians: Iterable[float], whose: str) -> int:
 
 
 def race(engine: str, networks: int, sample: int, threads: int, setting: Setting) -> dict[str, Any]:
-    """gpubp trains `networks`, scikit-learn a `sample`, in `threads` processes of one thread each; ratios are of seconds
-    per network."""
+    """gpubp trains `networks`, scikit-learn a `sample`, in `threads` processes of one thread each; ratios are of
+    seconds per network."""
     prepared = gpubp.load_data("digits")
     data = [part.numpy() for side in (prepared.training, prepared.validation) for part in (side.inputs, side.targets)]
     with parallel_config("loky", inner_max_num_threads=1):

@@ -60,12 +60,13 @@ def own_kernels() -> Iterator[None]:
         yield
 
 
-def timed(call: Callable[[], object], device: str) -> float:
-    """Seconds of one call."""
+def timed(call: Callable[[], object], device: str, count: int = 1) -> float:
+    """Seconds of `count` calls, back to back."""
     time.sleep(PAUSE)
     wait(device)
     start = time.perf_counter()
-    call()
+    for _ in range(count):
+        call()
     wait(device)
     return time.perf_counter() - start
 

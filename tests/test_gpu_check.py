@@ -251,8 +251,7 @@ def test_the_whole_report_is_written_with_its_plots(here: Check, monkeypatch: py
     alone = contenders.PEERS["cpu"]._replace(excuse=lambda *given: "compiles")
     monkeypatch.setitem(contenders.PEERS, "cpu", alone)
     monkeypatch.setattr(gpu, "ROUNDS", 2)
-    for module in (harness, calls):
-        monkeypatch.setattr(module, "PAUSE", 0)
+    monkeypatch.setattr(harness, "PAUSE", 0)
     monkeypatch.setattr(gpu, "tests", lambda check, chosen: Outcome(PASSED, "none"))
     monkeypatch.setattr(gpu, "WORKLOADS", {"W2": WORKLOADS["W2"].tiny()})
     monkeypatch.setattr(gpu, "KINDS", {**dict.fromkeys(gpu.KINDS, ()), "peers": ("autograd_bmm",)})
