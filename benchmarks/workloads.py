@@ -4,7 +4,6 @@ the cost of a step does not depend on them."""
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 from typing import NamedTuple
 
@@ -145,8 +144,3 @@ WORKLOADS = {
     "W6-mixed": Mixed((64, 128, 10), "relu", "cross_entropy", 500, 64, own_lr=True, optimizers=("adam",), goals=(1,),
                       hidden_widths=(8, 16, 32, 64, 128)),
 }  # fmt: skip
-
-
-def expand(names: Sequence[str]) -> list[str]:
-    """The workloads with these names or prefixes: W3 is W3-N256 and W3-N10000."""
-    return [known for known in WORKLOADS if known in names or known.partition("-")[0] in names]

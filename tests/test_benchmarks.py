@@ -192,10 +192,11 @@ def test_a_sweep_varies_one_thing_and_names_absent_contenders(tmp_path, quick_li
 @pytest.mark.skipif(not limits.compiler(), reason="no C++ compiler")
 def test_the_layouts_are_raced_and_left_as_they_were(tmp_path, quick_limits, monkeypatch):
     small = {"AROUND": ((3, 2, 66),), "HIDDEN": (4,), "ALONE": (((3, 4, 2), 2),), "TINY": (((2, 2, 2), 1),)}
+    small |= {"DEEPER": (), "OPTIMIZERS": ("adam",)}
     for name, value in {**small, "NETWORKS": 20, "MOST_STEPS": 2}.items():
         monkeypatch.setattr(layouts, name, value)
     before = cpu.LAYOUT, layouts.rule.WORTH
-    command.main(["layouts", "--quick", "--threads", "2", "--rounds", "2", "--out", str(tmp_path)])
+    command.main(["layouts", "--threads", "2", "--rounds", "2", "--out", str(tmp_path)])
     assert (cpu.LAYOUT, layouts.rule.WORTH, torch.get_num_threads()) == (*before, 2)
     report = json.loads((tmp_path / "layouts.json").read_text())
     (case,) = report["cases"]
