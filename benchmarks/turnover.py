@@ -1,4 +1,4 @@
-"""A long queue: python -m benchmarks.turnover [--networks 1000000] [--minutes 60] [--slots 4096] [--to FILE].
+"""A long queue: python -m benchmarks.turnover [--networks 1000000] [--minutes 60] [--slots 4096].
 
 Networks of 13-16-3 on the wines, from a generator, with learning rates and lengths of their own, stream through slots
 with a run directory, TensorBoard and a bar, as long as `minutes` by a rate that is measured first. Of each twentieth of
@@ -13,7 +13,6 @@ that takes, and what part of the memory that the run announces it has taken at m
 from __future__ import annotations
 
 import argparse
-import json
 import random
 import re
 import tempfile
@@ -27,8 +26,6 @@ import torch
 
 import gpubp
 from gpubp.reporters import Progress, Start
-
-from .machine import facts
 
 STEPS_AN_EPOCH = 5
 COMMON = {"widths": "13,16,3", "loss": "cross_entropy", "batch_size": 32, "evaluate_every": 100}
@@ -91,7 +88,7 @@ def made(chosen: argparse.Namespace) -> None:
     slots = None if chosen.known else chosen.slots
     gpubp.train_many([{}] * 64, data, **common)  # compiles
     rates = 10 ** torch.empty(chosen.networks).uniform_(-4, -1, generator=draw)
-    design: Any = {"lr": rates} if chosen.known else ({"lr": rate} for rate in iterated(rates))
+    design: Any = {"lr": rates} if chosen.known else ({"lr": float(rate)} for rate in rates.numpy())
     with tempfile.TemporaryDirectory() as place:
         before, watch = found("VmRSS"), Watch(Path(place, "run"), 0.25)
         result = gpubp.train_many(design, data, slots=slots, run_dir=watch.folder, reporters=[watch], **common)
@@ -101,12 +98,6 @@ def made(chosen: argparse.Namespace) -> None:
     print(f"{last.files} files of {last.run_mb:,.0f} MB")
     print(f"private memory: {memory[0]:,.0f} MB at first, {max(memory):,.0f} at most, {last.memory_mb:,.0f} at the end")
     print(f"{most / 1e6:,.0f} MB more than before the run, {most / watch.announced:.2f} of what it announced")
-
-
-def iterated(values: torch.Tensor) -> Iterator[float]:
-    """Each number."""
-    for some in values.split(1 << 16):
-        yield from some.tolist()
 
 
 def found(name: str) -> int:
@@ -128,7 +119,6 @@ def main() -> None:
     parser.add_argument("--networks", type=int, default=1_000_000)
     parser.add_argument("--minutes", type=float, default=60)
     parser.add_argument("--slots", type=int, default=4096)
-    parser.add_argument("--to", type=Path, help="JSON file for the samples")
     parser.add_argument("--steps", type=int, help="of each network, on made samples")
     parser.add_argument("--widths", default="2,2,2", help="with --steps")
     parser.add_argument("--optimizer", default="sgd", help="with --steps")
@@ -158,9 +148,6 @@ def main() -> None:
     print(*Sample._fields)
     for each in watch.samples:
         print(*(f"{value:,.0f}" for value in each))
-    if chosen.to:
-        found = {"machine": facts("cpu", {"all": torch.get_num_threads()}), "fields": Sample._fields}
-        chosen.to.write_text(json.dumps({**found, "samples": watch.samples}, indent=1) + "\n")
 
 
 if __name__ == "__main__":
