@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from . import calls, digits, layouts, machine, plots, sweeps, tables, threads, whole
+from . import calls, digits, layouts, machine, plots, sweeps, tables, whole
 from .arguments import END_TO_END, SCIKIT, parse, sized
 from .contenders import PEERS, ours
 from .harness import Setting, measure, own_kernels
@@ -25,7 +25,7 @@ CONSOLE = tables.screen()
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run, print, write."""
     begun, chosen = time.perf_counter(), parse(arguments)
-    limits = threads.limit(chosen.threads, chosen.device)
+    limits = machine.limit(chosen.threads, chosen.device)
     report: dict[str, Any] = {"machine": machine.facts(chosen.device, limits), "rounds": chosen.rounds, "seed": SEED}
     report |= {"patience": PATIENCE, "first": ours(chosen.device)}
     for name, value in report["machine"].items():

@@ -15,7 +15,7 @@ from gpubp.system.devices import usable
 from .contenders import PEERS, ours
 from .limits import compiler
 from .sweeps import VALUES
-from .workloads import WORKLOADS, Mixed, Workload
+from .workloads import WORKLOADS, Workload
 
 END_TO_END, SCIKIT = "W5b", "scikit_learn"
 COMMANDS = ("table", "sweep", "layouts", "calls", "evaluations", "whole")
@@ -51,7 +51,7 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
         parser.error(str(error))
     if chosen.command == "sweep" and chosen.workload:
         (name, *others), over = chosen.workload, chosen.over
-        if others or name not in WORKLOADS or (over == "width" and isinstance(WORKLOADS[name], Mixed)):
+        if others or name not in WORKLOADS or (over == "width" and WORKLOADS[name].mixed):
             parser.error(f"sweep --over {over}: one workload expected, not {END_TO_END}, nor for widths W6-mixed")
     if chosen.command == "layouts" and (chosen.device != "cpu" or not compiler()):
         parser.error(f"{chosen.command} measures the engine cpu: a C++ compiler, and --device cpu, expected")

@@ -28,7 +28,7 @@ from rich.text import Text
 
 from gpubp.system import devices
 
-from . import threads
+from . import machine
 from .harness import own_kernels
 from .tables import WIDE, screen
 
@@ -133,7 +133,7 @@ def work(out: str, end: str, make: str, part: str) -> None:
     """A part's process. make: a function by name, module:function, that gives the parts by their names."""
     report = read(Path(out))
     check = Check(report["devices"], Path(out), float(end), screen(), report)
-    report["threads"] = threads.limit(os.cpu_count() or 1, "cuda")
+    report["threads"] = machine.limit(os.cpu_count() or 1, "cuda")
     check.run(pkgutil.resolve_name(make)(check)[part].steps)
 
 

@@ -2,7 +2,7 @@
 
 Two orders of axes, by vmap of one network's gradient: the network axis first, (N, I, O), or last, (I, O, N).
 The latter written out, as sums of products along the networks, is slower on W1 to W3 by 2 to 20 times. The number of
-threads is read from the environment when the first array is made (threads.py). On a GPU JAX by default rounds operands
+threads is read from the environment when the first array is made (machine.py). On a GPU JAX by default rounds operands
 of float32 products to TF32; here it does so by name alone.
 """
 

@@ -11,7 +11,6 @@ import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from pathlib import Path
 
 import torch
 
@@ -137,10 +136,3 @@ def _fastest(call: Callable[[], object], device: str) -> float:
         wait(device)
         seconds.append(time.perf_counter() - start)
     return min(seconds)
-
-
-def cpuinfo(name: str) -> str:
-    """A line of Linux's /proc/cpuinfo; empty elsewhere."""
-    path = Path("/proc/cpuinfo")
-    lines = path.read_text().splitlines() if path.exists() else []
-    return next((line.split(":", 1)[1].strip() for line in lines if line.startswith(name)), "")
