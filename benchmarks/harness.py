@@ -177,7 +177,6 @@ def race(workload: Workload, optimizer: str, contenders: Mapping[str, Contender]
     warm = {name: warm_up(name, contender, setting.device) for name, contender in contenders.items()}
     rows = {name: each[0] for name, each in warm.items()}
     spent_compiling = {name: compiling(name, workload, optimizer, each[1]) for name, each in warm.items()}
-    drift = {name: _distance(row, rows[first][: len(row)]) for name, row in rows.items()}
     way = {name: _share_of_way(row, rows[first][: len(row)], start[: len(row)]) for name, row in rows.items()}
     calls = {name: length(contender, setting.device) for name, contender in contenders.items()}
     seconds = interleave({name: burst(contender, calls[name]) for name, contender in contenders.items()}, setting)
@@ -211,7 +210,6 @@ def race(workload: Workload, optimizer: str, contenders: Mapping[str, Contender]
                 "ratio": ratio(each[name], each[first]),
                 "compile_seconds": spent_compiling[name],
                 "break_even_steps": _break_even(name, each, spent_compiling[name], workload.networks),
-                "float32_relative_distance": drift[name],
                 "float32_share_of_way": way[name],
                 "exact": way[name] <= OTHER and not (name in PEERS and PEERS[name].rounded),
                 "calls": calls[name],
@@ -264,8 +262,3 @@ def _share_of_way(rows: Tensor, first: Tensor, start: Tensor) -> float:
     if a gradient is 0 up to rounding, Adam steps by its sign."""
     apart, way = (each.double().norm(dim=1) for each in (rows - first, first - start))
     return float((apart / way.clamp(min=torch.finfo(way.dtype).tiny)).median())
-
-
-def _distance(rows: Tensor, first: Tensor) -> float:
-    """The distance between the rows, over their length."""
-    return float((rows.double() - first.double()).norm() / first.double().norm())
