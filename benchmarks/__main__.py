@@ -12,7 +12,7 @@ from typing import Any
 
 from . import calls, digits, layouts, machine, plots, sweeps, tables, whole
 from .arguments import END_TO_END, SCIKIT, parse, sized
-from .contenders import PEERS, ours
+from .contenders import PEERS, excuse, ours
 from .harness import Setting, measure, own_kernels
 from .workloads import WORKLOADS
 
@@ -130,7 +130,7 @@ def _whole(report: dict[str, Any], chosen: argparse.Namespace, setting: Setting)
         found = whole.runs(words, min(whole.RUNS, chosen.rounds), chosen.threads, chosen.device)
         report["command_lines"][name] = found
         CONSOLE.print(tables.parts(name, found))
-    if reason := whole.without_jax():
+    if reason := excuse("jax_first", WORKLOADS["W2"], "sgd", chosen.device):
         say(f"whole trainings against JAX: {reason}")
         return
     for case in whole.CASES:

@@ -29,7 +29,6 @@ from .updates import Update, change
 from .workloads import Problem
 
 STEPS = 8  # of one compiled call, if K allows: the weights stay in registers in between
-RECORDED = ("cuda",)  # kinds of devices on which the compiled steps of a call are one CUDA graph
 
 
 class Compiled(NamedTuple):
@@ -73,7 +72,7 @@ class CompiledBmm(Stacked):
         self.update = Update(self.flat, problem.optimizer, problem.lr)
         first = problem.inputs[0], problem.targets[0]
         self.step, self.compile_seconds = compiled(self.one, lambda: (*deepcopy(self.changed), *first), self.flat[0])
-        if self.flat[0].device.type in RECORDED:
+        if self.flat[0].is_cuda:
             self.call = recorded(self.call, [*self.flat, *self.update.tensors])  # type: ignore[method-assign]
 
     @property
@@ -112,7 +111,7 @@ class CompiledUnrolled(Stacked):
         first = problem.inputs[: self.size], problem.targets[: self.size]
         step = partial(formulas, float(problem.lr))
         self.step, self.compile_seconds = compiled(step, lambda: (deepcopy(self.weights), *first), rows)
-        if rows.device.type in RECORDED:
+        if rows.is_cuda:
             self.call = recorded(self.call, self.weights)  # type: ignore[method-assign]
 
     def call(self) -> None:

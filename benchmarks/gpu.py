@@ -165,7 +165,7 @@ def ran(check: Check, name: str, words: Sequence[str]) -> Outcome:
 
 def beside(check: Check, case: whole.Case) -> Outcome:
     """A whole training against JAX."""
-    if reason := whole.without_jax():
+    if reason := excuse("jax_first", WORKLOADS["W2"], "sgd", check.devices[0]):
         return Outcome(ABSENT, reason)
     race = whole.beside_jax(case, Setting(5, SEED, check.devices[0], 0, 2 * PATIENCE))
     check.report["beside_jax"].append(race)
