@@ -105,7 +105,7 @@ def run(words: Sequence[str], threads: int, device: str) -> dict[str, float]:
 
 def beside_jax(case: Case, setting: Setting) -> dict[str, Any]:
     """Seconds of whole trainings round by round, alone and with spinning processes, and JAX's over gpubp's."""
-    from .jax_whole import Whole
+    from .jax_peers import Whole
 
     problem = case.problem()
     data = gpubp.Dataset(problem.inputs.flatten(0, 1), problem.targets.flatten(0, 1))

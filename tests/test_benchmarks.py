@@ -246,7 +246,7 @@ def test_a_median_leaves_out_the_first_run_and_a_failure_is_reported_with_its_ou
 def test_a_whole_training_is_the_same_in_jax(case, monkeypatch):
     pytest.importorskip("jax")
     pytest.importorskip("optax")
-    jax_whole = importlib.import_module("benchmarks.jax_whole")
+    jax_whole = importlib.import_module("benchmarks.jax_peers")
     made, make = {}, jax_whole.Whole
     monkeypatch.setattr(
         jax_whole, "Whole", lambda *given: made.get(given[2]) or made.setdefault(given[2], make(*given))
