@@ -7,7 +7,6 @@ message, a record and a checkpoint cost here, and plays a run of so many shards,
 
 from __future__ import annotations
 
-import argparse
 import os
 import pickle
 import tempfile
@@ -43,20 +42,15 @@ from gpubp.runs.run import Sets
 from gpubp.system import lock
 
 from .cluster_model import Cluster, Costs, meeting, simulate
-from .harness import cost
+from .harness import command, cost
 
 COMMON = {"widths": "16,64,64,4", "loss": "mean_squared_error", "batch_size": 32}
 NETWORKS = 512  # of one worker
 STORE = 200 << 20  # bytes of a machine's object store
 
 
-def main() -> None:
-    """Measure and print."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--seconds", type=float, default=60.0, help="that one core trains")
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--simulate", type=int, metavar="SHARDS")
-    chosen = parser.parse_args()
+def main(seconds: float = 60.0, rounds: int = 3, simulate: int = 0) -> None:
+    """seconds: that one core trains; simulate: shards of a run to play, instead."""
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     import ray
     from ray.cluster_utils import Cluster as Machines
@@ -70,10 +64,10 @@ def main() -> None:
     data = gpubp.Dataset(inputs, torch.tanh(inputs @ torch.randn(16, 4, generator=generator)))
     try:
         with tempfile.TemporaryDirectory() as folder:
-            if chosen.simulate is None:
-                efficiency(data, Path(folder), chosen.seconds, chosen.rounds)
+            if simulate:
+                play(costs(ray, data, Path(folder)), simulate)
             else:
-                play(costs(ray, data, Path(folder)), chosen.simulate)
+                efficiency(data, Path(folder), seconds, rounds)
     finally:
         ray.shutdown()
         machines.shutdown()
@@ -227,4 +221,4 @@ def play(measured: Costs, shards: int) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    command(main, about=__doc__)

@@ -8,10 +8,8 @@ out. The baseline is the mean of the entity's training flights. Scores are over 
 
 from __future__ import annotations
 
-import argparse
 import json
 import warnings
-from collections.abc import Sequence
 from importlib.metadata import distribution
 from typing import Any
 
@@ -22,7 +20,7 @@ from sklearn.neural_network import MLPRegressor
 
 import gpubp
 
-from .harness import cost
+from .harness import command, cost
 
 INPUTS = ("month", "day", "hour", "minute", "sched_arr_time", "dep_delay")
 TARGET, KEYS = "arr_delay", (("dest",), ("carrier", "origin"))
@@ -87,15 +85,13 @@ def _scikit(train: gpubp.Dataset, held_out: gpubp.Dataset, number: int) -> float
         return float(np.square(model.fit(inputs, targets).predict(unseen) - truth).mean())
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
+def main(no_scikit: bool = False) -> None:
     """Race for each of KEYS, and print a JSON object a line."""
-    flags = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    flags.add_argument("--no-scikit", action="store_true", help="gpubp alone")
-    chosen, table = flags.parse_args(arguments), flights()
+    table = flights()
     for keys in KEYS:
-        found = race(table, keys, not chosen.no_scikit)
+        found = race(table, keys, not no_scikit)
         print(json.dumps({name: round(each, 4) if isinstance(each, float) else each for name, each in found.items()}))
 
 
 if __name__ == "__main__":
-    main()
+    command(main, about=__doc__)

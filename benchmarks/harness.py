@@ -10,6 +10,8 @@ pause, is mostly wake-up time. That is measured separately.
 
 from __future__ import annotations
 
+import argparse
+import inspect
 import os
 import random
 import statistics
@@ -58,6 +60,22 @@ def own_kernels() -> Iterator[None]:
             os.environ["GPUBP_CACHE"] = kernels
             after.callback(os.environ.pop, "GPUBP_CACHE")
         yield
+
+
+def command(*runs: Callable[..., None], about: str | None = None) -> None:
+    """Run what the command line names, if there are several, with flags for its parameters."""
+    parser = argparse.ArgumentParser(description=about, formatter_class=argparse.RawDescriptionHelpFormatter)
+    kinds = parser.add_subparsers(required=True) if len(runs) > 1 else None
+    for run in runs:
+        flags = kinds.add_parser(run.__name__, description=run.__doc__) if kinds else parser
+        flags.set_defaults(run=run)
+        for name, given in inspect.signature(run).parameters.items():
+            one = given.default[0] if isinstance(given.default, tuple) else given.default
+            more = {"action": "store_true"} if one is False else {"type": type(one)}
+            more |= {"nargs": "+"} if isinstance(given.default, tuple) else {}
+            flags.add_argument(f"--{name.replace('_', '-')}", default=given.default, **more)
+    chosen = vars(parser.parse_args())
+    chosen.pop("run")(**chosen)
 
 
 def timed(call: Callable[[], object], device: str, count: int = 1) -> float:

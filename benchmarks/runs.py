@@ -6,8 +6,6 @@ other programs hardly change.
 
 from __future__ import annotations
 
-import argparse
-import inspect
 import statistics
 import tempfile
 from collections.abc import Sequence
@@ -18,7 +16,7 @@ import torch
 
 import gpubp
 
-from .harness import cost, own_kernels
+from .harness import command, cost, own_kernels
 
 
 def sine() -> gpubp.Dataset:
@@ -123,21 +121,5 @@ def mixed(topologies: int = 24, networks: int = 4, epochs: int = 200, evaluation
     print(f"later {min(clock):.2f} s, {min(processors):.2f} s of the processor, {results[0].network_steps:,} steps")
 
 
-def main() -> None:
-    """Measure and print."""
-    parser = argparse.ArgumentParser("python -m benchmarks.runs", description=__doc__)
-    kinds = parser.add_subparsers(required=True)
-    for run in (slots, stopping, reporters, mixed):
-        flags = kinds.add_parser(run.__name__, description=run.__doc__)
-        flags.set_defaults(run=run)
-        for name, given in inspect.signature(run).parameters.items():
-            one = given.default[0] if isinstance(given.default, tuple) else given.default
-            more = {"action": "store_true"} if one is False else {"type": type(one)}
-            more |= {"nargs": "+"} if isinstance(given.default, tuple) else {}
-            flags.add_argument(f"--{name}", default=given.default, **more)
-    chosen = vars(parser.parse_args())
-    chosen.pop("run")(**chosen)
-
-
 if __name__ == "__main__":
-    main()
+    command(slots, stopping, reporters, mixed, about=__doc__)

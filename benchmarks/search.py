@@ -9,7 +9,6 @@ the standard deviation over seeds.
 
 from __future__ import annotations
 
-import argparse
 import os
 import warnings
 from collections.abc import Callable
@@ -26,7 +25,7 @@ from sklearn.preprocessing import scale
 import gpubp
 from gpubp import sklearn as ours
 
-from .harness import cost
+from .harness import command, cost
 
 EPOCHS, BATCH, SEEDS = 20, 120, 5
 GRID = {"learning_rate_init": np.logspace(-4, -1, 16), "alpha": np.logspace(-6, -1, 4)}
@@ -34,19 +33,15 @@ SETS = ("digits", "breast_cancer", "wine", "iris", "diabetes")
 ALL = os.cpu_count() or 1
 
 
-def main() -> None:
+def main(rounds: int = 3, agree: bool = False) -> None:
     """Measure and print."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--agree", action="store_true")
-    chosen = parser.parse_args()
     warnings.simplefilter("ignore", ConvergenceWarning)
     os.environ["PYTHONWARNINGS"] = "ignore"  # of joblib's processes
-    if chosen.agree:
+    if agree:
         for name in SETS:
             agreement(name)
     else:
-        race(chosen.rounds)
+        race(rounds)
 
 
 def race(rounds: int) -> None:
@@ -116,4 +111,4 @@ def agreement(name: str) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    command(main, about=__doc__)
