@@ -7,6 +7,6 @@
 
 workloads.py defines what is trained, contenders.py by whom (peers.py, updates.py, compiled_peers.py, jax_peers.py);
 harness.py measures; machine.py and limits.py describe the machine; sweeps.py varies one thing; calls.py times single
-steps; whole.py (phases.py, jax_whole.py), digits.py and scikit.py train end to end; arguments.py, tables.py, plots.py
-and roofline.py are the command line and its output; check.py, gpu.py and proofs.py are scripts/gpu_check.py.
+steps; whole.py (phases.py), runs.py and digits.py train end to end; tables.py and plots.py are what comes out;
+check.py, gpu.py and proofs.py are scripts/gpu_check.py.
 """

@@ -1,4 +1,4 @@
-"""Calls of one step, back to back: the overhead of a call. One network of 2-2-2, and 1,000 of 64-32-10.
+"""Calls of an engine, back to back: of one step, the overhead of a call; and evaluations against training.
 
 On a GPU, host: until the last call returns, while the device is kept busy; device: the device's time for the
 calls; whole: from the first call to the end of the last, with nothing else running.
@@ -6,6 +6,7 @@ calls; whole: from the first call to the end of the last, with nothing else runn
 
 from __future__ import annotations
 
+import itertools
 import statistics
 import time
 from dataclasses import replace
@@ -13,10 +14,11 @@ from typing import Any
 
 import torch
 
+from gpubp.engines import ENGINES
 from gpubp.system import gpus
 
-from .harness import PAUSE, Setting
-from .limits import wait
+from .contenders import excuse
+from .harness import Setting, timed
 from .peers import Engine
 from .workloads import WORKLOADS
 
@@ -28,6 +30,8 @@ CALLS, SECONDS = 1000, 0.25  # of a sample, whichever is less
 AHEAD = 200  # calls queued while the device is busy: its queue holds some thousand launches
 SIDE = 8192  # of matrices whose product keeps it busy
 PRODUCT = 2 * SIDE**3 / 80e12  # seconds of one, at least
+EVALUATED = ("W1-K64", "W2", "W3-N256", "W4-N64", "W5")
+SAMPLE = 0.05  # seconds of evaluations, or of training, at least
 
 
 def measure(engine: str, setting: Setting) -> list[dict[str, Any]]:
@@ -35,9 +39,8 @@ def measure(engine: str, setting: Setting) -> list[dict[str, Any]]:
     found = []
     for name, workload in CASES.items():
         contender = Engine(workload.problem("sgd", device=setting.device), engine)
-        for _ in range(3):  # compiles
-            contender.call()
-        count = _count(contender, setting.device)
+        timed(contender.call, setting.device, 3)  # compiles
+        count = max(10, min(CALLS, int(SECONDS * 10 / timed(contender.call, setting.device, 10))))
         samples = [_sample(contender, count, setting.device) for _ in range(setting.rounds)]
         contender.params()
         each = {part: [sample[part] for sample in samples] for part in samples[0]}
@@ -47,24 +50,9 @@ def measure(engine: str, setting: Setting) -> list[dict[str, Any]]:
     return found
 
 
-def _count(contender: Engine, device: str) -> int:
-    wait(device)
-    begun = time.perf_counter()
-    for _ in range(10):
-        contender.call()
-    wait(device)
-    return max(10, min(CALLS, int(SECONDS * 10 / (time.perf_counter() - begun))))
-
-
 def _sample(contender: Engine, count: int, device: str) -> dict[str, float]:
-    time.sleep(PAUSE)
-    wait(device)
-    begun = time.perf_counter()
-    for _ in range(count):
-        contender.call()
-    wait(device)
-    spent = {"whole": 1e6 * (time.perf_counter() - begun) / count}
-    return spent if device == "cpu" else {**_apart(contender, min(count, AHEAD), spent["whole"], device), **spent}
+    whole = {"whole": 1e6 * timed(contender.call, device, count) / count}
+    return whole if device == "cpu" else {**_apart(contender, min(count, AHEAD), whole["whole"], device), **whole}
 
 
 def _apart(contender: Engine, count: int, us: float, device: str) -> dict[str, float]:
@@ -82,3 +70,35 @@ def _apart(contender: Engine, count: int, us: float, device: str) -> dict[str, f
         last.record()
         last.synchronize()
         return {"host": 1e6 * host / count, "device": 1e3 * first.elapsed_time(last) / count}
+
+
+def evaluations(engine: str, setting: Setting) -> list[dict[str, Any]]:
+    """By workload: milliseconds of an evaluation of all networks, and this over the time of its forward products, 2
+    sum(IO) FLOP per sample, at the rate of training, which alternates with it; medians over rounds."""
+    found = []
+    for name in EVALUATED:
+        workload = WORKLOADS[name]
+        optimizer = workload.optimizers[0]
+        if excuse(engine, workload, optimizer, setting.device):
+            continue
+        contender = Engine(workload.problem(optimizer, device=setting.device), engine)
+        state, data = contender.state, contender.data
+
+        def look(state: Any = state, data: Any = data) -> None:
+            ENGINES[engine].evaluate(state.population, data, state.hyper, state.position)
+
+        calls = {look: 0, contender.call: 0}
+        for call in calls:
+            timed(call, setting.device, 2)  # compiles
+            calls[call] = max(1, round(SAMPLE / timed(call, setting.device)))
+        rounds = [
+            [timed(call, setting.device, count) / count for call, count in calls.items()] for _ in range(setting.rounds)
+        ]
+        contender.params()
+        forward = 2 * data.samples * sum(i * o for i, o in itertools.pairwise(workload.widths))
+        share = forward / (workload.flop * workload.steps)
+        facts = {"workload": name, "networks": workload.networks, "samples": data.samples, "engine": engine}
+        milliseconds = 1e3 * statistics.median(spent for spent, _ in rounds)
+        over = statistics.median(spent / (training * share) for spent, training in rounds)
+        found.append({**facts, "ms": milliseconds, "over_forward": over, "rounds": rounds})
+    return found

@@ -21,21 +21,21 @@ from io import StringIO
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from rich import box
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 from gpubp.system import devices
 
-from . import threads
+from . import machine
 from .harness import own_kernels
+from .tables import WIDE, screen
 
 ROOT = Path(__file__).resolve().parent.parent
 PASSED, FAILED, ABSENT = "passed", "failed", "not run"
 CHILD = "import sys; from benchmarks import check; sys.exit(check.work(*sys.argv[1:]))"
 PARTS = "benchmarks.gpu:parts"
-WIDTH = 140  # of the written report
 LATE = "no time left"
 WORTH = 15.0  # seconds that must remain to start a process
 
@@ -133,7 +133,7 @@ def work(out: str, end: str, make: str, part: str) -> None:
     """A part's process. make: a function by name, module:function, that gives the parts by their names."""
     report = read(Path(out))
     check = Check(report["devices"], Path(out), float(end), screen(), report)
-    report["threads"] = threads.limit(os.cpu_count() or 1, "cuda")
+    report["threads"] = machine.limit(os.cpu_count() or 1, "cuda")
     check.run(pkgutil.resolve_name(make)(check)[part].steps)
 
 
@@ -158,7 +158,7 @@ def main(out: Path, minutes: float, make: str = PARTS) -> int:
                 failed = begun and number == 0 and (part.proves or status != LATE)
                 check.add(step.name, Outcome(FAILED if failed else ABSENT, f"its process ended: {status}"))
     table = overview(check.report)
-    text = Console(file=StringIO(), width=WIDTH)
+    text = Console(file=StringIO(), width=WIDE)
     text.print(table)
     (out / "gpu_check.txt").write_text(text.file.getvalue())  # type: ignore[attr-defined]
     check.console.print(table)
@@ -181,16 +181,9 @@ def child(out: Path, end: float, make: str, part: str) -> int | str:
         process.wait()
 
 
-def screen() -> Console:
-    """Standard output."""
-    return Console(width=None if sys.stdout.isatty() else WIDTH)
-
-
 def overview(report: dict[str, Any]) -> Table:
     """Every step in a line."""
-    table = Table(title="GPU check", title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
-    for heading in ("step", "outcome", "what"):
-        table.add_column(heading)
+    table = Table("step", "outcome", "what", title="GPU check", title_justify="left", box=SIMPLE_HEAD, pad_edge=False)
     for each in report["checks"]:
         table.add_row(each["name"], each["status"], Text("\n".join([each["said"], *each["listed"]])))
     return table
@@ -198,11 +191,10 @@ def overview(report: dict[str, Any]) -> Table:
 
 def draw(report: dict[str, Any], out: Path) -> None:
     """The plots of what was measured, of the races beside the first kind of peers."""
-    from . import plots, roofline  # which the processes of the parts need not import
+    from . import plots  # which the processes of the parts need not import
 
     if first := [result for result in report["results"] if result["kind"] == "peers"]:
         plots.ratios({**report, "results": first}, out / "gpu_check.png")
-        roofline.plot({**report, "results": first}, out / "gpu_check-roofline.png")
     if report["sweep"]:
         points = {**report, "results": report["sweep"], "over": "batch_size", "workload": "W5"}
         plots.sweep(points, out / "gpu_check-batch_size.png")

@@ -7,16 +7,15 @@ message, a record and a checkpoint cost here, and plays a run of so many shards,
 
 from __future__ import annotations
 
-import argparse
 import os
 import pickle
-import statistics
 import tempfile
-import time
 from collections.abc import Callable, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import numpy
 import torch
 
 import gpubp
@@ -43,19 +42,15 @@ from gpubp.runs.run import Sets
 from gpubp.system import lock
 
 from .cluster_model import Cluster, Costs, meeting, simulate
+from .harness import command, cost
 
 COMMON = {"widths": "16,64,64,4", "loss": "mean_squared_error", "batch_size": 32}
 NETWORKS = 512  # of one worker
 STORE = 200 << 20  # bytes of a machine's object store
 
 
-def main() -> None:
-    """Measure and print."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--seconds", type=float, default=60.0, help="that one core trains")
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--simulate", type=int, metavar="SHARDS")
-    chosen = parser.parse_args()
+def main(seconds: float = 60.0, rounds: int = 3, simulate: int = 0) -> None:
+    """seconds: that one core trains; simulate: shards of a run to play, instead."""
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     import ray
     from ray.cluster_utils import Cluster as Machines
@@ -69,10 +64,10 @@ def main() -> None:
     data = gpubp.Dataset(inputs, torch.tanh(inputs @ torch.randn(16, 4, generator=generator)))
     try:
         with tempfile.TemporaryDirectory() as folder:
-            if chosen.simulate is None:
-                efficiency(data, Path(folder), chosen.seconds, chosen.rounds)
+            if simulate:
+                play(costs(ray, data, Path(folder)), simulate)
             else:
-                play(costs(ray, data, Path(folder)), chosen.simulate)
+                efficiency(data, Path(folder), seconds, rounds)
     finally:
         ray.shutdown()
         machines.shutdown()
@@ -81,50 +76,43 @@ def main() -> None:
 def efficiency(data: gpubp.Dataset, folder: Path, seconds: float, rounds: int) -> None:
     """One worker and two, beside the same without Ray."""
     torch.set_num_threads(1)
-    plain(data, folder / "first", NETWORKS, 50)  # compiles
-    probe = plain(data, folder / "probe", NETWORKS, 500)
+    trained(0, data, folder / "first", 50)  # compiles
+    probe = trained(0, data, folder / "probe", 500)
     steps = max(500, round(500 * seconds / probe.seconds))
     print(f"{NETWORKS} networks of 16-64-64-4 for each worker, {steps:,} steps")
-    sharded(data, folder / "warm", 2, 50)
-    found: dict[str, list[float]] = {"one over none": [], "two over none": [], "two over one": []}
-    within: dict[str, list[float]] = {name: [] for name in found}
-    for number in range(rounds):
-        print(f"load {os.getloadavg()[0]:.1f}", end=": ")
-        one = timed(lambda at=number: sharded(data, folder / f"one{at}", 1, steps))
-        none = timed(lambda at=number: plain(data, folder / f"none{at}", NETWORKS, steps))
-        two = timed(lambda at=number: sharded(data, folder / f"two{at}", 2, steps))
-        for kind, (a, b, c) in ((found, (none[0], one[0], two[0])), (within, (none[1], one[1], two[1]))):
-            for name, ratio in zip(kind, (a / b, a / c, b / c)):
-                kind[name].append(ratio)
-        print(", ".join(f"{name} {each[-1]:.3f} (training {within[name][-1]:.3f})" for name, each in found.items()))
-    for name, each in found.items():
-        print(f"efficiency of {name}: {statistics.median(each):.3f}; of training {statistics.median(within[name]):.3f}")
+    trained(2, data, folder / "warm", 50)
+    times = [
+        [timed(shards, data, folder / f"{number}-{shards}", steps) for shards in range(3)] for number in range(rounds)
+    ]
+    none, one, two = numpy.array(times).transpose(1, 0, 2)
+    for name, ratios in {"one over none": none / one, "two over none": none / two, "two over one": one / two}.items():
+        whole, training = numpy.median(ratios, axis=0)
+        print(f"efficiency of {name}: {whole:.3f}; of training {training:.3f} ({ratios[:, 1].min():.3f} to "
+              f"{ratios[:, 1].max():.3f})")  # fmt: skip
 
 
 def rows(networks: int, steps: int) -> dict[str, list[float]]:
     return {"lr": [1e-4 * (1 + row % 100) for row in range(networks)], "steps": [steps] * networks}
 
 
-def plain(data: gpubp.Dataset, folder: Path, networks: int, steps: int) -> gpubp.Result:
-    return gpubp.train_many(rows(networks, steps), data, run_dir=folder, **COMMON)
+def trained(shards: int, data: gpubp.Dataset, folder: Path, steps: int) -> gpubp.Result:
+    """NETWORKS for each of the shards; 0: as for one, without Ray."""
+    given, common = rows(NETWORKS * max(1, shards), steps), {**COMMON, "run_dir": folder}
+    return (
+        cluster.train_many(given, data, shards=shards, **common) if shards else gpubp.train_many(given, data, **common)
+    )
 
 
-def sharded(data: gpubp.Dataset, folder: Path, shards: int, steps: int) -> gpubp.Result:
-    return cluster.train_many(rows(NETWORKS * shards, steps), data, run_dir=folder, shards=shards, **COMMON)
-
-
-def timed(run: Callable[[], gpubp.Result]) -> tuple[float, float]:
+def timed(shards: int, *given: Any) -> tuple[float, float]:
     """Seconds of a call, and of the training in it: of shards, with their start, saving and evaluation."""
-    begun = time.perf_counter()
-    result = run()
-    whole, in_shards = time.perf_counter() - begun, "shards" in (result.run_dir / "config.yaml").read_text()
-    return whole, result.step_seconds if in_shards else result.seconds
+    result, clock, _ = cost(lambda: trained(shards, *given))
+    return clock, result.step_seconds if shards else result.seconds
 
 
 def costs(ray: Any, data: gpubp.Dataset, folder: Path) -> Costs:
     """What one request costs here."""
     first = spent(lambda: ray.get(ray.remote(num_cpus=1)(imported).remote()))
-    result = plain(data, folder / "run", NETWORKS, 100)
+    result = trained(0, data, folder / "run", 100)
     nothing = ray.remote(num_cpus=1)(nothing_done)
     ray.get([nothing.remote() for _ in range(20)])
     task = spent(lambda: ray.get([nothing.remote() for _ in range(500)])) / 500
@@ -151,11 +139,8 @@ def costs(ray: Any, data: gpubp.Dataset, folder: Path) -> Costs:
         task, message, record, joined(shards, parts, runs, sets, folder / "joined") / 20_000, tidied(folder / "left"),
         state, len(pickle.dumps(looked[0])) / 2000, len(pickle.dumps(shards[0])) / 2000, light, first,
     )  # fmt: skip
-    print(f"load {os.getloadavg()[0]:.1f}; a task {1e3 * task:.2f} ms, a message {1e6 * message:.0f} us, a record")
-    print(f"{1e9 * record:.0f} ns a network, joining {1e6 * found.join:.1f} us a network, deleting what a shard leaves")
-    print(f"{1e3 * found.tidy:.2f} ms, a worker's start {first:.1f} s;")
-    print(f"bytes a network: design {found.design:.0f}, evaluation {found.told:.0f}, meeting {light:.0f}, checkpoint")
-    print(f"{state:,.0f}, of {result.population.spec.size:,} parameters")
+    for name, value in asdict(found).items():
+        print(f"{name}: {value:.3g}")
     return found
 
 
@@ -218,9 +203,8 @@ def nothing_found(shard: Any, runs: Sequence[Any]) -> Looked:
 
 
 def spent(what: Callable[[], object]) -> float:
-    begun = time.perf_counter()
-    what()
-    return time.perf_counter() - begun
+    """Seconds."""
+    return cost(what)[1]
 
 
 def play(measured: Costs, shards: int) -> None:
@@ -237,4 +221,4 @@ def play(measured: Costs, shards: int) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    command(main, about=__doc__)

@@ -2,8 +2,8 @@
 the network axis last. On a GPU the compiled steps of a call are captured as one CUDA graph by hand, because
 torch.compile captures no step that changes its arguments in place, as training does.
 
-Compiled steps are kept for the life of the process, by all that they are specialised for, with the seconds of
-compilation: the first call minus a later one. Files of earlier runs are not used, so that these are real.
+The seconds of compilation are the first call minus a later one. Files of earlier runs are not used, so that these are
+real.
 """
 
 from __future__ import annotations
@@ -15,24 +15,20 @@ import shutil
 import tempfile
 import time
 from collections.abc import Callable, Sequence
-from functools import cache
+from copy import deepcopy
+from functools import cache, partial
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-from gpubp.maths.spec import NetworkSpec
 from gpubp.system import gpus
 
-from .peers import VALUES, Stacked, loss_of, recorded
-from .updates import BETA1, BETA2, EPS
+from .peers import Stacked, recorded
+from .updates import Update, change
 from .workloads import Problem
 
-UNROLLED = (2, 2, 2)  # the topology of the formulas below
 STEPS = 8  # of one compiled call, if K allows: the weights stay in registers in between
-
-
-RECORDED = ("cuda",)  # kinds of devices on which the compiled steps of a call are one CUDA graph
 
 
 class Compiled(NamedTuple):
@@ -73,80 +69,34 @@ class CompiledBmm(Stacked):
     def __init__(self, problem: Problem) -> None:
         super().__init__(problem)
         self.flat = [part if part.ndim == 3 else part[:, None] for part in self.flat]
-        spec, lr, first = problem.population.spec, problem.lr, self.flat[0]
-        separate, self.adam = isinstance(lr, Tensor), problem.optimizer == "adam"
-        rates = lr if separate else torch.tensor([lr], dtype=torch.float64)
-        self.rates = rates.to(first)[:, None, None]
-        self.slots = [torch.zeros_like(part) for part in self.flat * 2] if self.adam else []
-        self.powers = torch.ones(2, dtype=torch.float64, device=first.device)
-        self.betas = torch.tensor([BETA1, BETA2], dtype=torch.float64, device=first.device)
-        key = (
-            spec,
-            problem.optimizer,
-            separate,
-            self.networks,
-            *problem.inputs.shape[1:],
-            first.dtype,
-            str(first.device),
-        )
-        self.step, self.compile_seconds = _bmm(*key, self)
-        self.call = _recorded(self.call, [*self.flat, *self.slots, self.powers])  # type: ignore[method-assign]
+        self.update = Update(self.flat, problem.optimizer, problem.lr)
+        first = problem.inputs[0], problem.targets[0]
+        self.step, self.compile_seconds = compiled(self.one, lambda: (*deepcopy(self.changed), *first), self.flat[0])
+        if self.flat[0].is_cuda:
+            self.call = recorded(self.call, [*self.flat, *self.update.tensors])  # type: ignore[method-assign]
 
-    def arguments(self, inputs: Tensor, target: Tensor) -> tuple[Any, ...]:
-        """Arguments of the compiled step. corrections: 1 - beta^t of both means, in a tensor, so that changes need no
-        recompilation."""
-        return self.flat, self.slots, self.rates, (1 - self.powers).to(self.rates), inputs, target
+    @property
+    def changed(self) -> tuple[Any, ...]:
+        """What a step changes."""
+        return self.flat, self.update.slots, self.update.powers
+
+    def one(self, flat: Any, slots: Any, powers: Tensor, inputs: Tensor, target: Tensor) -> None:
+        """A step."""
+        powers.mul_(self.update.betas)
+        change(flat, torch.func.grad(self.total)(flat, inputs, target), slots, self.update.rates, powers)
+
+    def total(self, flat: Sequence[Tensor], inputs: Tensor, target: Tensor) -> Tensor:
+        """The sum of the networks' losses."""
+        out = inputs.expand(self.networks, *inputs.shape)
+        for weight, bias, value in zip(flat[::2], flat[1::2], self.values):
+            out = value(torch.baddbmm(bias, out, weight))
+        return self.loss(out.flatten(0, 1), target.expand(self.networks, *target.shape).flatten(0, 1)) * self.networks
 
     def call(self) -> None:
         """K steps."""
         with torch.no_grad():
             for inputs, target in zip(self.problem.inputs, self.problem.targets):
-                self.powers *= self.betas
-                self.step(*self.arguments(inputs, target))
-
-
-def _recorded(call: Callable[[], None], changed: Sequence[Tensor]) -> Callable[[], None]:
-    return recorded(call, changed) if changed[0].device.type in RECORDED else call
-
-
-def _bmm(spec: NetworkSpec, optimizer: str, separate: bool, *rest: Any) -> Compiled:
-    *key, contender = rest
-    known = (spec, optimizer, separate, *key)
-    if known not in _STEPS:
-        values, loss, adam = [VALUES[name] for name in spec.activations], loss_of(spec), optimizer == "adam"
-
-        def total(flat: Sequence[Tensor], inputs: Tensor, target: Tensor) -> Tensor:
-            count = len(flat[0])
-            out = inputs.expand(count, *inputs.shape)
-            for weight, bias, value in zip(flat[::2], flat[1::2], values):
-                out = value(torch.baddbmm(bias, out, weight))
-            return loss(out.flatten(0, 1), target.expand(count, *target.shape).flatten(0, 1)) * count
-
-        gradient = torch.func.grad(total)
-
-        def step(
-            flat: list[Tensor], slots: list[Tensor], rates: Tensor, corrections: Tensor, inputs: Tensor, target: Tensor
-        ) -> None:
-            count = len(flat)
-            for number, (param, grad) in enumerate(zip(flat, gradient(flat, inputs, target))):
-                direction = grad
-                if adam:
-                    mean, square = slots[number], slots[count + number]
-                    mean.lerp_(grad, 1 - BETA1)
-                    square.mul_(BETA2).addcmul_(grad, grad, value=1 - BETA2)
-                    direction = mean / corrections[0] / ((square / corrections[1]).sqrt() + EPS)
-                param.sub_(rates * direction)
-
-        def example() -> tuple[Any, ...]:
-            flat, slots, *others = contender.arguments(contender.problem.inputs[0], contender.problem.targets[0])
-            others[1] = torch.ones_like(others[1])
-            return [part.clone() for part in flat], [slot.clone() for slot in slots], *others
-
-        _STEPS[known] = compiled(step, example, contender.flat[0])
-    return _STEPS[known]
-
-
-_STEPS: dict[Any, Compiled] = {}
+                self.step(*self.changed, inputs, target)
 
 
 class CompiledUnrolled(Stacked):
@@ -155,16 +105,14 @@ class CompiledUnrolled(Stacked):
 
     def __init__(self, problem: Problem) -> None:
         super().__init__(problem)
-        rows, spec = problem.population.params, problem.population.spec
+        rows = problem.population.params
         self.weights = [column.clone() for column in rows.T]
         self.size = math.gcd(len(problem.inputs), STEPS)
-        key = (spec.output, spec.loss, len(rows), self.size, rows.dtype, str(rows.device), float(problem.lr))
-        if key not in _STEPS:
-            step = _formulas(float(problem.lr), spec)
-            first = problem.inputs[: self.size], problem.targets[: self.size]
-            _STEPS[key] = compiled(step, lambda: ([weight.clone() for weight in self.weights], *first), rows)
-        self.step, self.compile_seconds = _STEPS[key]
-        self.call = _recorded(self.call, self.weights)  # type: ignore[method-assign]
+        first = problem.inputs[: self.size], problem.targets[: self.size]
+        step = partial(formulas, float(problem.lr))
+        self.step, self.compile_seconds = compiled(step, lambda: (deepcopy(self.weights), *first), rows)
+        if rows.is_cuda:
+            self.call = recorded(self.call, self.weights)  # type: ignore[method-assign]
 
     def call(self) -> None:
         """K steps."""
@@ -178,32 +126,20 @@ class CompiledUnrolled(Stacked):
         return torch.stack(self.weights, 1)
 
 
-def _formulas(lr: float, spec: NetworkSpec) -> Callable[[list[Tensor], Tensor, Tensor], None]:
-    """The step for widths 2-2-2. h: hidden, o: outputs; wab from input a to hidden b, vab from hidden a to output b."""
-    squashed = spec.output == "sigmoid"
-    if spec.loss not in ("half_squared_error", "mean_squared_error") or spec.output not in ("sigmoid", "identity"):
-        raise ValueError(f"{spec.output}, {spec.loss}: the formulas are for squared errors of sigmoid or identity")
-
-    def end(net: Tensor) -> Tensor:
-        return torch.sigmoid(net) if squashed else net
-
-    def step(weights: list[Tensor], inputs: Tensor, targets: Tensor) -> None:
-        w11, w12, w21, w22, b1, b2, v11, v12, v21, v22, c1, c2 = weights
-        for sample, target in zip(inputs, targets):
-            x1, x2, t1, t2 = sample[0, 0], sample[0, 1], target[0, 0], target[0, 1]
-            h1 = torch.sigmoid(x1 * w11 + x2 * w21 + b1)
-            h2 = torch.sigmoid(x1 * w12 + x2 * w22 + b2)
-            o1, o2 = end(h1 * v11 + h2 * v21 + c1), end(h1 * v12 + h2 * v22 + c2)
-            d1, d2 = o1 - t1, o2 - t2  # of half the sum of squares, and of the mean of two squares
-            if squashed:
-                d1, d2 = d1 * o1 * (1 - o1), d2 * o2 * (1 - o2)
-            e1 = (d1 * v11 + d2 * v12) * h1 * (1 - h1)
-            e2 = (d1 * v21 + d2 * v22) * h2 * (1 - h2)
-            d1, d2, e1, e2 = lr * d1, lr * d2, lr * e1, lr * e2
-            v11, v12, v21, v22 = v11 - d1 * h1, v12 - d2 * h1, v21 - d1 * h2, v22 - d2 * h2
-            w11, w12, w21, w22 = w11 - e1 * x1, w12 - e2 * x1, w21 - e1 * x2, w22 - e2 * x2
-            b1, b2, c1, c2 = b1 - e1, b2 - e2, c1 - d1, c2 - d2
-        for old, new in zip(weights, (w11, w12, w21, w22, b1, b2, v11, v12, v21, v22, c1, c2)):
-            old.copy_(new)
-
-    return step
+def formulas(lr: float, weights: list[Tensor], inputs: Tensor, targets: Tensor) -> None:
+    """Steps of 2-2-2. h: hidden, o: outputs; wab from input a to hidden b, vab from hidden a to output b."""
+    w11, w12, w21, w22, b1, b2, v11, v12, v21, v22, c1, c2 = weights
+    for sample, target in zip(inputs, targets):
+        x1, x2, t1, t2 = sample[0, 0], sample[0, 1], target[0, 0], target[0, 1]
+        h1 = torch.sigmoid(x1 * w11 + x2 * w21 + b1)
+        h2 = torch.sigmoid(x1 * w12 + x2 * w22 + b2)
+        o1, o2 = torch.sigmoid(h1 * v11 + h2 * v21 + c1), torch.sigmoid(h1 * v12 + h2 * v22 + c2)
+        d1, d2 = (o1 - t1) * o1 * (1 - o1), (o2 - t2) * o2 * (1 - o2)
+        e1 = (d1 * v11 + d2 * v12) * h1 * (1 - h1)
+        e2 = (d1 * v21 + d2 * v22) * h2 * (1 - h2)
+        d1, d2, e1, e2 = lr * d1, lr * d2, lr * e1, lr * e2
+        v11, v12, v21, v22 = v11 - d1 * h1, v12 - d2 * h1, v21 - d1 * h2, v22 - d2 * h2
+        w11, w12, w21, w22 = w11 - e1 * x1, w12 - e2 * x1, w21 - e1 * x2, w22 - e2 * x2
+        b1, b2, c1, c2 = b1 - e1, b2 - e2, c1 - d1, c2 - d2
+    for old, new in zip(weights, (w11, w12, w21, w22, b1, b2, v11, v12, v21, v22, c1, c2)):
+        old.copy_(new)

@@ -20,16 +20,7 @@ from gpubp.engines import ENGINES, choose
 from gpubp.errors import EngineError
 
 from .limits import compiler
-from .peers import (
-    AutogradBmm,
-    AutogradGraph,
-    AutogradGraphTf32,
-    Contender,
-    Engine,
-    TabmEnsemble,
-    TabPack,
-    VmapGrad,
-)
+from .peers import AutogradBmm, AutogradGraph, AutogradGraphTf32, Contender, Engine, TabmEnsemble, TabPack, VmapGrad
 from .workloads import WORKLOADS, Problem, Workload
 
 Reason = str  # why a contender does not run; empty if it does
@@ -38,10 +29,6 @@ Reason = str  # why a contender does not run; empty if it does
 def _late(module: str, name: str, **options: object) -> Callable[[Problem], Contender]:
     """A contender from a module that is imported at first use: its packages may be missing."""
     return lambda problem: getattr(importlib.import_module(f".{module}", __package__), name)(problem, **options)
-
-
-def _everywhere(workload: Workload, optimizer: str, device: str) -> Reason:
-    return ""
 
 
 def _on_cpu(workload: Workload, optimizer: str, device: str) -> Reason:
@@ -104,19 +91,14 @@ class Peer(NamedTuple):
 
     make: Callable[[Problem], Contender]
     needs: tuple[str, ...] = ()
-    excuse: Callable[[Workload, str, str], Reason] = _everywhere
+    excuse: Callable[[Workload, str, str], Reason] = lambda *given: ""
     kept: bool = False
     rounded: bool = False
-
-    @property
-    def missing(self) -> list[str]:
-        """The missing packages."""
-        return [package for package in self.needs if find_spec(package) is None]
 
 
 OURS = {
     name: Peer(partial(Engine, name=name), excuse=excuse, kept=True)
-    for name, excuse in {"cpu": _on_cpu, "cuda": _on_chip, "eager": _everywhere}.items()
+    for name, excuse in {"cpu": _on_cpu, "cuda": _on_chip, "eager": lambda *given: ""}.items()
     if name in ENGINES
 }
 
@@ -147,9 +129,8 @@ PEERS: dict[str, Peer] = {
 
 def excuse(name: str, workload: Workload, optimizer: str, device: str) -> Reason:
     """Why the contender does not run on this workload, or ""."""
-    peer = PEERS[name]
-    missing = f"not installed: {', '.join(peer.missing)}" if peer.missing else ""
-    return peer.excuse(workload, optimizer, device) or missing
+    missing = [package for package in PEERS[name].needs if find_spec(package) is None]
+    return f"not installed: {', '.join(missing)}" if missing else PEERS[name].excuse(workload, optimizer, device)
 
 
 def parity(workload: Workload, optimizer: str, names: Sequence[str], device: str = "cpu") -> dict[str, float]:
@@ -165,11 +146,7 @@ def parity(workload: Workload, optimizer: str, names: Sequence[str], device: str
     for name in names:
         found = rows(name, small, optimizer, device)
         torch.testing.assert_close(
-            found,
-            first,
-            rtol=1e-9,
-            atol=1e-12,
-            msg=lambda text, name=name: f"{name}, {optimizer}: {text}",
+            found, first, rtol=1e-9, atol=1e-12, msg=lambda text, name=name: f"{name}, {optimizer}: {text}"
         )
         differences[name] = float((found - first).abs().max())
     return differences

@@ -8,14 +8,18 @@ The same timings give network-steps per second, whatever the accuracy.
 
 from __future__ import annotations
 
-import statistics
-from collections.abc import Callable
+import warnings
+from collections.abc import Callable, Iterable
 from typing import Any
 
+import numpy
 import torch
+from joblib import Parallel, delayed, parallel_config
+from joblib.externals.loky import get_reusable_executor
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.neural_network import MLPClassifier
 
 import gpubp
-from gpubp.samples import sources
 
 from .harness import Setting, interleave, ratio
 
@@ -26,56 +30,73 @@ PILOT = 32  # networks, spread over the learning rates, that find the number of 
 
 def rates(count: int) -> torch.Tensor:
     """`count` learning rates, LOW to HIGH."""
-    return LOW * torch.logspace(0, 1, count, dtype=torch.float64) ** torch.log10(torch.tensor(HIGH / LOW)).item()
+    return torch.from_numpy(numpy.geomspace(LOW, HIGH, count))
 
 
-def trained(engine: str, count: int, epochs: int, every: int, device: str = "cpu") -> gpubp.Result:
+def trained(data: gpubp.Prepared, engine: str, count: int, epochs: int, every: int, device: str) -> gpubp.Result:
     """A training with Adam, a learning rate and an order of samples per network."""
-    prepared = sources.load("digits")
-    spec = gpubp.NetworkSpec(WIDTHS, loss="cross_entropy")
-    population = gpubp.Population.create(spec, count, device=device)
-    config = gpubp.TrainConfig(
-        optimizer="adam", lr=rates(count), batch_size=BATCH, epochs=epochs, evaluate_every=every
+    population = gpubp.Population.create(gpubp.NetworkSpec(WIDTHS, loss="cross_entropy"), count, device=device)
+    config = gpubp.TrainConfig("adam", lr=rates(count), batch_size=BATCH, epochs=epochs, evaluate_every=every)
+    return gpubp.train(population, data.training, config, validation=data.validation, engine=engine)
+
+
+def classifier(seed: int, lr: float, epochs: int) -> MLPClassifier:
+    """Adam with torch's defaults, no penalty, no early end."""
+    return MLPClassifier(
+        WIDTHS[1:-1], alpha=0.0, batch_size=BATCH, learning_rate_init=lr, max_iter=epochs, tol=0.0,
+        n_iter_no_change=epochs + 1, random_state=seed,
     )  # fmt: skip
-    return gpubp.train(population, prepared.training, config, validation=prepared.validation, engine=engine)
 
 
-def first_epoch(medians: list[float], whose: str) -> int:
+def fit(data: list[Any], *settings: Any) -> float:
+    """Train on the first two of `data`. -> accuracy on the last two."""
+    inputs, targets, held_out, truth = data
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        return float(classifier(*settings).fit(inputs, targets).score(held_out, truth))
+
+
+def accuracies(data: list[Any], *settings: Any) -> list[float]:
+    """Accuracy on the held-out samples after every epoch."""
+    inputs, targets, held_out, truth = data
+    model, classes = classifier(*settings), numpy.unique(targets)
+    return [model.partial_fit(inputs, targets, classes=classes).score(held_out, truth) for _ in range(model.max_iter)]
+
+
+def first_epoch(medians: Iterable[float], whose: str) -> int:
     """The epoch, from 1, at which the median reaches ACCURACY; AssertionError if it never does."""
     for epoch, median in enumerate(medians, 1):
         if median >= ACCURACY:
             return epoch
-    raise AssertionError(
-        f"{whose}: median accuracy {max(medians):.3f} after {len(medians)} epochs, {ACCURACY} expected"
-    )
+    raise AssertionError(f"{whose}: a median accuracy of {ACCURACY} expected within {EPOCHS} epochs")
 
 
 def race(engine: str, networks: int, sample: int, threads: int, setting: Setting) -> dict[str, Any]:
-    """gpubp trains `networks`, scikit-learn a `sample`; ratios are of seconds per network."""
-    data, classifier = _arrays(), Scikit(threads)
-    pilot = trained(engine, PILOT, EPOCHS, 1, setting.device)
-    ours = first_epoch([record["metric"]["median"] for record in pilot.history], "gpubp")
-    theirs = first_epoch(classifier.medians(data), "scikit-learn")
-    left: dict[str, Any] = {}
+    """gpubp trains `networks`, scikit-learn a `sample`, in `threads` processes of one thread each; ratios are of
+    seconds per network."""
+    prepared = gpubp.load_data("digits")
+    data = [part.numpy() for side in (prepared.training, prepared.validation) for part in (side.inputs, side.targets)]
+    with parallel_config("loky", inner_max_num_threads=1):
+        parallel = Parallel(threads)
 
-    def gpubp_call() -> None:
-        left["gpubp"] = trained(engine, networks, ours, ours, setting.device)
+    def scikit(what: Callable[..., Any], count: int, epochs: int) -> list[Any]:
+        return parallel(delayed(what)(data, seed, lr, epochs) for seed, lr in enumerate(rates(count).tolist()))
 
-    def scikit_call() -> None:
-        left["scikit_learn"] = classifier.train(data, sample, theirs)
-
-    calls: dict[str, Callable[[], None]] = {"gpubp": gpubp_call, "scikit_learn": scikit_call}
-    for call in calls.values():
-        call()  # compilation and the start of processes are not timed
+    pilot = trained(prepared, engine, PILOT, EPOCHS, 1, setting.device)
+    ours = first_epoch((record["metric"]["median"] for record in pilot.history), "gpubp")
+    theirs = first_epoch(numpy.median(scikit(accuracies, PILOT, EPOCHS), axis=0), "scikit-learn")
+    calls: dict[str, Callable[[], Any]] = {
+        "gpubp": lambda: trained(prepared, engine, networks, ours, ours, setting.device).validation_metric,
+        "scikit_learn": lambda: scikit(fit, sample, theirs),
+    }
+    accuracy = {name: float(numpy.median(call())) for name, call in calls.items()}  # compiles, starts processes
     seconds = interleave(calls, setting)
-    classifier.close()
-    accuracy = {"gpubp": left["gpubp"].validation_metric.tolist(), "scikit_learn": left["scikit_learn"]}
-    trained_networks, epochs = {"gpubp": networks, "scikit_learn": sample}, {"gpubp": ours, "scikit_learn": theirs}
-    per_network = {name: [spent / trained_networks[name] for spent in each] for name, each in seconds.items()}
-    samples = len(data[0])
+    get_reusable_executor().shutdown(wait=True)
+    counts, epochs = {"gpubp": networks, "scikit_learn": sample}, {"gpubp": ours, "scikit_learn": theirs}
     # gpubp's minibatches run on across epochs; scikit-learn ends each epoch with a shorter one
-    steps = {"gpubp": -(-ours * samples // BATCH), "scikit_learn": theirs * -(-samples // BATCH)}
-    per_step = {name: [spent / steps[name] for spent in each] for name, each in per_network.items()}
+    steps = {"gpubp": -(-ours * len(data[0]) // BATCH), "scikit_learn": theirs * -(-len(data[0]) // BATCH)}
+    per_network = {name: numpy.array(spent) / counts[name] for name, spent in seconds.items()}
+    per_step = {name: spent / steps[name] for name, spent in per_network.items()}
     return {
         "workload": "W5b",
         "engine": engine,
@@ -84,12 +105,12 @@ def race(engine: str, networks: int, sample: int, threads: int, setting: Setting
         "learning_rates": [LOW, HIGH],
         "contenders": {
             name: {
-                "networks": trained_networks[name],
+                "networks": counts[name],
                 "epochs": epochs[name],
                 "steps": steps[name],
-                "median_accuracy": statistics.median(accuracy[name]),
-                "ms_per_network": 1e3 * statistics.median(per_network[name]),
-                "rate": 1 / statistics.median(per_step[name]),
+                "median_accuracy": accuracy[name],
+                "ms_per_network": 1e3 * float(numpy.median(per_network[name])),
+                "rate": 1 / float(numpy.median(per_step[name])),
                 "to_accuracy": ratio(per_network[name], per_network["gpubp"]),
                 "for_steps": ratio(per_step[name], per_step["gpubp"]),
                 "seconds": seconds[name],
@@ -97,48 +118,3 @@ def race(engine: str, networks: int, sample: int, threads: int, setting: Setting
             for name in calls
         },
     }
-
-
-def _arrays() -> tuple[Any, Any, Any, Any]:
-    prepared = sources.load("digits")
-    parts = (prepared.training, prepared.validation)
-    return tuple(array.numpy() for part in parts for array in (part.inputs, part.targets))
-
-
-class Scikit:
-    """scikit-learn in `threads` processes, one thread each."""
-
-    def __init__(self, threads: int) -> None:
-        import joblib
-
-        self.joblib, self.threads = joblib, threads
-
-    def all(self, jobs: list[Any]) -> list[Any]:
-        """Run the jobs in parallel, in processes that stay."""
-        with self.joblib.parallel_config(backend="loky", inner_max_num_threads=1):
-            return self.joblib.Parallel(n_jobs=self.threads)(jobs)
-
-    def models(self, count: int, epochs: int) -> list[Any]:
-        """Untrained models with gpubp's learning rates."""
-        from .scikit import classifier
-
-        return [classifier(WIDTHS[1:-1], lr, BATCH, epochs, seed) for seed, lr in enumerate(rates(count).tolist())]
-
-    def medians(self, data: tuple[Any, Any, Any, Any]) -> list[float]:
-        """The median network's accuracy after every epoch."""
-        from .scikit import accuracies
-
-        found = self.all([self.joblib.delayed(accuracies)(data, model) for model in self.models(PILOT, EPOCHS)])
-        return [statistics.median(column) for column in zip(*found)]
-
-    def train(self, data: tuple[Any, Any, Any, Any], count: int, epochs: int) -> list[float]:
-        """Train `count` models. -> their accuracies."""
-        from .scikit import fit
-
-        return self.all([self.joblib.delayed(fit)(data, model) for model in self.models(count, epochs)])
-
-    def close(self) -> None:
-        """End the processes."""
-        from joblib.externals.loky import get_reusable_executor
-
-        get_reusable_executor().shutdown(wait=True)

@@ -15,7 +15,7 @@ import torch
 
 from gpubp.engines import ENGINES
 
-from . import calls, machine, proofs, roofline, sweeps, tables, whole
+from . import calls, machine, proofs, sweeps, tables, whole
 from .check import ABSENT, FAILED, PASSED, ROOT, Check, Outcome, Part, Step, write
 from .contenders import OURS, excuse, ours
 from .harness import Setting, measure
@@ -165,7 +165,7 @@ def ran(check: Check, name: str, words: Sequence[str]) -> Outcome:
 
 def beside(check: Check, case: whole.Case) -> Outcome:
     """A whole training against JAX."""
-    if reason := whole.without_jax():
+    if reason := excuse("jax_first", WORKLOADS["W2"], "sgd", check.devices[0]):
         return Outcome(ABSENT, reason)
     race = whole.beside_jax(case, Setting(5, SEED, check.devices[0], 0, 2 * PATIENCE))
     check.report["beside_jax"].append(race)
@@ -186,14 +186,10 @@ def raced(check: Check, name: str, workload: Workload, optimizer: str, kind: str
     names = list(dict.fromkeys([*OURS, *peers]))
     skipped = sweeps.without_room(workload, optimizer, names, {}, how)
     result = {"workload": name, "kind": kind, **measure(workload, optimizer, names, how, skipped)}
-    for each, figures in result["contenders"].items():
-        moved = figures["rate"] * result["flop"] / roofline.intensity(result, each)
-        figures["share_of_bandwidth"] = moved / (check.report["machine"]["copy_gbytes_per_second"] * 1e9)
     check.report["results"].append(result)
     check.console.print(tables.rates(name, result))
     (first, figures), best = next(iter(result["contenders"].items())), result["best_peer"]
-    shares = f"{figures['share_of_peak']:.1%} of the peak, {figures['share_of_bandwidth']:.1%} of the bandwidth"
-    said = f"{first} {figures['rate']:,.0f} network-steps/s, {shares}"
+    said = f"{first} {figures['rate']:,.0f} network-steps/s, {figures['share_of_peak']:.1%} of the peak"
     if best:
         said += f", {best['median']:.2f} times {best['name']}"
     return Outcome(PASSED, said, list(tables.absent(result)))

@@ -10,6 +10,8 @@ pause, is mostly wake-up time. That is measured separately.
 
 from __future__ import annotations
 
+import argparse
+import inspect
 import os
 import random
 import statistics
@@ -60,14 +62,39 @@ def own_kernels() -> Iterator[None]:
         yield
 
 
-def timed(call: Callable[[], object], device: str) -> float:
-    """Seconds of one call."""
+def command(*runs: Callable[..., None], about: str | None = None) -> None:
+    """Run what the command line names, if there are several, with flags for its parameters."""
+    parser = argparse.ArgumentParser(description=about, formatter_class=argparse.RawDescriptionHelpFormatter)
+    kinds = parser.add_subparsers(required=True) if len(runs) > 1 else None
+    for run in runs:
+        flags = kinds.add_parser(run.__name__, description=run.__doc__) if kinds else parser
+        flags.set_defaults(run=run)
+        for name, given in inspect.signature(run).parameters.items():
+            one = given.default[0] if isinstance(given.default, tuple) else given.default
+            more = {"action": "store_true"} if one is False else {"type": type(one)}
+            more |= {"nargs": "+"} if isinstance(given.default, tuple) else {}
+            flags.add_argument(f"--{name.replace('_', '-')}", default=given.default, **more)
+    chosen = vars(parser.parse_args())
+    chosen.pop("run")(**chosen)
+
+
+def timed(call: Callable[[], object], device: str, count: int = 1) -> float:
+    """Seconds of `count` calls, back to back."""
     time.sleep(PAUSE)
     wait(device)
     start = time.perf_counter()
-    call()
+    for _ in range(count):
+        call()
     wait(device)
     return time.perf_counter() - start
+
+
+def cost(run: Callable[[], Any]) -> tuple[Any, float, float]:
+    """-> what it returns, and its seconds: of the clock, and of all processors, which other programs hardly change; of
+    other processes once these have ended."""
+    clock, processors = time.perf_counter(), time.process_time() + sum(os.times()[2:4])
+    result = run()
+    return result, time.perf_counter() - clock, time.process_time() + sum(os.times()[2:4]) - processors
 
 
 def interleave(calls: Mapping[str, Callable[[], object]], setting: Setting) -> dict[str, list[float]]:
@@ -168,7 +195,6 @@ def race(workload: Workload, optimizer: str, contenders: Mapping[str, Contender]
     warm = {name: warm_up(name, contender, setting.device) for name, contender in contenders.items()}
     rows = {name: each[0] for name, each in warm.items()}
     spent_compiling = {name: compiling(name, workload, optimizer, each[1]) for name, each in warm.items()}
-    drift = {name: _distance(row, rows[first][: len(row)]) for name, row in rows.items()}
     way = {name: _share_of_way(row, rows[first][: len(row)], start[: len(row)]) for name, row in rows.items()}
     calls = {name: length(contender, setting.device) for name, contender in contenders.items()}
     seconds = interleave({name: burst(contender, calls[name]) for name, contender in contenders.items()}, setting)
@@ -202,7 +228,6 @@ def race(workload: Workload, optimizer: str, contenders: Mapping[str, Contender]
                 "ratio": ratio(each[name], each[first]),
                 "compile_seconds": spent_compiling[name],
                 "break_even_steps": _break_even(name, each, spent_compiling[name], workload.networks),
-                "float32_relative_distance": drift[name],
                 "float32_share_of_way": way[name],
                 "exact": way[name] <= OTHER and not (name in PEERS and PEERS[name].rounded),
                 "calls": calls[name],
@@ -255,8 +280,3 @@ def _share_of_way(rows: Tensor, first: Tensor, start: Tensor) -> float:
     if a gradient is 0 up to rounding, Adam steps by its sign."""
     apart, way = (each.double().norm(dim=1) for each in (rows - first, first - start))
     return float((apart / way.clamp(min=torch.finfo(way.dtype).tiny)).median())
-
-
-def _distance(rows: Tensor, first: Tensor) -> float:
-    """The distance between the rows, over their length."""
-    return float((rows.double() - first.double()).norm() / first.double().norm())

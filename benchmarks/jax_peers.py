@@ -2,7 +2,7 @@
 
 Two orders of axes, by vmap of one network's gradient: the network axis first, (N, I, O), or last, (I, O, N).
 The latter written out, as sums of products along the networks, is slower on W1 to W3 by 2 to 20 times. The number of
-threads is read from the environment when the first array is made (threads.py). On a GPU JAX by default rounds operands
+threads is read from the environment when the first array is made (machine.py). On a GPU JAX by default rounds operands
 of float32 products to TF32; here it does so by name alone.
 """
 
@@ -114,3 +114,51 @@ class Jax:
         if self.last:
             parts = [numpy.moveaxis(part, -1, 0) for part in parts]
         return torch.from_numpy(numpy.concatenate([part.reshape(self.networks, -1) for part in parts], 1))
+
+
+class Whole(Jax):
+    """A whole training: jit of vmap over the networks of scan over `steps` steps, on the minibatches of one pass, pass
+    after pass; then loss and accuracy of every network on all samples. From host memory to host memory, like
+    gpubp.train. last: the order of axes."""
+
+    def __init__(self, problem: Problem, steps: int, last: bool = False) -> None:
+        self.steps = steps
+        super().__init__(problem, last)
+
+    def _optimizer(self, problem: Problem) -> optax.GradientTransformation:
+        return optax.adam(problem.lr) if problem.optimizer == "adam" else optax.sgd(problem.lr)
+
+    def _many(self, state: Any, inputs: jax.Array, targets: jax.Array) -> Any:
+        """The whole training, from initial weights. -> weights, losses, accuracies."""
+        axis = -1 if self.last else 0
+        return jax.vmap(self._alone, in_axes=(axis, None, None), out_axes=(axis, 0, 0))(state[0], inputs, targets)
+
+    def _alone(self, layers: Any, inputs: jax.Array, targets: jax.Array) -> Any:
+        def step(state: Any, number: jax.Array) -> tuple[Any, None]:
+            layers, memory = state
+            grads = jax.grad(self._one)(layers, inputs[number], targets[number])
+            updates, memory = self.optimizer.update(grads, memory, layers)
+            return (optax.apply_updates(layers, updates), memory), None
+
+        begin = layers, self.optimizer.init(layers)
+        (layers, _), _ = jax.lax.scan(step, begin, jnp.arange(self.steps) % len(inputs))
+        every, truth = inputs.reshape(-1, inputs.shape[-1]), targets.reshape(-1, targets.shape[-1])
+        out = every
+        for (weight, bias), value in zip(layers, self.values):
+            out = value(out @ weight + bias)
+        return layers, self._loss(out, truth), (out.argmax(1) == truth.argmax(1)).mean()
+
+    def _compile(self) -> None:
+        """Nothing is donated: every call starts from the initial weights."""
+        with jax.default_matmul_precision("highest"):
+            given = self.given = jax.device_get((self.state, self.inputs, self.targets))
+            self.run = jax.jit(self._many).lower(*given).compile()
+
+    def train(self) -> tuple[Any, numpy.ndarray, numpy.ndarray]:
+        """One training. -> weights, losses, accuracies, in host memory."""
+        return jax.device_get(self.run(*self.given))  # type: ignore[no-any-return]
+
+    def rows(self, layers: Any) -> Tensor:
+        """Weights in gpubp's layout."""
+        self.state = layers, None
+        return self.params()

@@ -3,6 +3,7 @@ three registers, threads that share a network. The choice of engines/layout.py i
 
 from __future__ import annotations
 
+import itertools
 import statistics
 from collections.abc import Iterator
 from dataclasses import replace
@@ -97,13 +98,11 @@ def against_the_rule(case: Workload, optimizer: str, setting: Setting) -> dict[s
     return {**result, "taken": taken, "lanes": lanes_ratio, "excess": spent[taken] / min(spent.values()) - 1}
 
 
-def cases(setting: Setting, quick: bool) -> Iterator[dict[str, Any]]:
-    """Every topology with every optimizer; if quick, a corner of the table."""
-    around = [((i, hidden, o), batch) for i, o, batch in AROUND[: 2 if quick else None]
-              for hidden in HIDDEN[: 2 if quick else None]]  # fmt: skip
-    for widths, batch in (*around, *(() if quick else DEEPER)):
-        for optimizer in OPTIMIZERS[1:] if quick else OPTIMIZERS:
-            yield against_the_rule(workload(widths, batch), optimizer, setting)
+def cases(setting: Setting) -> Iterator[dict[str, Any]]:
+    """Every topology with every optimizer."""
+    around = [((i, hidden, o), batch) for i, o, batch in AROUND for hidden in HIDDEN]
+    for (widths, batch), optimizer in itertools.product((*around, *DEEPER), OPTIMIZERS):
+        yield against_the_rule(workload(widths, batch), optimizer, setting)
 
 
 def sharing(threads: int, setting: Setting) -> Iterator[dict[str, Any]]:

@@ -7,13 +7,10 @@ GPU; without a compiler, the rate of a large matrix product, some 75 to 90 % of 
 from __future__ import annotations
 
 import ctypes
-import os
-import subprocess
-import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from pathlib import Path
 
 import torch
 
@@ -26,62 +23,21 @@ SIDE = {"cpu": 2048, "cuda": 8192}  # of the matrices whose product replaces the
 COPIED = 512 << 20  # bytes; more than the last-level cache of most processors
 SECONDS = 1.0  # of measuring, for each limit
 
-LOOP = r"""
-#include <algorithm>
-#include <chrono>
-#include <cstdio>
-#include <cstdlib>
-#include <thread>
-#include <vector>
-#if defined(__AVX512F__)
-constexpr int LANES = 16;
-#elif defined(__AVX__)
-constexpr int LANES = 8;
-#else
-constexpr int LANES = 4;
-#endif
-typedef float lanes __attribute__((vector_size(4 * LANES)));
-constexpr int CHAINS = 12;       // a multiply-add takes 4 or 5 cycles and two may begin in each: 8 to 10 in flight
-constexpr long STEPS = 4000000;  // some 10 ms
+CPU_CHAINS, CPU_STEPS = 12, 4_000_000  # a multiply-add takes 4 or 5 cycles and two may begin in each; some 10 ms
 
-// Names, not an array: an array that inline assembly touches would live in memory.
-#define EACH(of) of(s0) of(s1) of(s2) of(s3) of(s4) of(s5) of(s6) of(s7) of(s8) of(s9) of(s10) of(s11)
-#define BEGIN(s) lanes s = one;
-#define STEP(s) s = s * factor + term;
-#define KEEP(s) REGISTER(s);  // neither folded into the next step nor left out
-#define ADD(s) all += s;
-
-static void work(float* left) {
-  lanes one = lanes{} + 1.0f, factor = lanes{} + 0.999f, term = lanes{} + 0.001f, all = lanes{};
-  EACH(BEGIN)
-  for (long step = 0; step < STEPS; step++) {
-    EACH(STEP)
-    EACH(KEEP)
-  }
-  EACH(ADD)
-  *left = all[0];
-}
-
-int main(int count, char** words) {
-  const int threads = count > 1 ? std::atoi(words[1]) : 1;
-  const double patience = count > 2 ? std::atof(words[2]) : 1;
-  typedef std::chrono::steady_clock watch;
-  const auto begun = watch::now();
-  double best = 0;
-  std::vector<float> left(threads * 64);
-  while (std::chrono::duration<double>(watch::now() - begun).count() < patience) {
-    const auto start = watch::now();
-    std::vector<std::thread> pool;
-    for (int t = 1; t < threads; t++) pool.emplace_back(work, &left[t * 64]);
-    work(&left[0]);
-    for (auto& each : pool) each.join();
-    const double spent = std::chrono::duration<double>(watch::now() - start).count();
-    best = std::max(best, 2.0 * CHAINS * LANES * STEPS * threads / spent);
-  }
-  std::printf("%g\n", best);
-}
+CPU_LOOP = f"""
+#define REAL float
+#include "simd.h"
+extern "C" __attribute__((visibility("default"))) float run() {{
+  typedef vec<float, LANES> v;
+  v sums[{CPU_CHAINS}], factor = v{{}} + 0.999f, term = v{{}} + 0.001f, all = v{{}};
+  for (v& sum : sums) sum = v{{}} + 1.0f;
+  for (int step = 0; step < {CPU_STEPS}; step++)
+    UNROLL for (v& sum : sums) sum = fma_(sum, factor, term);
+  for (v& sum : sums) all += sum;
+  return all[0];
+}}
 """
-
 
 CHAINS, UNROLLED, TURNS = 8, 16, 4096  # independent multiply-adds; steps of a turn; turns of a call
 BLOCK, BLOCKS = 256, 8  # threads of a block, and blocks over those that run at once
@@ -114,15 +70,11 @@ class Given(ctypes.Structure):
 
 def peak(device: str, threads: int) -> tuple[float, str]:
     """FLOP/s that count as 100 %, float32, and of what."""
-    if device != "cpu":
-        try:
-            return gpu_peak(torch.device(device)), "a loop of multiply-adds"
-        except EngineError:
-            return matmul_peak(device), "a large matrix product"
-    command = compiler()
-    if command is None:
+    try:
+        found = fma_peak(threads) if device == "cpu" else gpu_peak(torch.device(device))
+    except EngineError:
         return matmul_peak(device), "a large matrix product"
-    return fma_peak(command, threads), "a loop of multiply-adds"
+    return found, "a loop of multiply-adds"
 
 
 def gpu_peak(device: torch.device) -> float:
@@ -146,21 +98,13 @@ def compiler() -> list[str] | None:
         return None
 
 
-def fma_peak(command: Sequence[str], threads: int) -> float:
-    """FLOP/s of the loop above on `threads` threads; RuntimeError with the compiler's words where it does not build."""
-    arm = os.uname().machine in ("aarch64", "arm64")
-    keep = 'asm volatile("" : "+w"(x))' if arm else 'asm volatile("" : "+x"(x))'
-    if "avx512f" in cpuinfo("flags").split():
-        keep = keep.replace("+x", "+v")
-    with tempfile.TemporaryDirectory() as folder:
-        source, program = Path(folder, "peak.cpp"), Path(folder, "peak")
-        source.write_text(f"#define REGISTER(x) {keep}\n{LOOP}")
-        flags = ["-O3", "-mcpu=native" if arm else "-march=native", "-ffp-contract=fast", "-std=c++17", "-pthread"]
-        built = subprocess.run([*command, *flags, source, "-o", program], capture_output=True, text=True, check=False)
-        if built.returncode:
-            raise RuntimeError(f"{command[0]} does not compile the loop of the peak:\n{built.stderr}")
-        words = [program, str(threads), str(SECONDS)]
-        return float(subprocess.run(words, capture_output=True, text=True, check=True).stdout)
+def fma_peak(threads: int) -> float:
+    """FLOP/s of CPU_LOOP on `threads` threads. Raises EngineError where it does not compile."""
+    lanes = build.vector_bytes() // 4
+    run = build.library(f"#define LANES {lanes}\n{CPU_LOOP}").run
+    with ThreadPoolExecutor(threads) as pool:
+        seconds = _fastest(lambda: [*pool.map(lambda _: run(), range(threads))], "cpu")
+    return 2.0 * CPU_CHAINS * lanes * CPU_STEPS * threads / seconds
 
 
 def matmul_peak(device: str) -> float:
@@ -192,10 +136,3 @@ def _fastest(call: Callable[[], object], device: str) -> float:
         wait(device)
         seconds.append(time.perf_counter() - start)
     return min(seconds)
-
-
-def cpuinfo(name: str) -> str:
-    """A line of Linux's /proc/cpuinfo; empty elsewhere."""
-    path = Path("/proc/cpuinfo")
-    lines = path.read_text().splitlines() if path.exists() else []
-    return next((line.split(":", 1)[1].strip() for line in lines if line.startswith(name)), "")

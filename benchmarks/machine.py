@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import platform
 import shutil
@@ -16,15 +17,39 @@ from gpubp.system import gpus
 
 from . import limits
 
+ALONE = "--xla_cpu_multi_thread_eigen=false"
 PACKAGES = ("torch", "numpy", "jax", "jaxlib", "optax", "tabm", "tabpack-paper", "scikit-learn", "joblib")
+
+
+def limit(threads: int, device: str = "cpu") -> dict[str, Any]:
+    """Set the number of threads of all contenders, before JAX makes its first array. -> the settings by name.
+
+    torch.compile uses torch's number. JAX's CPU client reads PJRT_NPROC once; the calling thread waits meanwhile.
+    GNU's OpenMP, shared by compiled kernels outside torch, has a separate number; joblib gets it at each call. On a GPU
+    JAX selects its device, and does not reserve memory.
+    """
+    torch.set_num_threads(threads)
+    chosen = {"PJRT_NPROC": str(threads), "JAX_PLATFORMS": os.environ.get("JAX_PLATFORMS", "cpu")}
+    if device != "cpu":
+        del chosen["JAX_PLATFORMS"]
+        chosen["XLA_PYTHON_CLIENT_PREALLOCATE"] = "false"
+    flags = os.environ.get("XLA_FLAGS", "")
+    if threads == 1 and ALONE not in flags:
+        chosen["XLA_FLAGS"] = f"{flags} {ALONE}".strip()
+    os.environ.update(chosen)
+    try:
+        ctypes.CDLL("libgomp.so.1").omp_set_num_threads(threads)
+    except OSError:  # no GNU OpenMP
+        return {"torch": threads, **chosen}
+    return {"torch": threads, "openmp": threads, **chosen}
 
 
 def facts(device: str, threads: dict[str, Any]) -> dict[str, Any]:
     """All facts by name. Rates mean little on another machine; ratios carry over better."""
-    flags = limits.cpuinfo("flags").split()
+    flags = _cpuinfo("flags").split()
     peak, of = limits.peak(device, torch.get_num_threads())
     return {
-        "cpu": limits.cpuinfo("model name") or platform.processor(),
+        "cpu": _cpuinfo("model name") or platform.processor(),
         "cpu_flags": [flag for flag in ("avx2", "fma", "avx512f", "amx_tile") if flag in flags],
         "all_cpu_flags": flags,
         "torch_cpu_capability": torch.backends.cpu.get_cpu_capability(),
@@ -65,3 +90,10 @@ def _commit() -> str | None:
     commit = _words("git", "rev-parse", "--short", "HEAD")
     changed = _words("git", "status", "--porcelain", "--untracked-files=no")
     return commit + ("+" if changed else "") if commit else None
+
+
+def _cpuinfo(name: str) -> str:
+    """A line of Linux's /proc/cpuinfo; empty elsewhere."""
+    path = Path("/proc/cpuinfo")
+    lines = path.read_text().splitlines() if path.exists() else []
+    return next((line.split(":", 1)[1].strip() for line in lines if line.startswith(name)), "")

@@ -21,7 +21,7 @@ from gpubp.settings.recipe import EXACT
 from gpubp.state import TrainState
 from gpubp.system import gpus
 
-from .updates import DeviceUpdate, Update, capturable, torch_optimizer
+from .updates import Update, optimizer_of
 from .workloads import Problem
 
 LONG = 10**9  # steps, more than any run
@@ -106,7 +106,10 @@ class Engine:
 
 
 class Stacked:
-    """Stacked parameters of all networks: per layer a weight (N, I, O) and a bias."""
+    """Stacked parameters of all networks: per layer a weight (N, I, O) and a bias; autograd, and torch.optim, or Update
+    where it would not do: it takes no learning rate per network."""
+
+    optimizer: torch.optim.Optimizer
 
     def __init__(self, problem: Problem) -> None:
         self.problem, self.loss, self.networks = problem, loss_of(problem.population.spec), problem.population.count
@@ -114,84 +117,61 @@ class Stacked:
         layers = problem.population.spec.layers(problem.population.params)
         self.flat = [part.clone(memory_format=torch.contiguous_format) for layer in layers for part in layer]
 
+    def call(self) -> None:
+        """K steps."""
+        for inputs, target in zip(self.problem.inputs, self.problem.targets):
+            for part, grad in zip(self.flat, self.gradients(inputs, target)):
+                part.grad = grad
+            self.optimizer.step()
+
+    def gradients(self, inputs: Tensor, target: Tensor) -> Sequence[Tensor]:
+        """Of all parameters."""
+        return torch.autograd.grad(self.forward(inputs, target), self.flat)
+
+    def forward(self, inputs: Tensor, target: Tensor) -> Tensor:
+        """The sum of the networks' losses, whose gradient is each network's. In one long batch of N B samples the mean
+        is that of the networks' losses."""
+        target = target.expand(self.networks, *target.shape).flatten(0, 1)
+        return self.loss(self.outs(inputs).flatten(0, 1), target) * self.networks
+
+    def outs(self, inputs: Tensor) -> Tensor:
+        """(N, B, O)."""
+        raise NotImplementedError
+
     def params(self) -> Tensor:
         """Layer after layer, the weight before the bias."""
         return torch.cat([part.detach().flatten(1) for part in self.flat], 1)
 
 
 class AutogradBmm(Stacked):
-    """baddbmm on stacked weights, autograd, torch.optim; fused: with its fused kernel.
+    """baddbmm on stacked weights; fused: with torch.optim's fused kernel; captured: with what a CUDA graph can hold."""
 
-    torch.optim does not take a learning rate per network: Update replaces it then.
-    """
-
-    def __init__(self, problem: Problem, fused: bool = False) -> None:
+    def __init__(self, problem: Problem, fused: bool = False, captured: bool = False) -> None:
         super().__init__(problem)
         for number, part in enumerate(self.flat):
             # (N, 1, O) from the start: adding the dimension in every step would cost autograd a node
             self.flat[number] = (part if part.ndim == 3 else part[:, None]).requires_grad_()
         self.layers = list(zip(self.flat[::2], self.flat[1::2]))
-        self.optimizer, self.update = None, None
-        if isinstance(problem.lr, Tensor):
-            self.update = Update(self.flat, problem.optimizer, problem.lr)
-        else:
-            self.optimizer = torch_optimizer(self.flat, problem.optimizer, problem.lr, fused)
+        self.optimizer = optimizer_of(self.flat, problem.optimizer, problem.lr, fused, captured)
 
-    def call(self) -> None:
-        """K steps."""
-        for inputs, target in zip(self.problem.inputs, self.problem.targets):
-            loss = self.forward(inputs, target)
-            if self.optimizer is None:
-                self.update.step(torch.autograd.grad(loss, self.flat))
-            else:
-                self.optimizer.zero_grad()
-                loss.backward()
-                self.optimizer.step()
-
-    def forward(self, inputs: Tensor, target: Tensor) -> Tensor:
-        """The sum of the networks' losses, whose gradient is each network's."""
+    def outs(self, inputs: Tensor) -> Tensor:
+        """(N, B, O)."""
         out = inputs.expand(self.networks, -1, -1)
         for (weight, bias), value in zip(self.layers, self.values):
             out = value(torch.baddbmm(bias, out, weight))
-        # one long batch of N B samples: the mean over it is the mean of the networks' losses
-        target = target.expand(self.networks, *target.shape).flatten(0, 1)
-        return self.loss(out.flatten(0, 1), target) * self.networks
+        return out
 
 
 class AutogradGraph(AutogradBmm):
-    """AutogradBmm on a GPU, with its K steps captured as one CUDA graph, without Python in between.
-
-    torch.optim's fused kernels if all networks share a learning rate; else the same arithmetic, with the numbers
-    of the step in tensors, because a graph repeats its arguments.
-    """
+    """AutogradBmm on a GPU, with its K steps captured as one CUDA graph, without Python in between."""
 
     def __init__(self, problem: Problem) -> None:
-        super().__init__(problem)
-        written = isinstance(problem.lr, Tensor) or self.flat[0].device.type == "cpu"
-        self.update = DeviceUpdate(self.flat, problem.optimizer, problem.lr) if written else None
-        self.optimizer = None if written else capturable(self.flat, problem.optimizer, problem.lr)
-        self.replay = recorded(self.steps, self.flat)
-        self._forget()
-
-    def steps(self) -> None:
-        """K steps, to be captured."""
-        for inputs, target in zip(self.problem.inputs, self.problem.targets):
-            grads = torch.autograd.grad(self.forward(inputs, target), self.flat)
-            if self.update is not None:
-                self.update.step(grads)
-                continue
-            for part, grad in zip(self.flat, grads):
-                part.grad = grad
-            self.optimizer.step()
-
-    def _forget(self) -> None:
-        """Reset the optimizer's slots in place."""
-        if self.update is not None:
-            self.update.reset()
-        else:
-            for slots in self.optimizer.state.values():
-                for slot in slots.values():
-                    slot.zero_()
+        super().__init__(problem, captured=True)
+        changed = [*self.flat, *(self.optimizer.tensors if isinstance(self.optimizer, Update) else ())]
+        self.replay = recorded(super().call, changed)
+        for slots in self.optimizer.state.values():  # torch.optim's, which are not there before the first step
+            for slot in slots.values():
+                slot.zero_()
 
     def call(self) -> None:
         """K steps."""
@@ -226,8 +206,8 @@ class VmapGrad(Stacked):
 
     def __init__(self, problem: Problem) -> None:
         super().__init__(problem)
-        self.update = Update(self.flat, problem.optimizer, problem.lr)
-        self.gradients = torch.func.vmap(torch.func.grad(self.one), in_dims=(0, None, None))
+        self.optimizer = Update(self.flat, problem.optimizer, problem.lr)
+        self.each = torch.func.vmap(torch.func.grad(self.one), in_dims=(0, None, None))
 
     def one(self, flat: list[Tensor], inputs: Tensor, target: Tensor) -> Tensor:
         """The loss of one network."""
@@ -236,14 +216,13 @@ class VmapGrad(Stacked):
             out = value(torch.addmm(bias, out, weight))
         return self.loss(out, target)
 
-    def call(self) -> None:
-        """K steps."""
-        for inputs, target in zip(self.problem.inputs, self.problem.targets):
-            self.update.step(self.gradients(self.flat, inputs, target))
+    def gradients(self, inputs: Tensor, target: Tensor) -> Sequence[Tensor]:
+        """Of all parameters."""
+        return self.each(self.flat, inputs, target)
 
 
 class TabmEnsemble(Stacked):
-    """tabm.LinearEnsemble, a module of N linear layers in parallel, with torch.optim, or Update for a rate each."""
+    """tabm.LinearEnsemble, a module of N linear layers in parallel."""
 
     def __init__(self, problem: Problem) -> None:
         from tabm import LinearEnsemble
@@ -256,24 +235,15 @@ class TabmEnsemble(Stacked):
             linear.weight.data, linear.bias.data = weight, bias
             self.linears.append(linear)
         self.flat = [part for linear in self.linears for part in (linear.weight, linear.bias)]
-        separate = isinstance(problem.lr, Tensor)
-        self.update = Update(self.flat, problem.optimizer, problem.lr) if separate else None
-        self.optimizer = None if separate else torch_optimizer(self.flat, problem.optimizer, problem.lr, fused=False)
+        self.optimizer = optimizer_of(self.flat, problem.optimizer, problem.lr)
 
-    def call(self) -> None:
-        """K steps. An ensemble takes (B, N, I)."""
-        for inputs, target in zip(self.problem.inputs, self.problem.targets):
-            out = inputs[:, None].expand(-1, self.networks, -1)
-            for linear, value in zip(self.linears, self.values):
-                out = value(linear(out))
-            repeated = target[:, None].expand(target.shape[0], self.networks, *target.shape[1:]).flatten(0, 1)
-            loss = self.loss(out.flatten(0, 1), repeated) * self.networks
-            if self.optimizer is None:
-                self.update.step(torch.autograd.grad(loss, self.flat))
-            else:
-                self.optimizer.zero_grad()
-                loss.backward()
-                self.optimizer.step()
+    def forward(self, inputs: Tensor, target: Tensor) -> Tensor:
+        """An ensemble takes (B, N, I)."""
+        out = inputs[:, None].expand(-1, self.networks, -1)
+        for linear, value in zip(self.linears, self.values):
+            out = value(linear(out))
+        repeated = target[:, None].expand(target.shape[0], self.networks, *target.shape[1:]).flatten(0, 1)
+        return self.loss(out.flatten(0, 1), repeated) * self.networks
 
 
 class TabPack(Stacked):
@@ -289,25 +259,21 @@ class TabPack(Stacked):
             pack = LinearPack(*weight.shape[1:], pack_size=self.networks, dtype=weight.dtype, device=weight.device)
             pack.weight.data, pack.bias.data = weight.mT.contiguous(), bias
             self.packs.append(pack)
-        flat = [part for pack in self.packs for part in (pack.weight, pack.bias)]
-        self.optimizer = AdamWPack(flat, lr=0.0, weight_decay=0.0, pack_size=self.networks, shared_step=True)
-        rates = problem.lr.flatten().to(flat[0]) if isinstance(problem.lr, Tensor) else problem.lr
+        self.flat = [part for pack in self.packs for part in (pack.weight, pack.bias)]
+        self.optimizer = AdamWPack(self.flat, lr=0.0, weight_decay=0.0, pack_size=self.networks, shared_step=True)
+        rates = problem.lr.flatten().to(self.flat[0]) if isinstance(problem.lr, Tensor) else problem.lr
         self.optimizer.param_groups[0]["lr"] = rates
 
     def params(self) -> Tensor:
         """Layer after layer, the weight before the bias. A pack's weights are (N, O, I)."""
         return torch.cat([part.flatten(1) for pack in self.packs for part in (pack.weight.data.mT, pack.bias.data)], 1)
 
-    def call(self) -> None:
-        """K steps."""
-        for inputs, target in zip(self.problem.inputs, self.problem.targets):
-            out = inputs.expand(self.networks, -1, -1)
-            for pack, value in zip(self.packs, self.values):
-                out = value(pack(out))
-            repeated = target.expand(self.networks, *target.shape).flatten(0, 1)
-            self.optimizer.zero_grad()
-            (self.loss(out.flatten(0, 1), repeated) * self.networks).backward()
-            self.optimizer.step()
+    def outs(self, inputs: Tensor) -> Tensor:
+        """(N, B, O)."""
+        out = inputs.expand(self.networks, -1, -1)
+        for pack, value in zip(self.packs, self.values):
+            out = value(pack(out))
+        return out
 
 
 def loss_of(spec: NetworkSpec) -> Callable[[Tensor, Tensor], Tensor]:

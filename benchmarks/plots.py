@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +14,11 @@ from matplotlib.ticker import LogLocator, NullLocator
 
 from .contenders import PEERS
 
-COLOURS = ("#0050b0", "#40a0ff", "#d05000", "#ff9840", "#c02020", "#907000", "#808080", "#107010", "#50c050", "#8030a0",
-           "#c060d0", "#303030", "#a08060", "#604020", "#00a0a0", "#d0b000", "#a0d0ff", "#f080a0")  # fmt: skip
-LOOKS = dict(zip(dict.fromkeys(["cpu", *PEERS]), zip(COLOURS, "os^v<Dd>PpX*h8H123")))
+MARKERS = "os^v<Dd>PpX*h8H123"
+LOOKS = {
+    name: {"color": colour, "marker": marker}
+    for name, colour, marker in zip(dict.fromkeys(["cpu", *PEERS]), plt.get_cmap("tab20").colors, MARKERS)
+}
 WORDS = {
     "batch_size": "batch size B (samples per step)",
     "networks": "number of networks N",
@@ -26,97 +27,73 @@ WORDS = {
 }
 
 
-def look(name: str) -> tuple[str, str]:
-    """Colour and marker of a contender."""
-    return LOOKS[name]
-
-
 def ratios(report: dict[str, Any], path: Path) -> None:
     """The first contender's rate over each peer's: a dot with its interval, a panel per optimizer. The first contender
     is named if it is not the report's."""
-    optimizers = list(dict.fromkeys(result["optimizer"] for result in report["results"]))
-    figure, panels = plt.subplots(
-        1, len(optimizers), figsize=(1.5 + 4.5 * len(optimizers), 7), sharex=True, sharey=True, squeeze=False
-    )
     first, firsts = report["first"], {each["workload"]: next(iter(each["contenders"])) for each in report["results"]}
-    workloads = list(firsts)
-    for panel, optimizer in zip(panels[0], optimizers):
-        for result in report["results"]:
-            if result["optimizer"] == optimizer:
-                peers = list(result["contenders"])[1:]
-                for number, name in enumerate(peers):
-                    height = workloads.index(result["workload"]) + 0.8 / len(peers) * (number - (len(peers) - 1) / 2)
-                    _dot(panel, name, result["contenders"][name]["ratio"], height)
+    workloads = [*firsts]
+    figure, panels = _panels(report, 4.5, 7)
+    for panel, results in panels:
+        for result in results:
+            _, *peers = result["contenders"]
+            for number, name in enumerate(peers):
+                ratio = result["contenders"][name]["ratio"]
+                reach = [[ratio["median"] - ratio["low"]], [ratio["high"] - ratio["median"]]]
+                row = workloads.index(result["workload"]) + 0.8 / len(peers) * (number - (len(peers) - 1) / 2)
+                panel.errorbar(ratio["median"], row, xerr=reach, capsize=3, ls="none", label=name, **LOOKS[name])
         panel.axvline(1, color="black", linewidth=1)
         panel.set_xscale("log")
         low, high = panel.get_xlim()
         panel.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if high < 300 * low else (1,), numticks=30))
         panel.xaxis.set_minor_locator(NullLocator())
         panel.xaxis.set_major_formatter("{x:g}")
-        panel.tick_params(axis="x", labelsize=8)
-        panel.set_title(optimizer)
-        panel.set_yticks(
-            range(len(workloads)), [name if each == first else f"{name}: {each}" for name, each in firsts.items()]
-        )
+        names = [name if own == first else f"{name}: {own}" for name, own in firsts.items()]
+        panel.set_yticks(range(len(names)), names)
         panel.set_xlabel(f"rate of {first} over the peer's (right of 1: {first} is faster)")
-        panel.grid(axis="x", alpha=0.3)
     panels[0][0].invert_yaxis()
-    handles = {name: dot for panel in panels[0] for dot, name in zip(*panel.get_legend_handles_labels())}
-    figure.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=5, fontsize="small")
-    machine = report["machine"]
-    figure.suptitle(f"{first} against its peers, {machine['device']}, threads: {machine['torch_threads']}")
-    save(figure, path)
-
-
-def _dot(panel: Any, name: str, ratio: dict[str, float], height: float) -> None:
-    colour, marker = look(name)
-    middle = ratio["median"]
-    panel.errorbar(
-        middle, height, xerr=[[middle - ratio["low"]], [ratio["high"] - middle]],
-        color=colour, marker=marker, capsize=3, linestyle="none", label=name,
-    )  # fmt: skip
+    _save(figure, f"{first} against its peers", report, path)
 
 
 def sweep(report: dict[str, Any], path: Path) -> None:
     """Rate over the swept quantity, both logarithmic, a line per contender, and the measured peak."""
-    over, points = report["over"], report["results"]
-    optimizers = list(dict.fromkeys(point["optimizer"] for point in points))
-    size = (3 + 5 * len(optimizers), 5.5)
-    figure, panels = plt.subplots(1, len(optimizers), figsize=size, sharey=True, squeeze=False)
-    for panel, optimizer in zip(panels[0], optimizers):
-        some = [point for point in points if point["optimizer"] == optimizer]
-        values = [point["value"] for point in some]
-        for name in dict.fromkeys(name for point in some for name in point["contenders"]):
-            colour, marker = look(name)
-            there = [point for point in some if name in point["contenders"]]
-            rates = [point["contenders"][name]["rate"] for point in there]
-            panel.loglog([point["value"] for point in there], rates, color=colour, marker=marker, label=name)
-        _peak(panel, report, some, values)
-        panel.set_title(optimizer)
-        panel.set_xlabel(WORDS[over])
+    over, peak, first = report["over"], report["machine"]["peak_gflops"] * 1e9, report["results"][0]
+    figure, panels = _panels(report, 6, 5.5)
+    for panel, points in panels:
+        values = [point["value"] for point in points]
+        for name in dict.fromkeys(name for point in points for name in point["contenders"]):
+            there = [(own["value"], own["contenders"][name]["rate"]) for own in points if name in own["contenders"]]
+            panel.loglog(*zip(*there), label=name, **LOOKS[name])
+        rates = [peak / point["flop"] for point in points]
+        panel.loglog(values, rates, color="black", linestyle="--", label=f"peak: {report['machine']['peak_of']}")
+        panel.set(xlabel=WORDS[over], ylabel="network-steps per second")
         panel.set_xticks(values, [f"{value:g}" for value in values])
         panel.minorticks_off()
+    steps = sorted({point["steps"] for point in report["results"]})
+    fixed = {
+        "width": f"widths {first['shape']}", "batch_size": f"B {first['batch']}", "networks": f"N {first['networks']}",
+        "steps_per_call": f"K {'-'.join(map(str, dict.fromkeys((steps[0], steps[-1]))))}",
+    }  # fmt: skip
+    rest = ", ".join(words for name, words in fixed.items() if name != over)
+    _save(figure, f"{report['workload']}: {rest}", report, path)
+
+
+def _panels(report: dict[str, Any], width: float, height: float) -> tuple[Any, list[tuple[Any, list[dict[str, Any]]]]]:
+    """A figure, and a panel for the results of each optimizer."""
+    optimizers = dict.fromkeys(result["optimizer"] for result in report["results"])
+    size = (2 + width * len(optimizers), height)
+    figure, (panels,) = plt.subplots(1, len(optimizers), figsize=size, sharex=True, sharey=True, squeeze=False,
+                                     layout="constrained")  # fmt: skip
+    for panel, optimizer in zip(panels, optimizers):
+        panel.set_title(optimizer)
         panel.grid(alpha=0.3)
-    panels[0][0].set_ylabel("network-steps per second")
-    figure.legend(*panels[0][0].get_legend_handles_labels(), loc="outside lower center", ncols=4, fontsize="small")
-    fixed = {"widths": "-".join(map(str, points[0]["widths"])), "B": points[0]["batch"], "N": points[0]["networks"]}
-    del fixed[{"batch_size": "B", "networks": "N", "width": "widths"}.get(over, "N")]
-    steps = sorted({point["steps"] for point in points})
-    fixed |= {} if over == "steps_per_call" else {"K": "-".join(map(str, dict.fromkeys((steps[0], steps[-1]))))}
-    rest = ", ".join(f"{name} {value}" for name, value in fixed.items())
-    figure.suptitle(f"{report['workload']}: {rest}, {report['machine']['device']}, "
-                    f"threads: {report['machine']['torch_threads']}")  # fmt: skip
-    save(figure, path)
+    results = [[own for own in report["results"] if own["optimizer"] == optimizer] for optimizer in optimizers]
+    return figure, [*zip(panels, results)]
 
 
-def _peak(panel: Any, report: dict[str, Any], points: Sequence[dict[str, Any]], values: Sequence[float]) -> None:
-    peak = report["machine"]["peak_gflops"] * 1e9
-    rates = [peak / point["flop"] for point in points]
-    panel.loglog(values, rates, color="black", linestyle="--", label=f"peak: {report['machine']['peak_of']}")
-
-
-def save(figure: Any, path: Path) -> None:
-    """Write and close the figure."""
-    figure.set_layout_engine("constrained")
+def _save(figure: Any, title: str, report: dict[str, Any], path: Path) -> None:
+    """With a title and a legend."""
+    handles = {name: dot for panel in figure.axes for dot, name in zip(*panel.get_legend_handles_labels())}
+    figure.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=5, fontsize="small")
+    figure.suptitle(f"{title}, {report['machine']['device']}, threads: {report['machine']['torch_threads']}")
     figure.savefig(path, dpi=110)
     plt.close(figure)

@@ -9,7 +9,6 @@ network; then the accuracy on the digits, of the same networks.
 
 from __future__ import annotations
 
-import argparse
 import shutil
 import statistics
 from collections.abc import Iterator
@@ -26,6 +25,7 @@ import gpubp
 from gpubp.engines import build, cpu
 from gpubp.settings.recipe import PRECISIONS
 
+from .harness import command
 from .workloads import WORKLOADS, Workload
 
 NAMES = {"8-16-1, SGD": "W2", "16-64-64-4, SGD": "W3-N256", "784-128-10, SGD": "W4-N64", "64-32-10, Adam": "W5"}
@@ -103,20 +103,16 @@ def accuracies(count: int, precision: str) -> Tensor:
     return torch.tensor(result.table["validation_accuracy"].to_pylist(), dtype=torch.float64)
 
 
-def main() -> None:
+def main(networks: int = 32, on_digits: int = 1000) -> None:
     """Measure and print."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--networks", type=int, default=32)
-    parser.add_argument("--on-digits", type=int, default=1000, metavar="NETWORKS")
-    chosen = parser.parse_args()
-    print(f"| distance from float64, {chosen.networks} networks | steps | {' | '.join(PRECISIONS)} |\n| --- | --- |"
+    print(f"| distance from float64, {networks} networks | steps | {' | '.join(PRECISIONS)} |\n| --- | --- |"
           + " --- |" * len(PRECISIONS))  # fmt: skip
     for name in NAMES:
         for steps in STEPS:
-            found = [distances(name, chosen.networks, precision, steps) for precision in PRECISIONS]
+            found = [distances(name, networks, precision, steps) for precision in PRECISIONS]
             cells = (f"{float(each.median()):.1e}, {float(each.max()):.1e}" for each in found)
             print(f"| {name} | {steps} | {' | '.join(cells)} |", flush=True)
-    found = {precision: accuracies(chosen.on_digits, precision) for precision in PRECISIONS}
+    found = {precision: accuracies(on_digits, precision) for precision in PRECISIONS}
     for precision, each in found.items():
         less = (each - found["exact"]).tolist()
         error = statistics.stdev(less) / len(less) ** 0.5
@@ -125,4 +121,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    command(main, about=__doc__)

@@ -9,11 +9,9 @@ the standard deviation over seeds.
 
 from __future__ import annotations
 
-import argparse
 import os
-import statistics
-import time
 import warnings
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -21,11 +19,13 @@ import torch
 from joblib.externals.loky import get_reusable_executor
 from sklearn import datasets, neural_network
 from sklearn.exceptions import ConvergenceWarning
-from sklearn.model_selection import GridSearchCV, KFold, StratifiedKFold
-from sklearn.preprocessing import StandardScaler
+from sklearn.model_selection import GridSearchCV, KFold, ParameterGrid, StratifiedKFold
+from sklearn.preprocessing import scale
 
 import gpubp
 from gpubp import sklearn as ours
+
+from .harness import command, cost
 
 EPOCHS, BATCH, SEEDS = 20, 120, 5
 GRID = {"learning_rate_init": np.logspace(-4, -1, 16), "alpha": np.logspace(-6, -1, 4)}
@@ -33,86 +33,66 @@ SETS = ("digits", "breast_cancer", "wine", "iris", "diabetes")
 ALL = os.cpu_count() or 1
 
 
-def main() -> None:
+def main(rounds: int = 3, agree: bool = False) -> None:
     """Measure and print."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--agree", action="store_true")
-    chosen = parser.parse_args()
     warnings.simplefilter("ignore", ConvergenceWarning)
     os.environ["PYTHONWARNINGS"] = "ignore"  # of joblib's processes
-    if chosen.agree:
+    if agree:
         for name in SETS:
             agreement(name)
     else:
-        race(chosen.rounds)
+        race(rounds)
 
 
 def race(rounds: int) -> None:
     """The time of both searches."""
     inputs, targets = datasets.load_digits(return_X_y=True)
-    inputs = StandardScaler().fit_transform(inputs)
+    inputs = scale(inputs)
     fixed: dict[str, Any] = {
         "hidden_layer_sizes": (64,), "max_iter": EPOCHS, "batch_size": BATCH, "tol": 0, "n_iter_no_change": 10**6,
         "random_state": 0,
     }  # fmt: skip
     how: dict[str, Any] = {"cv": StratifiedKFold(5), "refit": False}
-    theirs = neural_network.MLPClassifier(**fixed), GRID
-    searches = {
-        "PopulationSearchCV": lambda: ours.PopulationSearchCV(ours.MLPClassifier(**fixed), GRID, **how).fit(
-            inputs, targets
-        ),
+    mine, theirs = ours.MLPClassifier(**fixed), neural_network.MLPClassifier(**fixed)
+    searches: dict[str, Callable[[], object]] = {
+        "PopulationSearchCV": lambda: ours.PopulationSearchCV(mine, GRID, **how).fit(inputs, targets),
         "train_many": lambda: folds(inputs, targets),
-        f"GridSearchCV, {ALL} processes": lambda: GridSearchCV(*theirs, n_jobs=ALL, **how).fit(inputs, targets),
+        f"GridSearchCV, {ALL} processes": lambda: ended(GridSearchCV(theirs, GRID, n_jobs=ALL, **how), inputs, targets),
     }
-    seconds: dict[str, list[tuple[float, float]]] = {name: [] for name in searches}
-    first = [timed(searches[name])[0] for name in list(searches)[:2]]
-    for _ in range(rounds):
-        for name, search in searches.items():
-            seconds[name].append(timed(search))
-            print(f"{name}: {seconds[name][-1][0]:.2f} s", flush=True)
-    medians = {name: [statistics.median(each) for each in zip(*pairs)] for name, pairs in seconds.items()}
-    fits = 5 * len(GRID["learning_rate_init"]) * len(GRID["alpha"])
-    print(f"{fits} fits of 64-64-10 on the digits, {EPOCHS} epochs, batch {BATCH}; medians of {rounds}, {ALL} cores")
-    for name, (clock, processors) in medians.items():
-        more = clock / medians["train_many"][0], processors / medians["train_many"][1]
-        print(f"{name}: {clock:.2f} s, {processors:.2f} of all processors: {more[0]:.1f} and {more[1]:.1f} times "
+    first = [cost(search)[1] for search in [*searches.values()][:2]]
+    seconds = np.median([[cost(search)[1:] for search in searches.values()] for _ in range(rounds)], axis=0)
+    print(f"{5 * len(ParameterGrid(GRID))} fits of 64-64-10 on the digits, {EPOCHS} epochs, batch {BATCH}; medians of "
+          f"{rounds} rounds, {ALL} cores")  # fmt: skip
+    for name, each, more in zip(searches, seconds, seconds / seconds[1]):
+        print(f"{name}: {each[0]:.2f} s, {each[1]:.2f} of all processors: {more[0]:.1f} and {more[1]:.1f} times "
               "train_many")  # fmt: skip
     print("with kernels to compile, or to load: " + ", ".join(f"{each:.2f} s" for each in first))
+
+
+def ended(search: GridSearchCV, inputs: np.ndarray, targets: np.ndarray) -> None:
+    """A search, and its processes, whose seconds count once they have ended."""
+    search.fit(inputs, targets)
+    get_reusable_executor().shutdown()
 
 
 def folds(inputs: np.ndarray, targets: np.ndarray) -> None:
     """The same with train_many: scikit-learn divides its penalty by the samples of a batch."""
     data, held_out = gpubp.Dataset(torch.from_numpy(inputs).float(), torch.from_numpy(targets)).folds(5)
     rows = [
-        {"lr": lr, "l2": alpha / BATCH, "fold": fold}
-        for lr in GRID["learning_rate_init"]
-        for alpha in GRID["alpha"]
-        for fold in range(5)
-    ]
+        {"lr": each["learning_rate_init"], "l2": each["alpha"] / BATCH, "fold": fold}
+        for each in ParameterGrid(GRID) for fold in range(5)
+    ]  # fmt: skip
     gpubp.train_many(
         rows, data, held_out, widths="64,64,10", loss="cross_entropy", epochs=EPOCHS, batch_size=BATCH,
         evaluate_every=EPOCHS,
     )  # fmt: skip
 
 
-def timed(search: Any) -> tuple[float, float]:
-    """Seconds: of the clock, and of all processors, in other processes too once these have ended."""
-    begun, before = time.perf_counter(), os.times()
-    search()
-    clock = time.perf_counter() - begun
-    get_reusable_executor().shutdown()  # of GridSearchCV
-    return clock, sum(os.times()[:4]) - sum(before[:4])
-
-
 def agreement(name: str) -> None:
     """Mean scores of three topologies at two rates over folds and seeds, of both."""
     inputs, targets = getattr(datasets, f"load_{name}")(return_X_y=True)
     numbers = name == "diabetes"
-    inputs, targets = (
-        StandardScaler().fit_transform(inputs),
-        (targets - targets.mean()) / targets.std() if numbers else targets,
-    )
+    inputs, targets = scale(inputs), scale(targets) if numbers else targets
     kind, cv = ("MLPRegressor", KFold) if numbers else ("MLPClassifier", StratifiedKFold)
     grid = {
         "hidden_layer_sizes": [(8,), (32,), (32, 16)], "learning_rate_init": [0.001, 0.01],
@@ -131,4 +111,4 @@ def agreement(name: str) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    command(main, about=__doc__)

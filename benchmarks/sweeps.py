@@ -51,12 +51,11 @@ def at(workload: Workload, over: str, value: int, all_steps: bool = False) -> Wo
 
 
 def points(
-    workload: Workload, over: str, optimizer: str, names: Sequence[str], setting: Setting, quick: bool = False,
-    all_steps: bool = False,
-) -> Iterator[dict[str, Any]]:  # fmt: skip
-    """The results along VALUES[over], if quick without the last third."""
-    values, last = VALUES[over], dict[str, float]()  # seconds per model FLOP
-    for value in values[: -(-2 * len(values) // 3)] if quick else values:
+    workload: Workload, over: str, optimizer: str, names: Sequence[str], setting: Setting, all_steps: bool = False
+) -> Iterator[dict[str, Any]]:
+    """The results along VALUES[over]."""
+    last = dict[str, float]()  # seconds per model FLOP
+    for value in VALUES[over]:
         point = at(workload, over, value, all_steps)
         skipped = late(point, last, setting.patience)
         skipped |= without_room(point, optimizer, [name for name in names if name not in skipped], last, setting)

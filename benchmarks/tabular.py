@@ -13,9 +13,10 @@ from __future__ import annotations
 
 import argparse
 import json
-import time
 import warnings
+from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -25,7 +26,7 @@ from sklearn.compose import TransformedTargetRegressor, make_column_selector, ma
 from sklearn.ensemble import HistGradientBoostingClassifier, HistGradientBoostingRegressor
 from sklearn.impute import SimpleImputer
 from sklearn.metrics import accuracy_score, log_loss, root_mean_squared_error
-from sklearn.model_selection import ShuffleSplit, StratifiedShuffleSplit
+from sklearn.model_selection import ShuffleSplit, StratifiedShuffleSplit, cross_validate
 from sklearn.neural_network import MLPClassifier, MLPRegressor
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import OneHotEncoder, StandardScaler
@@ -76,21 +77,11 @@ def contenders() -> dict[str, Contender]:
     return found | ({"RealMLP": realmlp} if find_spec("pytabkit") else {})
 
 
-def splits(given: Set, count: int) -> Any:
-    """(rows to train on, held-out rows) of each split."""
-    kind = StratifiedShuffleSplit if given.labels else ShuffleSplit
-    return kind(count, test_size=HELD_OUT, random_state=0).split(given.features, given.target)
-
-
-def encoded(given: Set, train: Any, held_out: Any) -> tuple[Any, Any]:
-    """The features of both as numbers, by what the rows to train on have."""
-    one_hot = OneHotEncoder(handle_unknown="ignore", sparse_output=False, max_categories=50)
-    encoder = make_column_transformer(
-        (SimpleImputer(strategy="median"), make_column_selector(dtype_include="number")),
-        (one_hot, make_column_selector(dtype_exclude="number")),
-    )
-    seen, others = encoder.fit_transform(given.features.iloc[train]), encoder.transform(given.features.iloc[held_out])
-    return np.asarray(seen, float), np.asarray(others, float)
+ENCODER = make_column_transformer(
+    (SimpleImputer(strategy="median"), make_column_selector(dtype_include="number")),
+    (OneHotEncoder(handle_unknown="ignore", sparse_output=False, max_categories=50),
+     make_column_selector(dtype_exclude="number")),
+)  # fmt: skip
 
 
 def scores(given: Set, model: Any, inputs: Any, targets: Any) -> dict[str, float]:
@@ -105,17 +96,20 @@ def scores(given: Set, model: Any, inputs: Any, targets: Any) -> dict[str, float
 
 def race(name: str, running: Mapping[str, Contender], count: int) -> dict[str, dict[str, list[float]]]:
     """{contender: {score or "seconds": of each split}}; the contenders take turns."""
-    given, found = load(name), {each: {} for each in running}
-    for number, (train, held_out) in enumerate(splits(given, count)):
-        inputs, others = encoded(given, train, held_out)
+    given = load(name)
+    found: dict[str, dict[str, list[float]]] = {each: defaultdict(list) for each in running}
+    kind = StratifiedShuffleSplit if given.labels else ShuffleSplit
+    splits = kind(count, test_size=HELD_OUT, random_state=0).split(given.features, given.target)
+    for number, split in enumerate(splits):
+        inputs = np.asarray(ENCODER.fit(given.features.iloc[split[0]]).transform(given.features), float)
         for contender, make in running.items():
-            model, begun = make(given.labels, number), time.perf_counter()
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # of convergence, within the epochs of a default
-                model.fit(inputs, given.target[train])
-            took = {"seconds": time.perf_counter() - begun}
-            for score, value in (scores(given, model, others, given.target[held_out]) | took).items():
-                found[contender].setdefault(score, []).append(value)
+                told = cross_validate(make(given.labels, number), inputs, given.target, cv=[split],
+                                      scoring=partial(scores, given), error_score="raise")  # fmt: skip
+            for score, (value,) in told.items():
+                if score != "score_time":
+                    found[contender]["seconds" if score == "fit_time" else score.removeprefix("test_")].append(value)
     return found
 
 

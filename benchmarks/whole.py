@@ -17,7 +17,6 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -91,10 +90,11 @@ def run(words: Sequence[str], threads: int, device: str) -> dict[str, float]:
     with tempfile.TemporaryDirectory(prefix="whole") as folder:
         parts, runs = Path(folder, "parts.json"), Path(folder, "run")
         also = ["train", *words, "--device", device, "--run-dir", str(runs)]
+        limit = {} if threads == os.cpu_count() else {"OMP_NUM_THREADS": str(threads)}
         begun = time.monotonic()
         done = subprocess.run(
             [sys.executable, "-c", CHILD, repr(begun), str(parts), *also],
-            cwd=ROOT, capture_output=True, text=True, check=False, env={**os.environ, **_threads(threads)},
+            cwd=ROOT, capture_output=True, text=True, check=False, env={**os.environ, **limit},
         )  # fmt: skip
         total = time.monotonic() - begun
         if done.returncode:
@@ -103,20 +103,9 @@ def run(words: Sequence[str], threads: int, device: str) -> dict[str, float]:
         return {**spent, "other": total - sum(spent.values()), "total": total}
 
 
-def _threads(threads: int) -> dict[str, str]:
-    """The environment that limits threads, empty for all cores."""
-    return {} if threads == os.cpu_count() else {"OMP_NUM_THREADS": str(threads)}
-
-
-def without_jax() -> str:
-    """Why no training runs against JAX here, or ""."""
-    missing = [package for package in ("jax", "optax") if find_spec(package) is None]
-    return f"not installed: {', '.join(missing)}" if missing else ""
-
-
 def beside_jax(case: Case, setting: Setting) -> dict[str, Any]:
     """Seconds of whole trainings round by round, alone and with spinning processes, and JAX's over gpubp's."""
-    from .jax_whole import Whole
+    from .jax_peers import Whole
 
     problem = case.problem()
     data = gpubp.Dataset(problem.inputs.flatten(0, 1), problem.targets.flatten(0, 1))

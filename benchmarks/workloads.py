@@ -4,8 +4,8 @@ the cost of a step does not depend on them."""
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
-from dataclasses import dataclass, fields, replace
+import statistics
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import torch
@@ -37,6 +37,8 @@ class Workload:
     """N networks, B samples per step, K steps per call. own_lr: a learning rate per network.
 
     optimizers: timed unless the command line names others. goals: for each, gpubp's intended rate over the best peer's.
+    mixed: several widths of the hidden layer, a population of each, one after the other in every call; `widths` has the
+    largest, `networks` is the total.
     """
 
     widths: tuple[int, ...]
@@ -49,6 +51,7 @@ class Workload:
     own_lr: bool = False
     optimizers: tuple[str, ...] = ("sgd",)
     goals: tuple[float, ...] = ()
+    mixed: tuple[int, ...] = ()
 
     @property
     def spec(self) -> NetworkSpec:
@@ -58,25 +61,30 @@ class Workload:
     @property
     def parts(self) -> tuple[Workload, ...]:
         """Its populations."""
-        return (self,)
+        count, (first, *_, last) = max(1, self.networks // max(1, len(self.mixed))), self.widths
+        each = (replace(self, widths=(first, hidden, last), networks=count, mixed=()) for hidden in self.mixed)
+        return (*each,) if self.mixed else (self,)
 
     @property
     def shape(self) -> str:
         """The widths, for a title."""
-        return "-".join(map(str, self.widths))
+        hidden = [f"{{{','.join(map(str, self.mixed))}}}"] if self.mixed else self.widths[1:-1]
+        return "-".join(map(str, (self.widths[0], *hidden, self.widths[-1])))
 
     @property
     def parameters(self) -> float:
-        """Parameters of a network."""
-        return self.spec.size
+        """Parameters of a network, in the mean."""
+        return statistics.mean(part.spec.size for part in self.parts)
 
     @property
     def flop(self) -> float:
-        """Model FLOP of one step of one network.
+        """Model FLOP of one step of one network, in the mean.
 
         2B sum(IO) forward, as much for the weight gradients, 2B sum(IO) over the layers from the second on for the
         deltas, 2P for the update. Activations, padding, recomputation and the optimizer's slots do not count.
         """
+        if self.mixed:
+            return statistics.mean(part.flop for part in self.parts)
         products = [inputs * outputs for inputs, outputs in itertools.pairwise(self.widths)]
         return 2 * self.batch * (2 * sum(products) + sum(products[1:])) + 2 * self.spec.size
 
@@ -98,37 +106,6 @@ class Workload:
         return Problem(population, inputs.to(device, dtype), targets.to(device), optimizer, lr)
 
 
-@dataclass(frozen=True)
-class Mixed(Workload):
-    """Several widths of the hidden layer, a population of each, one after the other in every call; `widths` has the
-    largest, `networks` is the total."""
-
-    hidden_widths: tuple[int, ...] = ()
-
-    @property
-    def parts(self) -> tuple[Workload, ...]:
-        """A population per width."""
-        common = {each.name: getattr(self, each.name) for each in fields(Workload)}
-        common["networks"] = max(1, self.networks // len(self.hidden_widths))
-        first, *_, last = self.widths
-        return tuple(Workload(**{**common, "widths": (first, hidden, last)}) for hidden in self.hidden_widths)
-
-    @property
-    def shape(self) -> str:
-        """The widths, for a title."""
-        return f"{self.widths[0]}-{{{','.join(map(str, self.hidden_widths))}}}-{self.widths[-1]}"
-
-    @property
-    def parameters(self) -> float:
-        """The mean of the parts."""
-        return sum(part.parameters for part in self.parts) / len(self.parts)
-
-    @property
-    def flop(self) -> float:
-        """The mean of the parts."""
-        return sum(part.flop for part in self.parts) / len(self.parts)
-
-
 _W1 = Workload((2, 2, 2), "sigmoid", "half_squared_error", 200_000, 1, output="sigmoid", goals=(3.5,))
 _W3 = Workload((16, 64, 64, 4), "relu", "mean_squared_error", 256, 128, steps=8, goals=(4.5,))
 _W4 = Workload((784, 128, 10), "relu", "cross_entropy", 64, 64, steps=8, goals=(2.4,))
@@ -142,11 +119,6 @@ WORKLOADS = {
     "W4-N64": _W4,
     "W4-N512": replace(_W4, networks=512, steps=4),
     "W5": Workload((64, 32, 10), "relu", "cross_entropy", 1_000, 64, own_lr=True, optimizers=("adam",), goals=(4.5,)),
-    "W6-mixed": Mixed((64, 128, 10), "relu", "cross_entropy", 500, 64, own_lr=True, optimizers=("adam",), goals=(1,),
-                      hidden_widths=(8, 16, 32, 64, 128)),
+    "W6-mixed": Workload((64, 128, 10), "relu", "cross_entropy", 500, 64, own_lr=True, optimizers=("adam",), goals=(1,),
+                         mixed=(8, 16, 32, 64, 128)),
 }  # fmt: skip
-
-
-def expand(names: Sequence[str]) -> list[str]:
-    """The workloads with these names or prefixes: W3 is W3-N256 and W3-N10000."""
-    return [known for known in WORKLOADS if known in names or known.partition("-")[0] in names]
