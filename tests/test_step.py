@@ -161,22 +161,3 @@ def test_a_column_of_zeros_is_the_same_as_nothing_bit_for_bit(name: str, dtype: 
     assert name in zeros.hyper
     assert same_bits(plain.population.params, zeros.population.params)
     assert same_bits(plain.loss, zeros.loss)
-
-
-@pytest.mark.parametrize("name", ["sample_weight", "class_weight"])
-def test_a_step_weights_its_samples(name: str) -> None:
-    spec = gpubp.NetworkSpec((5, 7, 4), "tanh", loss="cross_entropy")
-    params, inputs, target = batch(spec)
-    weight = torch.arange(1.0, 19.0, dtype=torch.float64).view(3, 6) if name == "sample_weight" else None
-    by_class = (
-        {} if weight is not None else {"class_weight": torch.tensor([[1.0, 2, 3, 4], [4, 0, 2, 1], [1, 1, 1, 5]])}
-    )
-    data = gpubp.Dataset(inputs, target, sample_weight=weight)
-    state = train(gpubp.Population(spec, params, 5, torch.arange(3)), data, optimizer="sgd", lr=1.0, batch_size=6,
-                  steps=1, **by_class)  # fmt: skip
-    for n in range(3):
-        parts = leaves(spec, params[n])
-        hyper = {key: value[n].double() for key, value in by_class.items()}
-        own = None if weight is None else weight[n]
-        reference_loss(spec.loss, reference_out(spec, parts, inputs[n]), target[n], own, **hyper).backward()
-        torch.testing.assert_close(params[n] - state.population.params[n], reference_row(parts), **GRADIENT)
