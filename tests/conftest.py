@@ -39,7 +39,6 @@ HERE = {
     "chooses its device by name": ("arrays", "bad_input", "benchmarks", "command_line", "command_predict",
         "command_train", "devices", "exact_numbers", "exit_statuses", "forks", "fuzz", "names", "on_gpu", "signals",
         "sklearn", "sklearn_checks", "sklearn_search", "sklearn_together"),
-    "waits for scikit-learn most of its time": ("learning",),
     "explains a step, which takes the CPU": ("explain",),
 }  # fmt: skip
 TAKEN = "calls taken elsewhere"  # in the report, of every test with --device

@@ -13,7 +13,7 @@ import gpubp
 from gpubp.state import TrainState
 
 from .helpers import differing, failing, population, same_bits, samples
-from .short_runs import hears, same_state
+from .short_runs import hears
 
 SPEC = gpubp.NetworkSpec((3, 6, 2), "tanh")
 CLASSES = gpubp.NetworkSpec((3, 6, 4), "relu", loss="cross_entropy")
@@ -56,13 +56,6 @@ def test_the_result_has_the_outcome_of_every_network() -> None:
         torch.testing.assert_close(getattr(result, name), expected)
 
 
-def test_the_loss_of_a_round_is_the_mean_over_its_steps() -> None:
-    still = trained(optimizer="sgd", lr=0.0, batch_size=40)
-    for record in still.history:
-        assert record["loss"]["max"] == pytest.approx(float(still.loss.max()), rel=1e-12)
-        assert record["lr"]["max"] == 0
-
-
 @pytest.mark.parametrize("kind", ["", "made in inference mode", "requiring grad"])
 def test_inplace_writes_to_params_of_every_kind(kind: str) -> None:
     with torch.inference_mode(kind == "made in inference mode"):
@@ -101,19 +94,6 @@ def test_the_ranking_is_by_validation_loss_or_else_by_loss_without_diverged_netw
             assert expected != sorted(expected, key=lambda n: float(result.loss[n])), "the two orders differ"
 
 
-def test_networks_with_different_numbers_of_samples_end_as_if_alone() -> None:
-    inputs, targets = samples(SPEC, 40)
-    rows = [list(range(40)), [3], list(range(10, 27))]
-    settings: dict[str, Any] = {"steps": None, "epochs": 6, "evaluate_every": 1}
-    result = trained(given=gpubp.Dataset(inputs, targets, rows=rows), **settings)
-    assert result.table["steps"].to_pylist() == [30, 1, 13]  # ceil(6 * size / 8)
-    assert result.status_names == ["finished"] * 3
-    assert result.network_steps == 44
-    for number, part in enumerate(rows):
-        single = trained(population(SPEC, ids=[number]), gpubp.Dataset(inputs, targets, rows=[part]), **settings)
-        assert same_bits(single.population.params[0], result.population.params[number]), number
-
-
 def test_a_sample_of_weight_0_is_ignored_and_weights_act_as_counts() -> None:
     inputs, targets = samples(SPEC, 6)
     weight = torch.tensor([1.0, 2.0, 0.0, 1.0, 0.0, 2.0], dtype=torch.float64)
@@ -136,27 +116,6 @@ def test_plateau_reduces_only_the_rates_of_networks_that_do_not_improve() -> Non
     result = gpubp.train(population(SPEC, 3), data(), settings, validation=data(), engine="eager")
     # nothing gained in evaluations 2 to 8, each second one of which is one too many
     assert result.state.memory["scale"].flatten().tolist() == [1.0, 0.5**3, 1.0]
-
-
-@pytest.mark.parametrize("most", [1, 7])
-def test_how_calls_are_split_changes_no_bit(most: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    rates = [0.1, 0.01, 1e308, 0.03, 0.02]
-    settings = config(steps=60, evaluate_every=20, dropout=0.2, schedule="plateau", plateau_patience=0, lr=rates)
-
-    def run() -> tuple[gpubp.Result, int]:
-        calls = list[int]()
-        counter = hears(progress=lambda progress: calls.append(progress.done))
-        return gpubp.train(population(SPEC, 5), data(), settings, reporters=[counter]), len(calls)
-
-    monkeypatch.setattr("gpubp.runs.run.CALL", 100.0)
-    whole, few = run()
-    monkeypatch.setattr("gpubp.runs.run.MOST", most)
-    cut, many = run()
-    assert few < 60 / most < many + 1
-    same_state(whole.state, cut.state)
-    assert [{**each, "seconds": 0, "network_steps_per_second": 0} for each in whole.history] == [
-        {**each, "seconds": 0, "network_steps_per_second": 0} for each in cut.history
-    ]
 
 
 def test_reporters_hear_the_start_every_evaluation_and_the_end() -> None:
