@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -224,20 +223,10 @@ def test_what_cannot_be_recorded_is_launched_step_by_step_and_the_reason_is_kept
     assert not differing(found, expected)
 
 
-@pytest.mark.parametrize(
-    "error",
-    [
-        torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 MiB"),
-        RuntimeError("CUDA error: out of memory"),
-        RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
-    ],
-)
-def test_memory_that_runs_out_while_recording_is_no_reason_to_go_on(
-    error: RuntimeError, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    with recorded(), monkeypatch.context() as patch:
-        patch.setattr(gpus, "capture", failing(error))
-        with pytest.raises(type(error), match=re.escape(str(error))):
+def test_memory_that_runs_out_while_recording_is_no_reason_to_go_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    with recorded():
+        monkeypatch.setattr(gpus, "capture", failing(RuntimeError("CUDA error: out of memory")))
+        with pytest.raises(RuntimeError, match="CUDA error: out of memory"):
             train(networks(SPECS["2-2-2"]), dataset(SPECS["2-2-2"]), batch_size=BATCH, steps=2)
 
 

@@ -137,11 +137,6 @@ def test_targets_that_the_loss_cannot_use_are_refused(targets: dict[str, list[An
         fit(table({"x": [1, 2], **targets}, tuple(name for name in targets if name != "x")), loss)
 
 
-def test_an_unknown_loss_gets_the_nearest_one() -> None:
-    with pytest.raises(ConfigError, match="loss 'cross_entrop' is unknown; did you mean 'cross_entropy'"):
-        load("xor", loss="cross_entrop")
-
-
 def test_a_class_that_training_did_not_have_is_refused() -> None:
     raw = table({"x": [1, 2, 3], "y": ["a", "b", "c"]})
     with refused("column 'y' has class 'c' in sample 2, not one of the training part: a, b; try another --seed"):
@@ -179,16 +174,6 @@ def test_scaling_is_learned_from_the_training_part_alone(scale: str | float, exp
     learned = fit(raw, "mean_squared_error", rows=np.array([0, 1]), scale=scale, scale_targets="standard")
     assert learned.inputs(raw)[:, 0].tolist() == expected
     assert learned.targets(raw).tolist() == [[-1.0], [1.0], [8.0]]
-
-
-def test_load_learns_from_its_training_part_alone(write: Write) -> None:
-    lines = "".join(f"{number * number},{number}.5\n" for number in range(50))
-    data = load(write("a.csv", "x,y\n" + lines), target="y")
-    assert data.sizes == (40, 10)
-    assert data.validation is not None
-    torch.testing.assert_close(data.training.inputs.mean(), torch.tensor(0.0, dtype=torch.float64), atol=1e-12, rtol=0)
-    torch.testing.assert_close(data.training.inputs.var(correction=0), torch.tensor(1.0, dtype=torch.float64))
-    assert abs(float(data.validation.inputs.mean())) > 1e-3
 
 
 @pytest.mark.parametrize("scale", ["standard", "minmax"])
