@@ -305,15 +305,3 @@ def test_divisions_that_cannot_be_are_refused(arguments: str, told: str, capsys:
     given = "" if "--data" in arguments else "--data sales.csv --target sold"
     assert told in error(f"train {given} {arguments} --steps 1 --engine eager --run-dir made", capsys)
     assert not Path("made").exists()
-
-
-def test_one_of_a_kind_is_told_as_one(capsys: Capture) -> None:
-    Path("data.csv").write_text("k,x,y\n" + "".join(f"{'ab'[n % 2]},{n},{2 * n}\n" for n in range(24)))
-    common = "--target y --epochs 1 --validation 0"
-    trained(f"--data data.csv {common} --per k --run-dir made", capsys)
-    assert "a network per k: 2 entities of 12 samples" in gpubp.load_data("data.csv", "y", per="k", validation=0).about
-    Path("one.csv").write_text("k,x,y\n" + "".join(f"a,{n},{2 * n}\n" for n in range(7)))
-    assert "a network per k: 1 entity of 7 samples" in gpubp.load_data("one.csv", "y", per="k", validation=0).about
-    assert main(f"train --data one.csv {common} --engine eager --per k --run-dir one".split()) == 0
-    assert "1 network of " in "".join(capsys.readouterr())
-    assert "1 network: 1 finished" in run("inspect one", capsys)

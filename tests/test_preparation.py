@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from gpubp.errors import ConfigError, DataError
-from gpubp.raw.fitting import SCALES, check_scale, fit
+from gpubp.raw.fitting import check_scale, fit
 from gpubp.raw.text import MANY, Reading
 from gpubp.samples.sources import load
 
@@ -111,11 +111,6 @@ def test_whole_floats_may_be_classes_and_shares_may_be_binary_targets() -> None:
     assert fit(several, "binary_cross_entropy").targets(several).tolist() == [[0.0, 1.0], [1.0, 0.0]]
 
 
-def test_whole_numbers_are_numbers_if_the_loss_says_so() -> None:
-    raw = table({"x": [1, 2], "y": [4, 9]})
-    assert fit(raw, "poisson").targets(raw).tolist() == [[4.0], [9.0]]
-
-
 @pytest.mark.parametrize(
     ("targets", "loss", "message"),
     [
@@ -186,10 +181,6 @@ def test_a_constant_column_becomes_zero(scale: str) -> None:
 def test_a_column_too_wide_to_scale_is_refused(scale: str) -> None:
     with refused(f"column 'x' holds -1.7e+308 to 1.7e+308, which 64 bits cannot scale by '{scale}'"):
         fit(table({"x": [1.7e308, -1.7e308], "y": [0.5, 1.5]}), "huber", scale=scale)
-
-
-def test_check_scale_takes_names_and_numbers() -> None:
-    assert [check_scale(scale) for scale in (*SCALES, "16", 0.5)] == [*SCALES, 16.0, 0.5]
 
 
 @pytest.mark.parametrize("scale", ["standart", "0", -1, "inf", "nan", True, None])

@@ -54,12 +54,6 @@ def test_targets_of_another_shape_are_refused_as_such() -> None:
         model.partial_fit(FLOWERS, SPECIES)
 
 
-def test_weights_of_classes_are_numbers_of_0_or_more() -> None:
-    given = {"class_weight": {0: -1.0, 1: 1.0, 2: 1.0}, "epochs": 1, **SMALL}
-    with pytest.raises(ValueError, match=r"class_weight \{0: -1.0, .*: numbers of 0 or more expected"):
-        PopulationClassifier(1, (4,), **given).fit(FLOWERS, SPECIES)
-
-
 def test_few_samples_to_train_on_are_of_any_class() -> None:
     """One of 150."""
     model = PopulationClassifier(1, (4,), epochs=1, early_stopping=True, validation_fraction=0.99, **SMALL)
@@ -106,9 +100,3 @@ def test_an_estimator_of_one_network_has_its_own_length_and_no_curve_of_the_othe
         assert one.loss_curve_ == [record["loss"]["max"] for record in one.history_]
         assert (one.n_iter_, len(one.history_)) == (1, 1)
     assert len(several.history_) == len(several.loss_curve_) == 3
-
-
-def test_batches_are_of_a_whole_number_of_samples() -> None:
-    for given in (0, -5, 2.5, "auto", [32, 0]):
-        with pytest.raises(ValueError, match=r"batch_size .*: a whole number of 1 or more expected"):
-            PopulationClassifier(2, (4,), batch_size=given, epochs=1, **SMALL).fit(FLOWERS, SPECIES)
