@@ -109,32 +109,26 @@ def test_a_rule_may_make_one_slots_old_numbers_anothers_new_ones(monkeypatch: py
 
 def test_steps_are_captured_once_and_again_only_after_a_change(monkeypatch: pytest.MonkeyPatch) -> None:
     spec, data = SPECS["5-33-2"], dataset(SPECS["5-33-2"])
+    expected = train(networks(spec), data, [1, 123], batch_size=BATCH, steps=200)
     with recorded() as gpu:
         state = start(networks(spec), data, batch_size=BATCH, steps=200)
-        for steps in (1, 2, 5, 30):
+        for steps in (1, 2, 5, 30, 86):
             eager.run(state, data, steps)
-        assert gpu.replays == [6 * 3, 4 * 3, 3], "of 1, 4 and 16 steps: 1, 2, 4 + 1, 16 + 3 * 4 + 2, for 3 groups"
+        made_up = "of 1, 4, 16 and 64 steps: 1, 2, 4 + 1, 16 + 3 * 4 + 2, 64 + 16 + 4 + 2, for 3 groups"
+        assert gpu.replays == [8 * 3, 5 * 3, 2 * 3, 3], made_up
+        assert not differing(state, expected)
         eager.run(state.rows(torch.tensor([4])), data, 2)
-        assert gpu.replays == [6 * 3 + 2, 4 * 3, 3]
+        assert gpu.replays == [8 * 3 + 2, 5 * 3, 2 * 3, 3]
         settings = {"batch_size": BATCH, "steps": 2}
         for changed in ({"batch_size": BATCH + 1}, {"update_order": "layerwise"}, {"schedule": "cosine"}):
             eager.run(start(networks(spec), data, **{**settings, **changed}), data, 2)
         other = start(population(spec, COUNT, torch.float32, seed=6), data, **settings)
         eager.run(other, data, 2)
-        assert gpu.replays[3:] == [2 * 3] * 4
+        assert gpu.replays[4:] == [2 * 3] * 4
         eager.run(state.rows(slice(0, 4)), data, 1)
         monkeypatch.setitem(gpubp.ACTIVATIONS, "gelu", gpubp.ACTIVATIONS["silu"])
         eager.run(state.rows(slice(0, 4)), data, 1)
-        assert gpu.replays[7:] == [1, 1], "a rule that was replaced"
-
-
-def test_any_number_of_steps_is_made_up_of_recordings() -> None:
-    spec, data = SPECS["2-2-2"], dataset(SPECS["2-2-2"])
-    settings = {"batch_size": 1, "steps": 86}
-    expected = train(networks(spec), data, **settings)
-    with recorded(COUNT) as gpu:
-        assert not differing(train(networks(spec), data, **settings), expected)
-    assert gpu.replays == [1, 1, 1, 2]
+        assert gpu.replays[8:] == [1, 1], "a rule that was replaced"
 
 
 def test_no_recording_takes_more_rounds_to_draw_its_samples_than_steps(monkeypatch: pytest.MonkeyPatch) -> None:
