@@ -19,7 +19,7 @@ from sklearn.metrics import accuracy_score
 from sklearn.preprocessing import StandardScaler
 
 import gpubp
-from gpubp.sklearn import MLPClassifier, PopulationClassifier, PopulationRegressor
+from gpubp.sklearn import MLPClassifier, MLPRegressor, PopulationClassifier, PopulationRegressor
 from gpubp.sklearn.mlp import invscaling
 
 from .helpers import covering
@@ -267,3 +267,43 @@ def test_frames_are_taken_with_their_names(library):
     model = PopulationClassifier(2, (8,), lr=0.1, epochs=5, **SMALL).fit(frame, NAMES)
     assert model.feature_names_in_.tolist() == ["length", "width"]
     assert model.score(frame, NAMES) > 0.9
+
+
+SOURCE = np.random.default_rng(3)
+DRAWN = SOURCE.normal(size=(40, 3))
+RATES = SOURCE.poisson(2, size=(40, 3)).astype(float)
+CURVES = {
+    "a number": (MLPRegressor, DRAWN[:, 0] ** 2, {}, lambda there: there),
+    "numbers": (MLPRegressor, DRAWN**2, {"alpha": 0}, lambda there: 3 * there),
+    "rates": (MLPRegressor, RATES, {"loss": "poisson"}, lambda there: there - constant(RATES).sum()),
+    "two classes": (MLPClassifier, DRAWN[:, 0] > 0, {}, lambda there: there),
+    "three classes": (MLPClassifier, (DRAWN > 0).sum(1) % 3, {}, lambda there: there),
+    "labels": (MLPClassifier, (DRAWN > 0).astype(int), {}, lambda there: there),
+}
+
+
+def constant(y):
+    """The mean of what poisson's deviance has of the targets alone."""
+    return (y * np.log(np.where(y, y, 1)) - y).mean(0)
+
+
+@pytest.mark.parametrize("name", CURVES)
+def test_the_curve_is_that_of_scikit_learn_at_the_same_weights(name):
+    ours, y, given, expected = CURVES[name]
+    common = {"hidden_layer_sizes": (5,), "activation": "tanh", "alpha": 0.7, "learning_rate_init": 1e-12,
+              "max_iter": 1, "batch_size": 40, "random_state": 0, **given}  # fmt: skip
+    here = ours(**common, dtype="float64", engine="eager").fit(DRAWN, y)
+    there = getattr(neural_network, ours.__name__)(**common, warm_start=True).fit(DRAWN, y)
+    there.coefs_, there.intercepts_ = ([each.copy() for each in part] for part in (here.coefs_, here.intercepts_))
+    loss = expected(there.fit(DRAWN, y).loss_)
+    assert [here.loss_, here.best_loss_, *here.loss_curve_] == pytest.approx([loss] * 3, rel=1e-9)
+
+
+def test_the_curve_of_several_labels_decides_when_it_no_longer_falls_by_tol():
+    _, y, *_ = CURVES["labels"]
+    given = {"hidden_layer_sizes": (5,), "tol": 0.005, "n_iter_no_change": 2, "max_iter": 500, "random_state": 0}
+    model = MLPClassifier(**given, learning_rate_init=0.01, engine="eager").fit(DRAWN, y)
+    best, waited = float("inf"), 0
+    for number, loss in enumerate(model.loss_curve_, 1):
+        best, waited = (loss, 0) if loss < best - 0.005 else (best, waited + 1)
+        assert (waited == 3) == (number == model.n_iter_)
