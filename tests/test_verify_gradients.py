@@ -1,5 +1,5 @@
-"""gpubp verify: a gradient that is not autograd's is found, of any rule and of a step with all that is in it. Its time is
-bounded by steps times parameters, which no machine changes."""
+"""gpubp verify: a gradient that is not autograd's is found, of any rule and of a step with all that is in it; what it
+trains is bounded by steps times parameters, which no machine changes."""
 
 from __future__ import annotations
 
