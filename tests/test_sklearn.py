@@ -13,7 +13,7 @@ import pytest
 import torch
 from sklearn import neural_network
 from sklearn.base import clone
-from sklearn.datasets import load_diabetes, load_iris, make_multilabel_classification
+from sklearn.datasets import load_diabetes, load_iris
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.metrics import accuracy_score
 from sklearn.preprocessing import StandardScaler
@@ -160,15 +160,6 @@ def test_samples_of_weight_0_are_as_absent():
     model = PopulationClassifier(2, (8,), lr=0.03, epochs=10, **SMALL).fit(X, y, np.repeat([1.0, 0.0], 150))
     np.testing.assert_allclose(model.input_scaler_.mean_, FLOWERS.mean(0))
     assert model.score(FLOWERS, SPECIES) > 0.9
-
-
-def test_several_yes_or_no_targets_have_a_probability_each():
-    X, y = make_multilabel_classification(120, 6, n_classes=3, random_state=0)
-    given = {"hidden_layer_sizes": (16,), "learning_rate_init": 0.03, "max_iter": 30}
-    model = MLPClassifier(**given, **SMALL).fit(X, y)
-    theirs = neural_network.MLPClassifier(**given, random_state=0).fit(X, y)
-    assert model.predict(X).shape == model.predict_proba(X).shape == (120, 3)
-    assert abs(model.score(X, y) - theirs.score(X, y)) < 0.15
 
 
 def test_a_fitted_estimator_is_the_same_after_pickle_and_joblib(flowers):
