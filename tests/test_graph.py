@@ -16,7 +16,7 @@ from gpubp.maths.optimizers import Optimizer
 from gpubp.state import Status, TrainState
 from gpubp.system import gpus
 
-from .helpers import differing, failing, population, same_bits, samples, start, train
+from .helpers import differing, failing, noted, population, same_bits, samples, start, train
 from .recorder import recorded
 
 SPECS = {
@@ -141,7 +141,7 @@ def test_no_recording_takes_more_rounds_to_draw_its_samples_than_steps(monkeypat
 
 
 def test_a_step_is_recorded_on_the_gpu_of_its_networks(monkeypatch: pytest.MonkeyPatch) -> None:
-    spec, data, current, seen = SPECS["2-2-2"], dataset(SPECS["2-2-2"]), [], []
+    spec, data, current = SPECS["2-2-2"], dataset(SPECS["2-2-2"]), []
 
     @contextmanager
     def on(device: torch.device) -> Iterator[None]:
@@ -151,8 +151,7 @@ def test_a_step_is_recorded_on_the_gpu_of_its_networks(monkeypatch: pytest.Monke
 
     monkeypatch.setattr(gpus, "on", on)
     with recorded(), monkeypatch.context() as patch:
-        capture = gpus.capture
-        patch.setattr(gpus, "capture", lambda *given: seen.append([*current]) or capture(*given))
+        seen = noted(patch, gpus, "capture", lambda *given: [*current])
         train(networks(spec), data, batch_size=BATCH, steps=2)
     assert seen == [[torch.device("cpu")]]
 
@@ -200,13 +199,12 @@ def test_what_cannot_be_recorded_is_launched_step_by_step_and_the_reason_is_kept
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setitem(gpubp.ACTIVATIONS, "waiting", gpubp.Activation(waiting, lambda net, out: torch.ones_like(net)))
-    spec, tried = gpubp.NetworkSpec((5, 8, 2), "waiting"), []
+    spec = gpubp.NetworkSpec((5, 8, 2), "waiting")
     data, settings = dataset(spec), {"batch_size": BATCH, "steps": STEPS}
     expected = train(networks(spec), data, **settings)
     assert graph.reason(data) is None
     with recorded() as gpu, monkeypatch.context() as patch:
-        capture = gpus.capture
-        patch.setattr(gpus, "capture", lambda *given: tried.append(1) or capture(*given))
+        tried = noted(patch, gpus, "capture")
         found = train(networks(spec), data, [2, 2, 3], **settings)
         reason = graph.reason(data)
     assert gpu.tapes == []

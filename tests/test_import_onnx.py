@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnx
 import onnxruntime
 import pytest
 import torch
@@ -18,7 +17,6 @@ from onnx import TensorProto, numpy_helper
 
 import gpubp
 from gpubp.errors import GpubpError, SpecError
-from gpubp.export import onnx_rows
 from gpubp.populations import Populations
 from gpubp.results.model import Model
 
@@ -275,9 +273,3 @@ def test_damaged_bytes_are_refused_or_read_and_nothing_else(tmp_path: Path) -> N
             assert bool(networks.params.isfinite().all())
     assert len(refused) > 100
     assert [each for each in refused if len(each.splitlines()) > 1] == []
-
-
-def test_every_form_of_an_activation_is_its_own() -> None:
-    known = onnx_rows._known()
-    assert {*known.values()} == {*gpubp.ACTIVATIONS}
-    assert onnx.defs.onnx_opset_version() >= 19

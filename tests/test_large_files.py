@@ -23,6 +23,7 @@ from gpubp.system import free
 
 from .commands import Capture, here  # noqa: F401
 from .files import status
+from .helpers import failing
 from .short_runs import APART
 from .watch import watched
 
@@ -184,15 +185,12 @@ def test_a_run_with_a_sparse_file_larger_than_memory_ends_in_a_sentence_or_as_as
 
 
 def test_memory_that_ends_is_a_sentence(capsys: Capture, monkeypatch: pytest.MonkeyPatch) -> None:
-    def ends(*_: object) -> None:
-        raise MemoryError
-
     Path("a.csv").write_text("a,y\n1,2\n")
-    monkeypatch.setattr(text, "columns", ends)
+    monkeypatch.setattr(text, "columns", failing(MemoryError))
     assert main(["train", "--data", "a.csv", "--target", "y", *SHORT]) == 1
     assert capsys.readouterr().err.endswith("error: a.csv needs more memory than is free\n")
-    monkeypatch.setattr(tables, "read", ends)
-    monkeypatch.setattr("gpubp.samples.sources.read", ends)
+    monkeypatch.setattr(tables, "read", failing(MemoryError))
+    monkeypatch.setattr("gpubp.samples.sources.read", failing(MemoryError))
     assert main(["train", "--data", "a.csv", "--target", "y", *SHORT]) == 1
     assert capsys.readouterr().err.endswith(
         "error: memory has run out; less data, or fewer networks at once, expected\n"
