@@ -88,15 +88,6 @@ def test_a_text_file_of_very_many_columns_is_refused_before_it_is_parsed(
     assert (found, error) == (1, "error: a.csv has more than 100,000 columns, the most that are read")
 
 
-@pytest.mark.parametrize(
-    ("content", "count"),
-    [("a,b\n1,2,3", 2), ("a", 1), ('"a\n,b",c\n', 2), ('"a""b,",c\r\n', 2), ('a"b,c"\n', 2), ('"x"y,z', 2), (",\n", 2),
-     ("\n\r\na;b,c\n", 2), ('"a,b', 2), ("a,b,", 3)],
-)  # fmt: skip
-def test_the_columns_of_a_text_file_are_counted_as_arrow_does(content: str, count: int) -> None:
-    assert text.width(content.encode(), b",") == count
-
-
 def test_a_parquet_file_of_long_texts_is_refused_before_they_are_unpacked(
     tmp_path: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -71,21 +71,6 @@ def test_large_networks_that_come_later_train_fewer_at_a_time(
     assert 5 < max(large for _, large in made) <= memory.fit(spec, recipe, 4, HOME)
 
 
-def test_of_a_design_no_network_is_made_for_its_size_alone(monkeypatch: pytest.MonkeyPatch) -> None:
-    made = noted(monkeypatch, designs, "initialise", lambda *given: len(given[3]))
-    train([SMALL] * 100)
-    assert sum(made) == 100
-
-
-@pytest.mark.parametrize(("slots", "times"), [(None, 1), (60, 3)])
-def test_a_design_that_fits_is_planned_once(slots: int | None, times: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Else once as a whole, and then what is made."""
-    planned = noted(monkeypatch, designs.Design, "planned", lambda *given: len(given[0]))
-    train([SMALL] * 100, slots=slots)
-    assert planned[0] == 100
-    assert len(planned) == times
-
-
 @pytest.mark.parametrize("slots", [None, pytest.param(300, marks=pytest.mark.slow)])
 def test_a_run_that_ended_for_lack_of_memory_resumes_with_fewer_networks_at_once(
     slots: int | None, whole: gpubp.Result, made: list[tuple[int, int]], tmp_path: Path,

@@ -55,15 +55,6 @@ def made(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, int]]:
     return noted(monkeypatch, Maker, "runs", size)
 
 
-def test_networks_of_a_design_are_made_many_at_once(made: list[Any], monkeypatch: pytest.MonkeyPatch) -> None:
-    train(SPREAD, slots=8)
-    assert [count for count, _ in made] == [8, 16]
-    monkeypatch.setattr("gpubp.runs.queue.AHEAD", (1 << 12, 1))
-    made.clear()
-    train(SPREAD, slots=8)
-    assert max(count for count, _ in made) <= 8, "a byte has no room for one that is not needed yet"
-
-
 def test_few_are_made_ahead_where_they_are_larger_than_those_before(
     made: list[Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -255,15 +255,6 @@ def a_run_whose_networks_became_copies(tmp_path_factory: pytest.TempPathFactory)
     return folder, exchanged_in_folds(folder)
 
 
-def test_the_initial_weights_of_one_network_are_drawn(
-    exchanged: tuple[Path, Ran], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    folder, ran = exchanged
-    counts = noted(monkeypatch, gpubp.population, "initialise", lambda *given: len(given[3]))
-    assert gpubp.replay(folder, 9, data=ran.data, validation=ran.validation).same
-    assert counts == [1]
-
-
 def test_a_copy_takes_the_steps_of_its_ancestors(exchanged: tuple[Path, Ran], tmp_path: Path) -> None:
     """And a lineage that somebody changed is refused."""
     folder, ran = exchanged

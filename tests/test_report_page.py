@@ -137,9 +137,6 @@ def test_numbers_that_name_entities_are_written_whole(tmp_path: Path, opened: Op
     assert all(f"{day:,}" in drawn for day in days)
 
 
-STYLES = sorted(Path(pages.__file__).parent.glob("*.css"))
-
-
 def test_a_page_has_all_that_it_shows_and_may_load_nothing() -> None:
     found = pages.page("a < b", "<main>body {x}</main>", styles=["p { color: red; }"], scripts=["run();"])
     assert "<title>a &lt; b</title>" in found
@@ -148,18 +145,3 @@ def test_a_page_has_all_that_it_shows_and_may_load_nothing() -> None:
     assert "<script>run();</script>" in found
     assert re.search(r'Content-Security-Policy" content="default-src \'none\';', found)
     assert not re.search(r"\b(src|href)=", found)
-
-
-@pytest.mark.parametrize("path", STYLES, ids=lambda path: path.name)
-def test_a_style_says_each_rule_once_and_those_within_another_are_indented(path: Path) -> None:
-    depth, rules, within = 0, list[str](), list[str]()
-    for text in path.read_text(encoding="utf-8").splitlines():
-        line = text.strip()
-        depth -= line == "}"
-        assert not line or line.startswith(("/*", "*")) or len(text) - len(text.lstrip()) == 2 * depth, text
-        if "{" in line and line.endswith("}"):
-            (within if depth else rules).append(line)
-        depth += line.count("{") - line.count("}") + (line == "}")
-    assert depth == 0
-    assert len({*rules}) == len(rules)
-    assert {*rules} & {*within} == set()

@@ -1,5 +1,5 @@
-"""model_ of an estimator: its networks on raw samples, with scaling, names and labels of the fit, to be exported. Further
-calls of fit() and partial_fit(): what changed counts, what stays is kept."""
+"""model_ of an estimator: its networks on raw samples, with scaling, names and labels of the fit, to be exported. And
+what further calls of fit() and partial_fit() change and keep."""
 
 from __future__ import annotations
 

@@ -77,16 +77,6 @@ def test_rows_that_nobody_asks_for_are_not_read(apart: Path, monkeypatch: pytest
     assert sorted(chain(*read)) == ["kept.best", "kept.best", "params", "params"]
 
 
-@pytest.mark.parametrize("look", [gpubp.load, lambda run: gpubp.resume(run, training(), held_out())])
-def test_a_file_of_rows_is_opened_twice_however_many_populations_it_has(
-    apart: Path, monkeypatch: pytest.MonkeyPatch, look: Callable[[Path], Any]
-) -> None:
-    """Opening takes as long as there are tensors in it."""
-    opened = noted(monkeypatch, Source, "_opened", lambda source, name: name)
-    look(apart)
-    assert sorted(opened) == sorted(2 * FILES)
-
-
 def test_networks_are_copied_and_pickled_with_their_rows(apart: Path) -> None:
     states = [each.state for each in checkpoint.load(apart, HOME).populations]
     copies = pickle.loads(pickle.dumps(states)), copy.deepcopy(states), pickle.loads(pickle.dumps(gpubp.load(apart)))
