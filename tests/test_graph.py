@@ -222,49 +222,6 @@ def test_memory_that_runs_out_while_recording_is_no_reason_to_go_on(monkeypatch:
             train(networks(SPECS["2-2-2"]), dataset(SPECS["2-2-2"]), batch_size=BATCH, steps=2)
 
 
-def forgets(group: graph.Group) -> None:
-    """A step's results stay where they were computed."""
-
-
-def stale(group: graph.Group, length: int, common: bool, taken: int | None = None) -> None:
-    """Every recording draws the samples of the first steps: it reads a clock that nobody moves."""
-    moved, group.block.now = group.block.now, torch.zeros_like(group.block.now)
-    STEPS_OF_A_GROUP(group, length, common, taken)
-    moved += length
-    group.block.now = moved
-
-
-def one_short(group: graph.Group, steps: int, common: bool) -> None:
-    """K - 1 steps of K."""
-    TAKE(group, steps - 1, common)
-
-
-STEPS_OF_A_GROUP, TAKE = graph.Group.steps, graph.Group.take
-
-
-def rebinds(group: graph.Group, block: eager.Block, position: Tensor) -> None:
-    """Other networks in tensors of their own, while the recording reads the old ones."""
-    group.block = block
-
-
-FAULTS = {
-    "results are not kept": ("_keep", forgets),
-    "a stale clock": ("steps", stale),
-    "off by one in K": ("take", one_short),
-    "stale pointers after a load": ("load", rebinds),
-}
-
-
-@pytest.mark.parametrize("fault", FAULTS)
-def test_a_planted_fault_is_found_by_the_bits(fault: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    spec, data = SPECS["5-33-2"], dataset(SPECS["5-33-2"])
-    settings = {"batch_size": BATCH, "steps": STEPS}
-    expected = train(networks(spec), data, **settings)
-    with recorded():
-        monkeypatch.setattr(graph.Group, *FAULTS[fault])
-        assert "params" in differing(train(networks(spec), data, [3, 4], **settings), expected)
-
-
 def test_a_copied_state_trains_independently() -> None:
     """What `to` makes shares no memory with what it was made of."""
     state = start(networks(SPECS["2-2-2"]), dataset(SPECS["2-2-2"]), steps=3)
