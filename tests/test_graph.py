@@ -209,7 +209,6 @@ def test_what_cannot_be_recorded_is_launched_step_by_step_and_the_reason_is_kept
         reason = graph.reason(data)
     assert gpu.tapes == []
     assert len(tried) == 1, "torch keeps the memory of each that fails"
-    assert reason is not None
     assert "_local_scalar_dense" in reason
     assert "not permitted when stream is capturing" in reason
     assert not differing(found, expected)

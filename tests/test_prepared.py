@@ -183,7 +183,6 @@ def test_a_weight_of_each_network_is_not_taken_for_one_of_all() -> None:
     """At the same place."""
     data = dataset()
     state, weight = training(data), data.sample_weight
-    assert weight is not None
     data.sample_weight = weight[0]
     check(state, data)
     data.sample_weight = weight
@@ -230,7 +229,6 @@ def test_a_numbers_of_threads_and_a_layout_that_change_are_followed() -> None:
         with threads(number), laid_out(plenty[name]):
             check(state, data, 1)
             call = found(state, data)
-            assert call is not None
             assert call.at_one_step.job.threads == number
             assert call.at_one_step.kernel is cpu.kernel(call.key)
 
@@ -248,5 +246,4 @@ def test_networks_at_different_steps_and_at_equal_ones_again_use_the_right_kerne
     state.limit.copy_(plain.limit)
     assert not differences(state, plain)
     call = found(state, data)
-    assert call is not None
     assert call.at_any_steps is not None

@@ -47,7 +47,6 @@ def test_a_failed_save_changes_nothing_and_can_be_retried(
         except CheckpointError as caught:
             failed = str(caught)
     if manifest.read_bytes() == content:
-        assert failed
         assert failed == "interrupted" or re.search(
             r"cannot be written: .*No space left on device.*; the previous one is kept$", failed
         )
