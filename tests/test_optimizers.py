@@ -85,10 +85,6 @@ def double() -> Iterator[None]:
     torch.set_default_dtype(torch.float32)
 
 
-def test_every_optimizer_has_a_reference() -> None:
-    assert set(REFERENCES) == set(OPTIMIZERS)
-
-
 @pytest.mark.usefixtures("double")
 @pytest.mark.parametrize("name", OPTIMIZERS)
 def test_an_optimizer_is_torchs_on_given_gradients(name: str) -> None:

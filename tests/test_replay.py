@@ -32,18 +32,12 @@ SLOW = pytest.mark.slow
 LIKE_OTHERS = ("design", "folds", "hyperband", "pbt", "pbt in folds", "stream")
 
 
+@pytest.mark.parametrize("some", [2, pytest.param(None, marks=SLOW)], ids=["two", "all"])
 @pytest.mark.parametrize("kind", [pytest.param(kind, marks=[SLOW] * (kind in LIKE_OTHERS)) for kind in KINDS])
-def test_a_network_of_a_run_is_the_same_alone(kind: str, tmp_path: Path) -> None:
-    ran = KINDS[kind](tmp_path / kind)
-    for found in same(tmp_path / kind, ran, 2):
+def test_a_network_of_a_run_is_the_same_alone(kind: str, some: int | None, tmp_path: Path) -> None:
+    for found in same(tmp_path / kind, KINDS[kind](tmp_path / kind), some):
         assert found.proven
         assert found.explanation.to_dict()["step"]["number"] == found.step - 1
-
-
-@SLOW
-@pytest.mark.parametrize("kind", KINDS)
-def test_every_network_of_a_run_is_the_same_alone(kind: str, tmp_path: Path) -> None:
-    same(tmp_path / "run", KINDS[kind](tmp_path / "run"))
 
 
 def test_a_network_of_a_run_on_a_gpu_is_the_same_on_the_cpu(tmp_path: Path) -> None:

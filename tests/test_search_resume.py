@@ -23,7 +23,7 @@ from gpubp.search import Hyperband
 from . import short_runs
 from .helpers import covering, differing
 from .searches import SEARCHES, data, run
-from .short_runs import Slow, Stop, forge, killed, stopped, told
+from .short_runs import Slow, Stop, forge, hears, killed, stopped, told
 
 LINEAGE = "lineage.jsonl"
 
@@ -63,26 +63,20 @@ def test_a_stopped_run_resumes_to_the_same_decisions(
     same(resumed(folder), whole[kind])
 
 
-class Crash(gpubp.Reporter):
-    """Ends the run in the first call after a round: its checkpoint is that of the decision."""
-
-    def __init__(self, number: int) -> None:
-        self.number, self.over = number, False
-
-    def evaluated(self, record: Any) -> None:
-        self.over = record["round"] == self.number
-
-    def progress(self, progress: Any) -> None:
-        if self.over:
-            raise RuntimeError("crashed")
-
-
 @pytest.mark.parametrize("kind", SEARCHES)
 def test_a_run_that_ends_right_after_a_decision_resumes_to_the_same(
     kind: str, whole: dict[str, gpubp.Result], tmp_path: Path
 ) -> None:
+    """In the first call after a round: its checkpoint is that of the decision."""
+    rounds = [0]
+
+    def crash(progress: Any) -> None:
+        if rounds[-1] == 2:
+            raise RuntimeError("crashed")
+
+    ends = hears(evaluated=lambda record: rounds.append(record["round"]), progress=crash)
     with pytest.raises(RuntimeError, match="crashed"):
-        run(kind, tmp_path / "run", reporters=[Crash(2)])
+        run(kind, tmp_path / "run", reporters=[ends])
     same(resumed(tmp_path / "run"), whole[kind])
 
 
