@@ -29,7 +29,7 @@ pytest_plugins = ["tests.browser", "tests.clusters", "tests.short_runs"]  # thei
 HERE = {
     "trains nothing, or by no engine": ("arithmetic", "build", "cache", "compiler", "evaluation", "examples", "files",
         "flags", "formulas", "gradient", "initialise", "layout", "modules", "numerics", "packaging", "preparation",
-        "prepared_samples", "products", "reporters", "rng", "site", "sources", "startup", "structure", "tables", "text",
+        "prepared_samples", "products", "reporters", "rng", "site", "sources", "structure", "tables", "text",
         "translate"),
     "counts the calls of a place": ("pace",),
     "plays a GPU itself": ("cuda", "fake_cuda", "gpu", "gpu_check", "gpu_choice", "gpu_compile",
