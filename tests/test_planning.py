@@ -12,9 +12,8 @@ import torch
 import gpubp
 from gpubp.cli import main
 from gpubp.errors import ConfigError, GpubpError
-from gpubp.runs import making
 
-from .helpers import noted, samples
+from .helpers import samples
 from .short_runs import hears
 
 SPEC = gpubp.NetworkSpec((3, 6, 2), "tanh")
@@ -63,13 +62,6 @@ def test_a_plan_is_what_the_training_becomes(slots: int | None, tmp_path: Path) 
     if slots is None:
         states = sum(tensor.nbytes for state in result.states for _, tensor in state.tensors())
         assert 0.9 * states < plan.saved < 1.2 * states
-
-
-def test_engines_are_chosen_for_as_many_networks_as_train_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    counts = noted(monkeypatch, making, "choose_for_all", lambda *given: given[-1])
-    for call in (gpubp.plan, gpubp.train_many):
-        call(DESIGN[::4], data(), slots=2, engine="eager")
-    assert counts == [2, 2]
 
 
 def test_no_network_is_made_and_nothing_is_written(nothing_is_made: None) -> None:
