@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -13,7 +14,7 @@ import gpubp
 from gpubp.maths.optimizers import OPTIMIZERS, Optimizer, rates, update
 from gpubp.verify.reference import leaves, reference_loss, reference_out
 
-from .helpers import generator, population, samples, train
+from .helpers import generator, population, quick, samples, train
 from .tolerances import OPTIMIZER, TRAINING
 
 STEPS = 50
@@ -110,10 +111,7 @@ NETWORKS = [("momentum", "layer"), ("adam", "neuron"), ("adamw", "layer"), ("lio
 
 
 @pytest.mark.usefixtures("double")
-@pytest.mark.parametrize(("name", "bias"), [
-    pytest.param(name, bias, marks=[pytest.mark.slow] * ((name, bias) not in NETWORKS))
-    for name in OPTIMIZERS for bias in ("neuron", "layer")
-])  # fmt: skip
+@pytest.mark.parametrize(("name", "bias"), quick(itertools.product(OPTIMIZERS, ("neuron", "layer")), NETWORKS))
 def test_networks_train_as_with_one_torch_optimizer_each(name: str, bias: str) -> None:
     """Also their weights decay with the scheduled rate."""
     spec = gpubp.NetworkSpec((4, 5, 3), "tanh", bias=bias)

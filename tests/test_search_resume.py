@@ -4,6 +4,7 @@ said."""
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 import shutil
 import signal
@@ -21,7 +22,7 @@ from gpubp.runs import run as running
 from gpubp.search import Hyperband
 
 from . import short_runs
-from .helpers import covering, differing
+from .helpers import covering, differing, quick
 from .searches import SEARCHES, data, run
 from .short_runs import Slow, Stop, forge, hears, killed, stopped, told
 
@@ -90,11 +91,7 @@ def go_on(folder: Path, kind: str, epochs: int) -> None:
         run(kind, folder, epochs, reporters=[Slow()])
 
 
-@pytest.mark.parametrize(
-    ("kind", "kills"),
-    [pytest.param(kind, kills, marks=[pytest.mark.slow] * ((kind, kills) != ("pbt", 1)))
-     for kind in SEARCHES for kills in (1, 200)],
-)  # fmt: skip
+@pytest.mark.parametrize(("kind", "kills"), quick(itertools.product(SEARCHES, (1, 200)), [("pbt", 1)]))
 def test_a_run_killed_at_random_moments_resumes_to_the_same_bits(kind: str, kills: int, tmp_path: Path) -> None:
     folder, epochs = tmp_path / "run", 15 * kills
     killed(kills, folder, go_on, kind, epochs)

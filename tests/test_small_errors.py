@@ -18,7 +18,7 @@ from gpubp.engines import cpu, eager
 from gpubp.state import TrainState
 
 from .every_machine import MACHINES, on
-from .helpers import compiled, covering, laid_out, layouts, start, train  # noqa: F401
+from .helpers import compiled, covering, laid_out, layouts, quick, start, train  # noqa: F401
 from .tolerances import LONG_SUM, small_error
 
 SIZES = [0.0, *(10.0**power for power in range(-12, 13))]
@@ -181,18 +181,10 @@ def resting(width: int, outs: Tensor, targets: Tensor, loss: str, batch: int) ->
     return start(networks, data, optimizer="sgd", lr=0.0, batch_size=batch, steps=10**12), data
 
 
-SLOW = (
-    "three registers",
-    "outputs in chunks",
-    "networks in chunks",
-    "team",
-    "gpu block in chunks",
-)  # much like one that is not
+NEAR = {"three registers", "outputs in chunks", "networks in chunks", "team", "gpu block in chunks"}  # another one
 
 
-@pytest.mark.parametrize(
-    "machine", [pytest.param(each, marks=[pytest.mark.slow] * (each in SLOW)) for each in MACHINES]
-)
+@pytest.mark.parametrize("machine", quick(MACHINES, {*MACHINES} - NEAR))
 def test_the_errors_of_many_samples_add_up_and_still_count_after_a_billion_steps(machine: str) -> None:
     """Of equal numbers every addition may round the same way: one after the other, 20,000 of them lose 3e-4."""
     batch = 6 if machine == "gpu thread" else 5_000 if "gpu" in machine else 20_000  # what there is room for

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 from torch import Tensor
@@ -9,9 +11,10 @@ from torch import Tensor
 import gpubp
 from gpubp.engines import eager
 from gpubp.maths import rng
+from gpubp.state import TrainState
 from gpubp.verify.reference import leaves, reference_loss, reference_out, reference_row
 
-from .helpers import one_step, population, same_bits, samples, start, train
+from .helpers import population, same_bits, samples, start, train
 from .tolerances import GRADIENT
 
 SPECS = [
@@ -25,6 +28,13 @@ COLUMN = torch.tensor([0.0, 0.03, 0.4], dtype=torch.float64)
 
 def batch(spec: gpubp.NetworkSpec) -> tuple[Tensor, Tensor, Tensor]:
     return population(spec, 3).params, *samples(spec, 3, 6)
+
+
+def one_step(spec: gpubp.NetworkSpec, params: Tensor, inputs: Tensor, target: Tensor, **settings: Any) -> TrainState:
+    """One step of sgd with lr 1 on exactly these samples (N, B, I): what it takes off the params is the gradient."""
+    ids = torch.arange(len(params))
+    settings = {"optimizer": "sgd", "lr": 1.0, "batch_size": inputs.shape[1], "steps": 1, "shuffle": "none", **settings}
+    return train(gpubp.Population(spec, params, 5, ids), gpubp.Dataset(inputs, target), **settings)
 
 
 def penalised(spec: gpubp.NetworkSpec, parts: list[Tensor], l1: float, l2: float) -> Tensor:
