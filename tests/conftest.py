@@ -29,7 +29,7 @@ pytest_plugins = ["tests.browser", "tests.clusters", "tests.short_runs"]  # thei
 HERE = {
     "trains nothing, or by no engine": ("arithmetic", "build", "cache", "compiler", "evaluation", "examples", "files",
         "flags", "formulas", "gradient", "initialise", "layout", "modules", "numerics", "packaging", "preparation",
-        "prepared_samples", "products", "reporters", "rng", "site", "sources", "startup", "structure", "tables", "text",
+        "prepared_samples", "products", "reporters", "rng", "site", "sources", "structure", "tables", "text",
         "translate"),
     "counts the calls of a place": ("pace",),
     "plays a GPU itself": ("cuda", "fake_cuda", "gpu", "gpu_check", "gpu_choice", "gpu_compile",
@@ -39,7 +39,6 @@ HERE = {
     "chooses its device by name": ("arrays", "bad_input", "benchmarks", "command_line", "command_predict",
         "command_train", "devices", "exact_numbers", "exit_statuses", "forks", "fuzz", "names", "on_gpu", "signals",
         "sklearn", "sklearn_checks", "sklearn_search", "sklearn_together"),
-    "waits for scikit-learn most of its time": ("learning",),
     "explains a step, which takes the CPU": ("explain",),
 }  # fmt: skip
 TAKEN = "calls taken elsewhere"  # in the report, of every test with --device

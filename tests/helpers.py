@@ -7,7 +7,7 @@ import itertools
 import shutil
 import signal
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -158,13 +158,6 @@ def train(
     return state
 
 
-def one_step(spec: gpubp.NetworkSpec, params: Tensor, inputs: Tensor, target: Tensor, **settings: Any) -> TrainState:
-    """One step of sgd with lr 1 on exactly these samples (N, B, I): what it takes off the params is the gradient."""
-    ids = torch.arange(len(params))
-    settings = {"optimizer": "sgd", "lr": 1.0, "batch_size": inputs.shape[1], "steps": 1, "shuffle": "none", **settings}
-    return train(gpubp.Population(spec, params, 5, ids), gpubp.Dataset(inputs, target), **settings)
-
-
 def copied(state: TrainState) -> TrainState:
     """The same networks, with numbers of their own."""
     return state.rows(torch.arange(len(state.step)))
@@ -275,6 +268,14 @@ def covering(*axes: Iterable[Any], meet: int = 2) -> list[Any]:
         found.append(pytest.param(*chosen, marks=[pytest.mark.slow] if met <= seen else []))
         seen |= met
     return found
+
+
+def quick(everyone: Iterable[Any], which: Collection[Any]) -> list[Any]:
+    """pytest's parameters: those of `which`, and the others by name (-m slow)."""
+    return [
+        pytest.param(*(each if isinstance(each, tuple) else [each]), marks=[pytest.mark.slow] * (each not in which))
+        for each in everyone
+    ]
 
 
 @contextmanager

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 import gpubp
-from gpubp.backprop import backward_layers, forward_layers, gradients, loss_and_delta
+from gpubp.backprop import gradients, loss_and_delta
 from gpubp.verify import reference
 from gpubp.verify.reference import leaves, reference_loss, reference_out, reference_row
 
@@ -124,38 +124,8 @@ def test_class_weights_are_cross_entropys(smoothing: float) -> None:
 
 
 def test_class_weights_and_sample_weights_multiply() -> None:
-    spec = gpubp.NetworkSpec((5, 7, 4), "tanh", loss="cross_entropy")
-    params, (inputs, target) = population(spec, 2).params, samples(spec, 2, 6)
-    weight, by_class = torch.rand(2, 6, generator=generator(6)).double(), torch.tensor([0.5, 1.0, 2.0, 4.0]).double()
-    loss, grad = gradients(spec, params, inputs, target, weight, {"class_weight": by_class})
-    for n in range(2):
-        parts = leaves(spec, params[n])
-        each = torch.nn.functional.cross_entropy(
-            reference_out(spec, parts, inputs[n]), target[n], weight=by_class, reduction="none"
-        )
-        expected = (weight[n] * each).sum() / (weight[n] * by_class[target[n]]).sum()
-        expected.backward()
-        torch.testing.assert_close(loss[n], expected.detach(), **GRADIENT)
-        torch.testing.assert_close(grad[n], reference_row(parts), **GRADIENT)
-
-
-@pytest.mark.parametrize(
-    ("hidden", "loss"), covering(gpubp.ACTIVATIONS, ["mean_squared_error", "cross_entropy"], meet=1)
-)
-def test_dropout_masks_multiply_outs_and_deltas(hidden: str, loss: str) -> None:
-    spec = gpubp.NetworkSpec((4, 6, 5, 3), hidden, loss=loss)
-    params, (inputs, target) = population(spec, 3).params, samples(spec, 3, 7)
-    source = generator(7)
-    masks = [(torch.rand(3, 7, width, generator=source) < 0.6).double() / 0.6 for width in spec.widths[1:-1]]
-    passed = forward_layers(spec, spec.layers(params), inputs, masks)
-    _, delta = loss_and_delta(spec, passed.nets[-1], passed.outs[-1], target)
-    found = {number: grads for number, *grads in backward_layers(spec, spec.layers(params), passed, delta, masks)}
-    for n in range(3):
-        parts = leaves(spec, params[n])
-        reference_loss(loss, reference_out(spec, parts, inputs[n], [m[n] for m in masks]), target[n]).backward()
-        for number, (weight, bias) in found.items():
-            torch.testing.assert_close(weight[n], parts[2 * number].grad, **GRADIENT)
-            torch.testing.assert_close(bias[n], parts[2 * number + 1].grad, **GRADIENT)
+    weight, by_class = torch.rand(3, 6, generator=generator(6)).double(), torch.tensor([0.5, 1.0, 2.0, 4.0]).double()
+    compare(gpubp.NetworkSpec((5, 7, 4), "tanh", loss="cross_entropy"), weight, class_weight=by_class)
 
 
 NETS = (0.0, -0.0, 1e-40, 1e-3, 1.0, 9.5, 20.0, 88.0, 89.0, 104.0, 709.0, 746.0, 1e4, 1e20)

@@ -199,7 +199,6 @@ def test_the_networks_of_a_setting_stay_or_stop_together_by_their_mean(apart: bo
     steps = torch.tensor(result.table["steps"].to_pylist())[place]
     assert steps.tolist() == [[1, 1, 1, 1, 1, 1, 3, 3, 9]] * 2
     assert result.notes == ["successive halving: 9 settings, of which these go on: 3 after 1, 1 after 3 of 9 epochs"]
-    assert result.validation_loss is not None
     assert int(result.validation_loss[place][0].argmin()) == 0, "fold 0 alone would choose otherwise"
 
 
@@ -226,7 +225,6 @@ def test_losses_of_different_kinds_are_compared_by_the_metric_as_in_a_result() -
     result = train(rows, SuccessiveHalving(2))
     early = torch.tensor([steps == 1 for steps in result.table["steps"].to_pylist()])
     assert int(early.sum()) == 4
-    assert result.validation_metric is not None
     assert float(result.validation_metric[early].max()) < float(result.validation_metric[~early].min())
     with pytest.raises(ConfigError, match="losses differ in kind: validation data, to compare metrics, expected"):
         train(rows, SuccessiveHalving(2), held_out=None)

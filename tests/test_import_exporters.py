@@ -1,6 +1,6 @@
 """ONNX files of other exporters become rows: torch's old and new one, and skl2onnx of scikit-learn's MLPs.
 
-Graphs built as they write them, and, if they are installed, their own files."""
+Their own files, where they are installed."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ import gpubp
 from gpubp.errors import SpecError
 from gpubp.export.modules import MODULES
 
-from .graphs import DRAW, FIRST, LAST, RELU, W1, WEIGHTS, graph, node, outside, read
-from .helpers import same_bits
+from .graphs import DRAW, FIRST, LAST, RELU, W1, WEIGHTS, graph, outside, read
+from .helpers import covering, same_bits
 
 PLAIN = [name for name in MODULES if name != "sine"]
 
@@ -75,63 +75,16 @@ def scikit_learn(classes: int, hidden: str, dtype: type) -> Any:
         return mlp.fit(inputs, np.arange(30) % classes if classes else inputs[:, 0])
 
 
-def as_skl2onnx(mlp: Any, path: Path, zipped: bool, before: list[Any], **weights: Any) -> Path:
-    """The graph that skl2onnx makes; `before`: nodes that make `scaled` of `x`."""
-    nodes, at = [*before, node("Cast", "scaled" if before else "x", "cast", to=1)], "cast"
-    operator, number = {"logistic": "Sigmoid", "tanh": "Tanh", "relu": "Relu"}[mlp.activation], 0
-    for number, (weight, bias) in enumerate(zip(mlp.coefs_, mlp.intercepts_)):
-        weights |= {f"w{number}": weight, f"b{number}": bias[None]}
-        nodes += [node("MatMul", f"{at} w{number}", f"m{number}"), node("Add", f"m{number} b{number}", f"h{number}"),
-                  node(operator, f"h{number}", at := f"a{number}")]  # fmt: skip
-    nodes.pop()
-    if not hasattr(mlp, "classes_"):
-        nodes.append(node("Reshape", f"h{number} shape", "y"))
-        return graph(nodes, {**weights, "shape": np.int64([-1, 1])}, path)
-    many = len(mlp.classes_) > 2
-    nodes.append(node("Softmax" if many else "Sigmoid", f"h{number}", "p"))
-    if not many:
-        weights["unity"] = np.float32(1)
-        nodes += [node("Sub", "unity p", "n"), node("Concat", "n p", "both", axis=1)]
-    at = "p" if many else "both"
-    zipmap = node("ZipMap", at, "y", domain="ai.onnx.ml", classlabels_int64s=mlp.classes_)
-    nodes += [zipmap if zipped else node("Identity", at, "y"), node("ArgMax", at, "best", axis=1)]
-    nodes.append(node("ArrayFeatureExtractor", "classes best", "label", domain="ai.onnx.ml"))
-    return graph(nodes, {**weights, "classes": mlp.classes_}, path, whole=("label",))
-
-
 FITTED = [(0, "relu", False), (2, "tanh", True), (2, "relu", False), (3, "logistic", True), (3, "relu", False)]
 
 
-@pytest.mark.parametrize(("classes", "hidden", "zipped"), FITTED)
-def test_graphs_as_skl2onnx_writes_them_are_the_estimators_rows(
-    classes: int, hidden: str, zipped: bool, tmp_path: Path
-) -> None:
-    mlp = scikit_learn(classes, hidden, np.float32)
-    wanted = gpubp.Population.from_estimators([mlp])
-    found = read(as_skl2onnx(mlp, tmp_path / "x.onnx", zipped, []), wanted.spec.loss)
-    assert same_bits(found.params, wanted.params)
-    assert (found.spec.widths, found.spec.activations) == (wanted.spec.widths, wanted.spec.activations)
-    for before in (
-        [node("Scaler", "x", "scaled", domain="ai.onnx.ml", offset=[0.0, 1, 2], scale=[1.0, 2, 3])],
-        [node("Sub", "x mean", "s"), node("Div", "s mean", "scaled")],
-    ):
-        path = as_skl2onnx(mlp, tmp_path / "scaled.onnx", zipped, before, mean=np.float32([1, 2, 3]))
-        what = f"'scaled' is what {before[-1].op_type} makes of the samples before .*; start='scaled' reads the layers"
-        with pytest.raises(SpecError, match=what):
-            read(path, wanted.spec.loss)
-        assert same_bits(read(path, wanted.spec.loss, start="scaled").params, wanted.params)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("dtype", [np.float32, np.float64])
-@pytest.mark.parametrize(("classes", "hidden", "zipped"), FITTED)
-def test_files_of_skl2onnx_are_the_estimators_rows(
-    classes: int, hidden: str, zipped: bool, dtype: type, tmp_path: Path
-) -> None:
+@pytest.mark.parametrize(("fitted", "dtype"), covering(FITTED, [np.float32, np.float64], meet=1))
+def test_files_of_skl2onnx_are_the_estimators_rows(fitted: tuple[int, str, bool], dtype: type, tmp_path: Path) -> None:
     skl2onnx = pytest.importorskip("skl2onnx")
     from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import StandardScaler
 
+    classes, hidden, zipped = fitted
     mlp, path = scikit_learn(classes, hidden, dtype), tmp_path / "x.onnx"
     samples = DRAW.normal(size=(30, 3)).astype(dtype)
     for model in (mlp, make_pipeline(StandardScaler().fit(samples), mlp)):
@@ -144,7 +97,9 @@ def test_files_of_skl2onnx_are_the_estimators_rows(
             ) as told:
                 read(path, wanted.spec.loss)
             ends = {"start": str(told.value).split("start='")[1].split("'")[0]}
-        assert same_bits(read(path, wanted.spec.loss, **ends).params, wanted.params)
+        found = read(path, wanted.spec.loss, **ends)
+        assert same_bits(found.params, wanted.params)
+        assert (found.spec.widths, found.spec.activations) == (wanted.spec.widths, wanted.spec.activations)
 
 
 @pytest.mark.slow

@@ -19,7 +19,7 @@ from . import (
     test_compiled_independence,
     test_divergence,
 )
-from .helpers import compiled, sources_copied  # noqa: F401
+from .helpers import compiled, quick, sources_copied  # noqa: F401
 from .test_compiled import CASES, Case, case
 
 
@@ -135,9 +135,7 @@ QUICK = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize(
-    "name", [pytest.param(name, marks=[pytest.mark.slow] * (name not in QUICK)) for name in MUTANTS]
-)
+@pytest.mark.parametrize("name", quick(MUTANTS, QUICK))
 def test_a_mistake_planted_in_the_kernel_is_found(name: str, sources: Path) -> None:
     mutant = MUTANTS[name]
     texts = {path: path.read_text(encoding="utf-8") for path in sources.rglob("*.h")}

@@ -24,6 +24,7 @@ from gpubp.system import free
 from .apart import APART
 from .commands import Capture, here  # noqa: F401
 from .files import status
+from .helpers import failing
 from .watch import watched
 
 SHORT = ["--networks", "2", "--steps", "2", "--engine", "eager", "--device", "cpu", "--tensorboard", "false"]
@@ -85,15 +86,6 @@ def test_a_text_file_of_very_many_columns_is_refused_before_it_is_parsed(
     Path("a.csv").write_text(first + "," * 300_000 + "y\n" + "1," * 300_000 + "1\n")
     found, error = said(capsys, tmp_path, "train", "--data", "a.csv", "--target", "y", *SHORT)
     assert (found, error) == (1, "error: a.csv has more than 100,000 columns, the most that are read")
-
-
-@pytest.mark.parametrize(
-    ("content", "count"),
-    [("a,b\n1,2,3", 2), ("a", 1), ('"a\n,b",c\n', 2), ('"a""b,",c\r\n', 2), ('a"b,c"\n', 2), ('"x"y,z', 2), (",\n", 2),
-     ("\n\r\na;b,c\n", 2), ('"a,b', 2), ("a,b,", 3)],
-)  # fmt: skip
-def test_the_columns_of_a_text_file_are_counted_as_arrow_does(content: str, count: int) -> None:
-    assert text.width(content.encode(), b",") == count
 
 
 def test_a_parquet_file_of_long_texts_is_refused_before_they_are_unpacked(
@@ -184,15 +176,12 @@ def test_a_run_with_a_sparse_file_larger_than_memory_ends_in_a_sentence_or_as_as
 
 
 def test_memory_that_ends_is_a_sentence(capsys: Capture, monkeypatch: pytest.MonkeyPatch) -> None:
-    def ends(*_: object) -> None:
-        raise MemoryError
-
     Path("a.csv").write_text("a,y\n1,2\n")
-    monkeypatch.setattr(text, "columns", ends)
+    monkeypatch.setattr(text, "columns", failing(MemoryError))
     assert main(["train", "--data", "a.csv", "--target", "y", *SHORT]) == 1
     assert capsys.readouterr().err.endswith("error: a.csv needs more memory than is free\n")
-    monkeypatch.setattr(tables, "read", ends)
-    monkeypatch.setattr("gpubp.samples.sources.read", ends)
+    monkeypatch.setattr(tables, "read", failing(MemoryError))
+    monkeypatch.setattr("gpubp.samples.sources.read", failing(MemoryError))
     assert main(["train", "--data", "a.csv", "--target", "y", *SHORT]) == 1
     assert capsys.readouterr().err.endswith(
         "error: memory has run out; less data, or fewer networks at once, expected\n"

@@ -11,7 +11,7 @@ import gpubp
 from gpubp.state import Status, TrainState
 
 from .every_machine import MACHINES, on
-from .helpers import compiled, differing, population, same_bits, samples, start  # noqa: F401
+from .helpers import compiled, differing, population, quick, same_bits, samples, start  # noqa: F401
 
 COUNT, SAMPLES, BATCH, STEPS = 5, 12, 7, 4
 FILL = torch.finfo(torch.float32).max
@@ -64,21 +64,17 @@ def test_what_a_sample_of_weight_0_holds_changes_no_bit(machine: str, loss: str,
     check(machine, loss, hidden)
 
 
-# To which networks of other tests, and of other layouts, come close.
-BESIDE = {*MACHINES} - {"eager", "networks", "outputs in chunks", "gpu thread", "wide gpu block in chunks"}
+# The rest are close to these, or to networks of other tests.
+APART = ("eager", "networks", "outputs in chunks", "gpu thread", "wide gpu block in chunks")
 
 
-@pytest.mark.parametrize(
-    "machine", [pytest.param(each, marks=[pytest.mark.slow] * (each in BESIDE)) for each in MACHINES]
-)
+@pytest.mark.parametrize("machine", quick(MACHINES, APART))
 def test_on_every_machine(machine: str) -> None:
     own = MACHINES.index(machine) % 2 == 1
     check(machine, "mean_squared_error", "relu", own=own, shuffle="shared" if own else "network", dropout=0.3)
 
 
-@pytest.mark.parametrize(
-    "machine", ["eager", "networks", *(pytest.param(each, marks=pytest.mark.slow) for each in ("outputs", "gpu block"))]
-)
+@pytest.mark.parametrize("machine", quick(("eager", "networks", "outputs", "gpu block"), ("eager", "networks")))
 def test_a_class_of_weight_0_leaves_its_samples_out(machine: str) -> None:
     check(machine, "cross_entropy", "relu", by_class=True)
 
@@ -107,9 +103,7 @@ def test_a_minibatch_without_weight_changes_no_parameter(machine: str) -> None:
     assert (state.status == Status.running).all()
 
 
-@pytest.mark.parametrize(
-    "machine", ["eager", "networks", *(pytest.param(each, marks=pytest.mark.slow) for each in ("outputs", "gpu block"))]
-)
+@pytest.mark.parametrize("machine", quick(("eager", "networks", "outputs", "gpu block"), ("eager", "networks")))
 def test_nor_does_one_of_a_class_without_weight_whose_labels_are_smoothed(machine: str) -> None:
     spec = gpubp.NetworkSpec((2, 3, 3), "tanh", loss="cross_entropy")
     data = gpubp.Dataset(torch.tensor([[1.0, 2.0], [3.0, 4.0]]), torch.tensor([0, 1]))

@@ -5,8 +5,10 @@ from __future__ import annotations
 import errno
 import os
 import shutil
-import subprocess
 import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from socket import gethostname
 from typing import Any
@@ -20,29 +22,30 @@ from gpubp.reporters.console import ConsoleReporter
 from gpubp.system import gpus, lock, machine
 
 from .helpers import failing
-from .short_runs import COUNT, Crash, fail, finishes_as, forge, hears, held_out, run, same, training, with_notes
+from .short_runs import APART, COUNT, Crash, fail, finishes_as, forge, hears, held_out, run, same, training, with_notes
 
 pytestmark = pytest.mark.usefixtures("short_calls")
 
-ROOT = Path(__file__).parent.parent
-HOLDER = """
-import sys
-from pathlib import Path
-from gpubp.system import lock
-with lock.held(Path(sys.argv[1])):
-    print("held", flush=True)
-    sys.stdin.read()
-"""
+
+def hold(folder: Path, held: Any) -> None:
+    """In a process of its own: the lock, until it is killed."""
+    with lock.held(folder):
+        held.set()
+        time.sleep(600)
 
 
-def holder(folder: Path) -> subprocess.Popen[str]:
-    """Another process that trains the run."""
-    process = subprocess.Popen(
-        [sys.executable, "-c", HOLDER, str(folder)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=ROOT
-    )
-    assert process.stdout
-    assert process.stdout.readline() == "held\n"
-    return process
+@contextmanager
+def holder(folder: Path) -> Iterator[int | None]:
+    """Another process that trains the run, for a while. -> its id"""
+    held = APART.Event()
+    process = APART.Process(target=hold, args=(folder, held))
+    process.start()
+    try:
+        assert held.wait(60)
+        yield process.pid
+    finally:
+        process.kill()
+        process.join()
 
 
 def test_a_second_process_on_a_run_is_refused_by_name_until_the_first_ends_however_it_does(
@@ -50,11 +53,10 @@ def test_a_second_process_on_a_run_is_refused_by_name_until_the_first_ends_howev
 ) -> None:
     with holder(folder) as first:
         files = sorted(folder.rglob("*"))
-        with pytest.raises(CheckpointError, match=rf"{folder} is in use by process {first.pid} on {gethostname()}; "):
+        with pytest.raises(CheckpointError, match=rf"{folder} is in use by process {first} on {gethostname()}; "):
             gpubp.resume(folder, training(), held_out())
         assert sorted(folder.rglob("*")) == files
         assert gpubp.load(folder).population.count == COUNT, "a reader needs no lock"
-        first.kill()
     finishes_as(whole, folder)
 
 
@@ -76,9 +78,8 @@ def test_the_lock_names_the_machine_of_the_last_process_and_its_gpus(
 
 
 def test_force_takes_the_lock_of_a_dead_process(folder: Path, whole: gpubp.Result) -> None:
-    with holder(folder) as gone:
+    with holder(folder):
         same(gpubp.resume(folder, training(), held_out(), force=True), whole)
-        gone.kill()
     finishes_as(whole, folder)
 
 
@@ -118,10 +119,8 @@ def test_the_same_call_restarts_a_run_that_ended_before_its_first_checkpoint(
     assert (folder / "config.yaml").exists()
     with pytest.raises(CheckpointError, match="ended before its first checkpoint; restart it with the same call of"):
         gpubp.resume(folder, training(), held_out())
-    with holder(folder) as other:
-        with pytest.raises(CheckpointError, match="is in use by process"):
-            run(folder)
-        other.kill()
+    with holder(folder), pytest.raises(CheckpointError, match="is in use by process"):
+        run(folder)
     same(run(folder), whole)
     with pytest.raises(ConfigError, match=f"run directory {folder} exists already; name a new one, or resume it"):
         run(folder)
@@ -133,13 +132,12 @@ def test_only_the_holder_of_the_lock_deletes_what_killed_processes_left(folder: 
     for path in left:
         path.write_text("half")
     before = sorted(folder.rglob("*"))
-    with holder(folder) as other:
+    with holder(folder):
         assert sorted({*before} - {*folder.rglob("*")}) == sorted(left)
         left[0].write_text("of the other, which is writing it")
         with pytest.raises(CheckpointError, match="is in use by"):
             gpubp.resume(folder, training(), held_out())
         assert left[0].exists()
-        other.kill()
 
 
 @pytest.mark.parametrize("kind", ["hard link", "pipe", "directory"])

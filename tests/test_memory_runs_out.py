@@ -16,7 +16,6 @@ import gpubp
 from gpubp import memory
 from gpubp.engines import ENGINES, eager
 from gpubp.errors import OutOfMemoryError
-from gpubp.placing import shard as shards
 from gpubp.state import TrainState
 from gpubp.system import gpus
 
@@ -193,26 +192,3 @@ def test_a_share_that_cannot_fit_starts_in_groups_and_says_so(
     monkeypatch.setattr(memory, "fit", lambda *given: 0)
     with pytest.raises(OutOfMemoryError, match=r"are free, too little for one: use a smaller batch_size"):
         train(["cpu", "cpu"])
-
-
-def forgetful(shard: shards.Shard) -> None:
-    """The rows stay where they are."""
-
-
-def everything(shard: shards.Shard, *rest: Any) -> Any:
-    """Trains again what was trained when memory ran out."""
-    shard.there = shard.networks = None
-    return halve(shard)
-
-
-halve = shards.Shard._halve
-
-
-@pytest.mark.parametrize(("name", "fault"), [("gather", forgetful), ("_halve", everything)])
-def test_a_planted_fault_is_found_by_the_bits(
-    name: str, fault: Any, expected: gpubp.Result, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(shards.Shard, name, fault)
-    monkeypatch.setitem(ENGINES, "eager", ENGINES["eager"]._replace(run=Full(4, after=2).run))
-    monkeypatch.setattr("gpubp.runs.run.MOST", 3)
-    assert not same(train(["cpu"] if name == "_halve" else ["cpu", "cpu"]), expected)

@@ -22,10 +22,6 @@ from .tolerances import MODULE, SINGLE
 WHOLE = {torch.float32: SINGLE, torch.float64: MODULE}
 
 
-def test_every_activation_has_a_module() -> None:
-    assert set(MODULES) == set(gpubp.ACTIVATIONS)
-
-
 KINDS = [("neuron", True), ("neuron", False), ("none", True)]
 
 

@@ -81,7 +81,7 @@ MUTANTS = {
         f"{STEP}dropout_uses_the_words_of_the_format_and_scales_the_rest"),
     "dropout drops outs but not deltas": Mutant(
         "backprop.py", "                delta *= masks[number - 1]\n", "                pass\n",
-        "test_gradient.py::test_dropout_masks_multiply_outs_and_deltas[tanh-mean_squared_error]"),
+        f"{STEP}dropout_uses_the_words_of_the_format_and_scales_the_rest"),
     "the norm is clipped layer by layer": Mutant(
         "engines/block.py", "            self.clip_norms(gradients)\n",
         "            for each in gradients:\n                self.clip_norms({each: gradients[each]})\n",

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
 import torch
-from torch import Tensor, fx
+from torch import Tensor
 
 import gpubp
 from gpubp.maths.optimizers import OPTIMIZERS, Optimizer, rates, update
 from gpubp.verify.reference import leaves, reference_loss, reference_out
 
-from .helpers import generator, population, same_bits, samples, train
+from .helpers import generator, population, quick, samples, train
 from .tolerances import OPTIMIZER, TRAINING
 
 STEPS = 50
@@ -85,10 +86,6 @@ def double() -> Iterator[None]:
     torch.set_default_dtype(torch.float32)
 
 
-def test_every_optimizer_has_a_reference() -> None:
-    assert set(REFERENCES) == set(OPTIMIZERS)
-
-
 @pytest.mark.usefixtures("double")
 @pytest.mark.parametrize("name", OPTIMIZERS)
 def test_an_optimizer_is_torchs_on_given_gradients(name: str) -> None:
@@ -114,10 +111,7 @@ NETWORKS = [("momentum", "layer"), ("adam", "neuron"), ("adamw", "layer"), ("lio
 
 
 @pytest.mark.usefixtures("double")
-@pytest.mark.parametrize(("name", "bias"), [
-    pytest.param(name, bias, marks=[pytest.mark.slow] * ((name, bias) not in NETWORKS))
-    for name in OPTIMIZERS for bias in ("neuron", "layer")
-])  # fmt: skip
+@pytest.mark.parametrize(("name", "bias"), quick(itertools.product(OPTIMIZERS, ("neuron", "layer")), NETWORKS))
 def test_networks_train_as_with_one_torch_optimizer_each(name: str, bias: str) -> None:
     """Also their weights decay with the scheduled rate."""
     spec = gpubp.NetworkSpec((4, 5, 3), "tanh", bias=bias)
@@ -213,26 +207,3 @@ def test_rules_of_ones_own_train(monkeypatch: pytest.MonkeyPatch) -> None:
                     part -= lr * 1.5 / (step + 1) ** 0.5 * mean
         row = torch.cat([part.detach().flatten() for part in parts])
         torch.testing.assert_close(state.population.params[number], row, **TRAINING)
-
-
-RULES = {
-    **{f"activation {name}": rule.value for name, rule in gpubp.ACTIVATIONS.items()},
-    **{f"slope of {name}": rule.slope for name, rule in gpubp.ACTIVATIONS.items()},
-    **{f"loss {name}": rule.value for name, rule in gpubp.LOSSES.items() if not rule.classes},
-    **{f"slope of loss {name}": rule.slope for name, rule in gpubp.LOSSES.items() if not rule.classes},
-    **{f"optimizer {name}": rule.direction for name, rule in OPTIMIZERS.items()},
-    **{f"prepare of {name}": rule.prepare for name, rule in OPTIMIZERS.items() if rule.prepare},
-    **{f"schedule {name}": rule.rate for name, rule in gpubp.SCHEDULES.items()},
-}
-
-
-@pytest.mark.parametrize("name", RULES)
-def test_torch_fx_can_trace_every_elementwise_rule(name: str) -> None:
-    traced = fx.symbolic_trace(RULES[name])
-    assert {node.op for node in traced.graph.nodes} <= {"placeholder", "call_function", "call_method", "output"}
-    places = [node for node in traced.graph.nodes if node.op == "placeholder"]
-    source = generator(2)
-    numbers = [torch.rand(3, 5, generator=source, dtype=torch.float64) for _ in places]
-    one, other = traced(*numbers), RULES[name](*numbers)
-    for each, plain in zip(*(found.values() if isinstance(found, dict) else found for found in (one, other))):
-        assert same_bits(each, plain)

@@ -1,20 +1,26 @@
-"""Calls of the engine are as long as is worth it, are counted ahead, and are cut by nothing that nobody looks at."""
+"""Calls of the engine are as long as is worth it, are counted ahead, and are cut by nothing that nobody looks at; small
+operations between them are computed by the thread that asks."""
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
 import gpubp
+from gpubp import stopping
 from gpubp.placing import placement
+from gpubp.reporters.snapshot import Snapshot
 from gpubp.runs import pace
 from gpubp.settings.config import TrainConfig
 from gpubp.state import Status, TrainState
+from gpubp.system.threads import one_thread
 
-from .helpers import noted, population, same_bits, samples
+from .helpers import noted, population, same_bits, samples, threads
 from .short_runs import hears
 
 SPEC = gpubp.NetworkSpec((3, 6, 2), "tanh")
@@ -165,3 +171,29 @@ def test_plateau_decides_as_often_among_longer_networks_and_in_longer_runs(lengt
         return gpubp.train(population(SPEC, ids=ids), gpubp.Dataset(*samples(SPEC, 40)), config).population.params
 
     assert same_bits(found([0, 1], lengths)[:1], found([0], lengths[0]))
+
+
+def test_one_thread_is_the_callers_alone_and_ends() -> None:
+    seen = list[int]()
+    with threads(3):
+        with one_thread():
+            assert torch.get_num_threads() == 1
+            other = threading.Thread(target=lambda: seen.append(torch.get_num_threads()))
+            other.start()
+            other.join()
+        assert seen == [3]
+        assert torch.get_num_threads() == 3
+
+
+def test_a_loop_decides_and_reports_in_one_thread_and_trains_in_all(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    pytest.importorskip("tensorboard", reason="tensorboard is not installed")
+    listening, curves = set[int](), gpubp.TensorBoardReporter
+    works = (stopping, "decide"), (Snapshot, "describe"), (curves, "show"), (curves, "outcome")
+    small = [noted(monkeypatch, where, name, lambda *given: torch.get_num_threads()) for where, name in works]
+    listener = hears(evaluated=lambda record: listening.add(torch.get_num_threads()))
+    with threads(3):
+        train(monkeypatch, listener, curves(tmp_path), steps=2)
+    assert [{*each} for each in small] == [{1}] * 4
+    assert listening == {3}

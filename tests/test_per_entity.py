@@ -45,7 +45,6 @@ def write(*shops: str, name: str = "sales.csv") -> str:
 def test_an_entity_has_the_scaling_and_the_samples_that_it_has_alone() -> None:
     common: dict[str, Any] = {"target": "sold", "scale_targets": "standard", "seed": 4}
     whole = gpubp.load_data(write(*SHOPS), per="shop", min_samples=5, **common)
-    assert whole.preparation.entities is not None
     assert whole.preparation.entities.values == (("east", "north", "south"),)
     assert "left out, with fewer than 5 samples: 1 entity (tiny)" in whole.about
     assert "sales.csv: 128 samples, 101 for training, 25 held out" in whole.about
@@ -53,10 +52,7 @@ def test_an_entity_has_the_scaling_and_the_samples_that_it_has_alone() -> None:
     for position, shop in enumerate(("east", "north", "south")):
         Path("one.csv").write_text(HEAD + "".join(row for row in rows if row.startswith(shop)))
         alone = gpubp.load_data("one.csv", per="shop", **common)
-        assert alone.validation is not None
         for side, own in ((whole.training, alone.training), (whole.validation, alone.validation)):
-            assert side is not None
-            assert own is not None
             assert same_bits(side.inputs[side.parts[position]], own.inputs)
             assert same_bits(side.targets[side.parts[position]], own.targets)
         train = alone.training
@@ -84,7 +80,6 @@ def test_what_a_fold_holds_out_does_not_change_what_its_network_sees() -> None:
     before = gpubp.load_data(text, "sold", folds=4, scale_targets="standard")
     rows = Path(text).read_text().splitlines(keepends=True)
     plain = gpubp.load_data(text, "sold", folds=4, scale="none")
-    assert plain.validation is not None
     lost = plain.validation.parts[2].tolist()
     for at in lost:
         shop, day, _, kind, _ = rows[1 + at].split(",")
@@ -261,14 +256,12 @@ def test_groups_stay_together_and_bootstraps_validate_on_what_they_did_not_draw(
     assert columns("folded")["fold"] == [0, 1, 2] * 2
     data = gpubp.load_data("sales.csv", "sold", folds=3, group="day", scale="none")
     day = np.array([row.split(",")[1] for row in Path("sales.csv").read_text().splitlines()[1:]])
-    assert data.validation is not None
     for mine, theirs in zip(data.training.parts, data.validation.parts):
         assert not {*day[mine]} & {*day[theirs]}
     assert "day" not in [column.name for column in data.preparation.columns]
     trained(f"{common} --bootstrap 4 --run-dir drawn", capsys)
     assert columns("drawn")["fold"] == [0, 1, 2, 3] * 2
     drawn = gpubp.load_data("sales.csv", "sold", bootstrap=4)
-    assert drawn.validation is not None
     for mine, theirs in zip(drawn.training.parts, drawn.validation.parts):
         assert {*mine.tolist()}.isdisjoint(theirs.tolist())
         assert len(mine) == 126
@@ -305,15 +298,3 @@ def test_divisions_that_cannot_be_are_refused(arguments: str, told: str, capsys:
     given = "" if "--data" in arguments else "--data sales.csv --target sold"
     assert told in error(f"train {given} {arguments} --steps 1 --engine eager --run-dir made", capsys)
     assert not Path("made").exists()
-
-
-def test_one_of_a_kind_is_told_as_one(capsys: Capture) -> None:
-    Path("data.csv").write_text("k,x,y\n" + "".join(f"{'ab'[n % 2]},{n},{2 * n}\n" for n in range(24)))
-    common = "--target y --epochs 1 --validation 0"
-    trained(f"--data data.csv {common} --per k --run-dir made", capsys)
-    assert "a network per k: 2 entities of 12 samples" in gpubp.load_data("data.csv", "y", per="k", validation=0).about
-    Path("one.csv").write_text("k,x,y\n" + "".join(f"a,{n},{2 * n}\n" for n in range(7)))
-    assert "a network per k: 1 entity of 7 samples" in gpubp.load_data("one.csv", "y", per="k", validation=0).about
-    assert main(f"train --data one.csv {common} --engine eager --per k --run-dir one".split()) == 0
-    assert "1 network of " in "".join(capsys.readouterr())
-    assert "1 network: 1 finished" in run("inspect one", capsys)

@@ -12,10 +12,9 @@ import torch
 import gpubp
 from gpubp.cli import main
 from gpubp.errors import ConfigError, GpubpError
-from gpubp.reporters import Start
-from gpubp.runs import making
 
-from .helpers import noted, samples
+from .helpers import samples
+from .short_runs import hears
 
 SPEC = gpubp.NetworkSpec((3, 6, 2), "tanh")
 DESIGN = [
@@ -29,13 +28,6 @@ Capture = pytest.CaptureFixture[str]
 
 def data(count: int = 40, **given: Any) -> gpubp.Dataset:
     return gpubp.Dataset(*samples(SPEC, count, dtype=torch.float32), **given)
-
-
-class Lines(gpubp.Reporter):
-    """Keeps what a run says first."""
-
-    def start(self, start: Start) -> None:
-        self.lines = start.lines
 
 
 @pytest.fixture
@@ -53,10 +45,10 @@ def without_free(text: str) -> str:
 def test_a_plan_is_what_the_training_becomes(slots: int | None, tmp_path: Path) -> None:
     folds = data().folds(3) if slots else (data(), data(9))
     design = [{**row, "fold": number % 3} for number, row in enumerate(DESIGN)] if slots else DESIGN
-    plan, lines = gpubp.plan(design, *folds, slots=slots, engine="eager"), Lines()
+    plan, lines = gpubp.plan(design, *folds, slots=slots, engine="eager"), list[str]()
     result = gpubp.train_many(
-        design, *folds, slots=slots, engine="eager", run_dir=tmp_path / "run", reporters=[lines],
-        search=None,
+        design, *folds, slots=slots, engine="eager", run_dir=tmp_path / "run",
+        reporters=[hears(start=lambda start: lines.extend(start.lines))], search=None,
     )  # fmt: skip
     assert (plan.networks, plan.at_once) == (12, slots or 12)
     assert plan.network_steps == result.network_steps
@@ -66,17 +58,10 @@ def test_a_plan_is_what_the_training_becomes(slots: int | None, tmp_path: Path) 
     by_width = {each.spec.widths: each.spec.size for each in result.populations.each}
     widths = [tuple(map(int, each.settings["widths"].split(","))) for each in plan.parts]
     assert [each.parameters for each in plan.parts] == [by_width[each] for each in widths]
-    assert without_free(plan.memory) == without_free(lines.lines[-1])
+    assert without_free(plan.memory) == without_free(lines[-1])
     if slots is None:
         states = sum(tensor.nbytes for state in result.states for _, tensor in state.tensors())
         assert 0.9 * states < plan.saved < 1.2 * states
-
-
-def test_engines_are_chosen_for_as_many_networks_as_train_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    counts = noted(monkeypatch, making, "choose_for_all", lambda *given: given[-1])
-    for call in (gpubp.plan, gpubp.train_many):
-        call(DESIGN[::4], data(), slots=2, engine="eager")
-    assert counts == [2, 2]
 
 
 def test_no_network_is_made_and_nothing_is_written(nothing_is_made: None) -> None:

@@ -106,16 +106,6 @@ def test_which_diverged_networks_copy_does_not_depend_on_an_interruption(tmp_pat
     same(gpubp.resume(tmp_path / "run", LINE), whole)
 
 
-def test_where_one_rate_learns_and_all_others_do_not_everybody_learns() -> None:
-    """And only with the exchange: seven rates are too small to get anywhere."""
-    rows = rated([1e-6] * 7 + [0.1], epochs=40)
-    alone = train(rows, None, evaluate_every=2)
-    result = train(rows, PopulationBased(2, resample=0.0))
-    assert float(alone.loss[:7].min()) > 2
-    assert float(result.loss.max()) < 0.1
-    assert float(result.loss.min()) <= float(alone.loss.min())
-
-
 def test_who_copies_whom_depends_on_the_seed_alone() -> None:
     rows = rated(ascending(20), epochs=9)
     one, again = (train(rows, PopulationBased(2, seed=5)) for _ in range(2))

@@ -112,21 +112,6 @@ def test_an_empty_column_of_any_type_is_filled(write: Write) -> None:
     assert learned.inputs(read(write("new.csv", "c,d\n,1\n"))).tolist() == [[1, 0]]
 
 
-@pytest.mark.parametrize("loss", ["cross_entropy", "binary_cross_entropy", "hinge", "huber"])
-def test_a_preparation_survives_json(write: Write, loss: str) -> None:
-    labels = ("0.1", "0.2") if loss == "huber" else ("a", "b")
-    path = write("a.csv", "x,colour,y\n0.1,red,{0}\n,blue,{1}\n0.7,,{0}\n1e-9,red,{1}\n".format(*labels))
-    scaled = "standard" if loss == "huber" else "none"
-    data = load(path, target="y", loss=loss, impute="mean", scale_targets=scaled, validation=0)
-    learned = data.preparation
-    again = Preparation.from_dict(json.loads(json.dumps(learned.to_dict())))
-    assert again == learned
-    assert again.to_dict() == learned.to_dict()
-    raw = read(path)
-    assert torch.equal(again.inputs(raw), learned.inputs(raw))
-    assert torch.equal(again.targets(raw), learned.targets(raw))
-
-
 def places(value: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
     """The place of everything in nested dicts and lists."""
     yield path

@@ -19,7 +19,6 @@ from gpubp.commands.settings import load_data
 from gpubp.commands.train import fill, parser
 from gpubp.errors import ConfigError, OutOfMemoryError
 from gpubp.results.saved import read_results
-from gpubp.runs import cells
 from gpubp.runs import design as designs
 from gpubp.runs.making import Maker
 from gpubp.system.ambient import HOME
@@ -51,15 +50,12 @@ def with_memory_for_all() -> gpubp.Result:
 @pytest.fixture(name="made")
 def networks_that_are_made_together(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, int]]:
     """Of each change the number of small networks, and of large ones."""
-    made, runs = [], Maker.runs
 
-    def counted(maker: Maker, groups: Any, copy: bool = False) -> Any:
+    def count(maker: Maker, groups: Any, **more: Any) -> tuple[int, int]:
         large = sum(len(each.rows) for each in groups if each.spec.widths[1] == 500)
-        made.append((sum(len(each.rows) for each in groups) - large, large))
-        return runs(maker, groups, copy)
+        return sum(len(each.rows) for each in groups) - large, large
 
-    monkeypatch.setattr(Maker, "runs", counted)
-    return made
+    return noted(monkeypatch, Maker, "runs", count)
 
 
 @pytest.mark.parametrize(("given", "slots"), covering([list, iter], [None, 4200], meet=1))
@@ -73,21 +69,6 @@ def test_large_networks_that_come_later_train_fewer_at_a_time(
     spec = gpubp.NetworkSpec((3, 500, 4), loss="cross_entropy")
     recipe = gpubp.TrainConfig("sgd", batch_size=8, steps=1).recipe(spec)
     assert 5 < max(large for _, large in made) <= memory.fit(spec, recipe, 4, HOME)
-
-
-def test_of_a_design_no_network_is_made_for_its_size_alone(monkeypatch: pytest.MonkeyPatch) -> None:
-    made = noted(monkeypatch, designs, "initialise", lambda *given: len(given[3]))
-    train([SMALL] * 100)
-    assert sum(made) == 100
-
-
-@pytest.mark.parametrize(("slots", "times"), [(None, 1), (60, 3)])
-def test_a_design_that_fits_is_planned_once(slots: int | None, times: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Else once as a whole, and then what is made."""
-    planned = noted(monkeypatch, designs.Design, "planned", lambda *given: len(given[0]))
-    train([SMALL] * 100, slots=slots)
-    assert planned[0] == 100
-    assert len(planned) == times
 
 
 @pytest.mark.parametrize("slots", [None, pytest.param(300, marks=pytest.mark.slow)])
@@ -185,9 +166,7 @@ def test_settings_that_all_networks_share_take_the_memory_of_one() -> None:
         assert [name for name, each in columns.items() if each.values.strides != (0,)] == ["lr"]
 
 
-def test_a_long_design_is_written_in_pieces_and_read_without_an_object_for_each_cell(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_long_design_is_written_in_pieces_and_read_as_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(designs, "PIECE", 7)
     rows = [
         {"widths": "3,2,4" if n % 3 else None, "train_bias": [True, False, None][n % 3], "seed": n} for n in range(20)
@@ -195,9 +174,5 @@ def test_a_long_design_is_written_in_pieces_and_read_without_an_object_for_each_
     design = designs.Design.of(rows, widths="3,4", lr=0.1)
     design.save(tmp_path)
     assert parquet.ParquetFile(tmp_path / designs.DESIGN).num_row_groups == 3
-    read, table = designs.Design.of(tmp_path / designs.DESIGN), parquet.read_table(tmp_path / designs.DESIGN)
+    read = designs.Design.of(tmp_path / designs.DESIGN)
     assert [read.cells(name) for name in read.names] == [design.cells(name) for name in design.names]
-    asked: list[Any] = []
-    monkeypatch.setattr(cells, "_read", lambda name, cell, where: asked.append((name, cell, where)))
-    cells.column("widths", cells._cells("widths", table["widths"]))
-    assert asked == [("widths", "3,4", "row 0"), ("widths", "3,2,4", "row 1")]

@@ -32,18 +32,12 @@ SLOW = pytest.mark.slow
 LIKE_OTHERS = ("design", "folds", "hyperband", "pbt", "pbt in folds", "stream")
 
 
+@pytest.mark.parametrize("some", [2, pytest.param(None, marks=SLOW)], ids=["two", "all"])
 @pytest.mark.parametrize("kind", [pytest.param(kind, marks=[SLOW] * (kind in LIKE_OTHERS)) for kind in KINDS])
-def test_a_network_of_a_run_is_the_same_alone(kind: str, tmp_path: Path) -> None:
-    ran = KINDS[kind](tmp_path / kind)
-    for found in same(tmp_path / kind, ran, 2):
+def test_a_network_of_a_run_is_the_same_alone(kind: str, some: int | None, tmp_path: Path) -> None:
+    for found in same(tmp_path / kind, KINDS[kind](tmp_path / kind), some):
         assert found.proven
         assert found.explanation.to_dict()["step"]["number"] == found.step - 1
-
-
-@SLOW
-@pytest.mark.parametrize("kind", KINDS)
-def test_every_network_of_a_run_is_the_same_alone(kind: str, tmp_path: Path) -> None:
-    same(tmp_path / "run", KINDS[kind](tmp_path / "run"))
 
 
 def test_a_network_of_a_run_on_a_gpu_is_the_same_on_the_cpu(tmp_path: Path) -> None:
@@ -253,15 +247,6 @@ def test_a_stream_of_rows_is_asked_for(tmp_path: Path) -> None:
 def a_run_whose_networks_became_copies(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Ran]:
     folder = tmp_path_factory.mktemp("exchanged") / "run"
     return folder, exchanged_in_folds(folder)
-
-
-def test_the_initial_weights_of_one_network_are_drawn(
-    exchanged: tuple[Path, Ran], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    folder, ran = exchanged
-    counts = noted(monkeypatch, gpubp.population, "initialise", lambda *given: len(given[3]))
-    assert gpubp.replay(folder, 9, data=ran.data, validation=ran.validation).same
-    assert counts == [1]
 
 
 def test_a_copy_takes_the_steps_of_its_ancestors(exchanged: tuple[Path, Ran], tmp_path: Path) -> None:

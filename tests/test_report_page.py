@@ -1,4 +1,5 @@
-"""Reports in a browser: hovering and picking answer, everybody can read them, and no name in them is markup."""
+"""Reports in a browser: hovering and picking answer, everybody can read them, and no name in them is markup. Any page
+stands alone: nothing in it can load anything."""
 
 from __future__ import annotations
 
@@ -8,12 +9,17 @@ from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
+from gpubp import studies
 from gpubp.cli import main
+from gpubp.pages import figures
+from gpubp.pages import page as pages
 
 from .browser import NARROW, Opener, overflow, violations
 from .reports import RUNS, Reported, data_of, page_of, reported  # noqa: F401
+from .test_studies import results
 
 
 class Tags(HTMLParser):
@@ -88,7 +94,6 @@ def test_hovering_shows_the_numbers_of_the_place(reported: Reported, opened: Ope
     panel, page = data_of(content)["bands"]["panels"]["validation_loss"], opened(folder / "report.html")
     figure = page.locator("[data-key=validation_loss] svg")
     box = figure.bounding_box()
-    assert box
     page.mouse.move(box["x"] + box["width"] - 22, box["y"] + box["height"] / 2)
     said = figure.locator("[aria-label=tip]").text_content() or ""
     median = float(re.search(r"median ([\d.,e+-]+)", said)[1].replace(",", ""))  # type: ignore[index]
@@ -96,10 +101,8 @@ def test_hovering_shows_the_numbers_of_the_place(reported: Reported, opened: Ope
     for figure in page.locator("[data-draw] svg").all():
         figure.scroll_into_view_if_needed()
         box = figure.bounding_box()
-        assert box
         marks = figure.locator("[aria-label=dot] circle, [aria-label=cell] rect, [aria-label=rect] rect")
         area = marks.first.bounding_box() if marks.count() else {**box, "height": box["height"] - 20}
-        assert area
         page.mouse.move(area["x"] + area["width"] / 2, area["y"] + area["height"] / 2)
         said = figure.locator("[aria-label=tip]").last.text_content() or ""
         assert re.search(r"\d", said), figure.evaluate("each => each.parentElement.dataset.draw")
@@ -133,3 +136,33 @@ def test_numbers_that_name_entities_are_written_whole(tmp_path: Path, opened: Op
     page_of(folder)
     drawn = opened(folder / "report.html").locator("[data-draw=effect]").first.inner_text()
     assert all(f"{day:,}" in drawn for day in days)
+
+
+def test_a_page_has_all_that_it_shows_and_may_load_nothing() -> None:
+    found = pages.page("a < b", "<main>body {x}</main>", styles=["p { color: red; }"], scripts=["run();"])
+    assert "<title>a &lt; b</title>" in found
+    assert "<main>body {x}</main>" in found
+    assert "p { color: red; }" in found
+    assert "<script>run();</script>" in found
+    assert re.search(r'Content-Security-Policy" content="default-src \'none\';', found)
+    assert not re.search(r"\b(src|href)=", found)
+
+
+@pytest.mark.parametrize("count", [3, 40])
+def test_nan_is_no_value_and_infinity_a_group(count: int) -> None:
+    r2, patience = np.linspace(0, 1, count), np.arange(1.0, count + 1)
+    r2[:2], patience[-1] = np.nan, np.inf
+    study = studies.Study(results(loss=np.arange(count), r2=r2, patience=patience))
+    without = study.by("r2")[-1]
+    assert (without.values, without.networks, without.mean) == ({"r2": None}, 2, 0.5)
+    last = study.by("patience")[-1]
+    assert (last.values, last.networks) == ({"patience": np.inf}, 1)
+    assert sum(group.networks for group in study.by("patience")) == count
+
+
+def test_a_report_names_an_infinite_setting_inf_and_none_where_there_is_no_value() -> None:
+    patience = [3.0, np.inf, np.nan, 5.0, 3.0, np.inf]
+    study = studies.Study(results(loss=np.arange(6.0), patience=patience))
+    (found,) = figures.effects(study)
+    assert [each["values"] for each in found["groups"]] == [[3.0], [5.0], ["inf"], [None]]
+    assert figures.points(study, ["patience"])["columns"]["patience"] == [3.0, "inf", None, 5.0, 3.0, "inf"]

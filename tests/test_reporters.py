@@ -21,6 +21,7 @@ from gpubp.reporters.console import ConsoleReporter
 from gpubp.results.saved import read_results
 from gpubp.search import SuccessiveHalving
 
+from .helpers import failing
 from .short_runs import Crash, hears
 
 
@@ -117,17 +118,13 @@ class Fails(gpubp.Reporter):
             raise OSError(28, "No space left on device")
 
 
-class Full(gpubp.Reporter):
-    def progress(self, progress: Progress) -> None:
-        raise OSError(28, "No space left on device")
-
-
 def test_reporters_that_cannot_write_end_no_training_and_the_others_hear_why() -> None:
     screen = Console(file=io.StringIO(), force_terminal=False, width=80, soft_wrap=True)
-    failing = Fails(2)
-    result = short(Full(), failing, ConsoleReporter(screen))
+    fails = Fails(2)
+    full = hears(progress=failing(OSError(28, "No space left on device")))
+    result = short(full, fails, ConsoleReporter(screen))
     why = "cannot write, and stops reporting: [Errno 28] No space left on device"
-    assert (failing.heard, result.notes, len(result.history)) == (2, [f"Full {why}", f"Fails {why}"], 4)
+    assert (fails.heard, result.notes, len(result.history)) == (2, [f"Hears {why}", f"Fails {why}"], 4)
     assert all(note in screen.file.getvalue() for note in result.notes)
 
 
@@ -179,12 +176,8 @@ def test_quantiles_are_those_of_the_finite_values_in_order(count: int) -> None:
 
 @pytest.mark.parametrize("kind", [TypeError, KeyboardInterrupt])
 def test_what_a_reporter_raises_at_the_end_has_the_result(kind: type[BaseException], tmp_path: Path) -> None:
-    class Broken(gpubp.Reporter):
-        def finish(self, result: gpubp.Result) -> None:
-            raise kind("broken")
-
     with pytest.raises(kind, match="broken") as caught:
-        short(Broken(), run_dir=tmp_path / "run")
+        short(hears(finish=failing(kind("broken"))), run_dir=tmp_path / "run")
     assert caught.value.result.status_names == ["finished"] * 2  # type: ignore[attr-defined]
     assert caught.value.__notes__ == ["the training has ended; this exception's `result` has the outcome"]
     assert (tmp_path / "run" / "results.csv").exists()
@@ -254,15 +247,10 @@ def test_a_disk_that_is_full_of_curves_ends_no_training_and_the_exit_status_is_3
 
 
 def test_a_run_that_ends_by_an_error_gives_the_screen_and_the_files_back(tmp_path: Path) -> None:
-    class Broken(gpubp.Reporter):
-        def evaluated(self, record: Any) -> None:
-            raise RuntimeError("broken")
-
     screen = Console(file=io.StringIO(), force_terminal=True, width=80)
     bar, curves = ConsoleReporter(screen), gpubp.TensorBoardReporter(tmp_path)
     with pytest.raises(RuntimeError, match="broken"):
-        short(bar, curves, Broken())
-    assert bar.bar is not None
+        short(bar, curves, hears(evaluated=failing(RuntimeError("broken"))))
     assert not bar.bar.live.is_started
     assert curves.file.file.closed
 
@@ -308,6 +296,5 @@ def test_a_bar_of_an_unknown_number_of_steps_shows_no_time_left() -> None:
     reporter = ConsoleReporter(screen)
     reporter.start(Start(networks=1, parameters=3, steps=1000, done=0, step=0, engine_reason="", run_dir=None))
     reporter.progress(Progress(500, 1.0, 1, steps=0))
-    assert reporter.bar is not None
     assert reporter.bar.tasks[0].total is None
     reporter.failed()

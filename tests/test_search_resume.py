@@ -4,6 +4,7 @@ said."""
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 import shutil
 import signal
@@ -21,9 +22,9 @@ from gpubp.runs import run as running
 from gpubp.search import Hyperband
 
 from . import short_runs
-from .helpers import covering, differing
+from .helpers import covering, differing, quick
 from .searches import SEARCHES, data, run
-from .short_runs import Slow, Stop, forge, killed, stopped, told
+from .short_runs import Slow, Stop, forge, hears, killed, stopped, told
 
 LINEAGE = "lineage.jsonl"
 
@@ -45,11 +46,6 @@ def whole_runs() -> dict[str, gpubp.Result]:
     return {kind: run(kind) for kind in SEARCHES}
 
 
-def change(folder: Path, **changed: Any) -> None:
-    """Other notes of the search, sealed as if they were the run's."""
-    forge(folder, lambda manifest: {"search": manifest["search"] | changed})
-
-
 @pytest.mark.parametrize(("kind", "call"), covering(SEARCHES, [1, 19], meet=1))
 def test_a_stopped_run_resumes_to_the_same_decisions(
     kind: str, call: int, whole: dict[str, gpubp.Result], tmp_path: Path, short_calls: None
@@ -68,26 +64,20 @@ def test_a_stopped_run_resumes_to_the_same_decisions(
     same(resumed(folder), whole[kind])
 
 
-class Crash(gpubp.Reporter):
-    """Ends the run in the first call after a round: its checkpoint is that of the decision."""
-
-    def __init__(self, number: int) -> None:
-        self.number, self.over = number, False
-
-    def evaluated(self, record: Any) -> None:
-        self.over = record["round"] == self.number
-
-    def progress(self, progress: Any) -> None:
-        if self.over:
-            raise RuntimeError("crashed")
-
-
 @pytest.mark.parametrize("kind", SEARCHES)
 def test_a_run_that_ends_right_after_a_decision_resumes_to_the_same(
     kind: str, whole: dict[str, gpubp.Result], tmp_path: Path
 ) -> None:
+    """In the first call after a round: its checkpoint is that of the decision."""
+    rounds = [0]
+
+    def crash(progress: Any) -> None:
+        if rounds[-1] == 2:
+            raise RuntimeError("crashed")
+
+    ends = hears(evaluated=lambda record: rounds.append(record["round"]), progress=crash)
     with pytest.raises(RuntimeError, match="crashed"):
-        run(kind, tmp_path / "run", reporters=[Crash(2)])
+        run(kind, tmp_path / "run", reporters=[ends])
     same(resumed(tmp_path / "run"), whole[kind])
 
 
@@ -101,11 +91,7 @@ def go_on(folder: Path, kind: str, epochs: int) -> None:
         run(kind, folder, epochs, reporters=[Slow()])
 
 
-@pytest.mark.parametrize(
-    ("kind", "kills"),
-    [pytest.param(kind, kills, marks=[pytest.mark.slow] * ((kind, kills) != ("pbt", 1)))
-     for kind in SEARCHES for kills in (1, 200)],
-)  # fmt: skip
+@pytest.mark.parametrize(("kind", "kills"), quick(itertools.product(SEARCHES, (1, 200)), [("pbt", 1)]))
 def test_a_run_killed_at_random_moments_resumes_to_the_same_bits(kind: str, kills: int, tmp_path: Path) -> None:
     folder, epochs = tmp_path / "run", 15 * kills
     killed(kills, folder, go_on, kind, epochs)
@@ -129,28 +115,20 @@ def stopped_runs(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Pa
 
 
 @pytest.mark.parametrize(
-    ("kind", "changed"),
+    ("kind", "note"),
     [
         ("halving", {"method": "halvings"}), ("halving", {"method": None}), ("halving", {"factor": 1}),
         ("halving", {"factor": "2"}), ("halving", {"more": 1}), ("halving", {"min_resources": 7}),
         ("pbt", {"space": {"lr": "1..0"}}), ("pbt", {"space": {"momentum": "0..0.5"}}), ("pbt", {"every": 500}),
         ("pbt", {"quantile": 2}), ("pbt", {"perturb": None}), ("pbt", {"seed": -1}), ("pbt", {"space": 3}),
+        *(("halving", note) for note in ([], "halving", 3, {}, [["method", "halving"], ["factor"]])),
     ],
     ids=repr,
 )  # fmt: skip
-def test_a_note_that_no_search_gives_is_refused(
-    kind: str, changed: dict[str, Any], halves: Callable[[str], Path]
-) -> None:
+def test_a_note_that_no_search_gives_is_refused(kind: str, note: Any, halves: Callable[[str], Path]) -> None:
+    """With something else in it, or in its place, and sealed as if it were the run's."""
     folder = halves(kind)
-    change(folder, **changed)
-    with pytest.raises(CheckpointError, match="its search"):
-        resumed(folder)
-
-
-@pytest.mark.parametrize("note", [[], "halving", 3, {}, [["method", "halving"], ["factor"]]], ids=repr)
-def test_a_note_of_another_type_is_refused(note: Any, halves: Callable[[str], Path]) -> None:
-    folder = halves("halving")
-    forge(folder, lambda _: {"search": note})
+    forge(folder, lambda held: {"search": held["search"] | note if note and isinstance(note, dict) else note})
     with pytest.raises(CheckpointError, match="its search"):
         resumed(folder)
 

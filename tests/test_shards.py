@@ -92,41 +92,35 @@ def test_a_file_may_choose_this_machine_alone(tmp_path: Path, at: list[str], cap
     assert capsys.readouterr().err.endswith("run began on one machine\n")
 
 
-def test_what_a_cluster_cannot_do_is_refused_before_any_training(tmp_path: Path) -> None:
-    iris = gpubp.load_data("iris")
-    for where, message in {"memory://run": "the memory of one process", "nothing://x": "nothing"}.items():
-        with pytest.raises(ConfigError, match=message):
-            cluster.train_many([{}], iris.training, run_dir=where, widths="4,6,3", loss=iris.loss, steps=1)
+def ruled(factor: float) -> gpubp.Activation:
+    def bent(net: Any) -> Any:
+        return net * factor
 
+    return gpubp.Activation(bent, lambda net, out: net * 0 + factor)
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        ({"run_dir": "memory://run"}, "the memory of one process"),
+        ({"run_dir": "nothing://x"}, "nothing"),
+        ({"cluster": "127.0.0.1:1"}, r"cluster '127\.0\.0\.1:1': auto, local, or an address"),
+        ({"cluster": "ray://10.0.0.1:10001"}, "that of the head itself is needed, without a protocol such as Ray"),
+        ({"cluster": "10.0.0.1:70000"}, "'70000' is no port, 1 to 65535$"),
+        ({"cluster": "10.0.0.1"}, "'10.0.0.1' is no port, 1 to 65535$"),
+        ({"slots": 3}, "slots 3: not on a cluster, where more `shards` wait for their turn"),
+        ({"design": iter([{}])}, "design: an iterator of rows; a cluster deals all at the start"),
+        ({"design": [{"hidden": ruled(2.0)}, {"hidden": ruled(3.0)}]}, "hidden 'bent': two rules of one name"),
+    ],
+)  # fmt: skip
+def test_what_a_cluster_cannot_do_is_refused_before_any_training(
+    more: dict[str, Any], message: str, tmp_path: Path
+) -> None:
     pytest.importorskip("ray", reason="gpubp[cluster] is not installed")
-    with pytest.raises(ConfigError, match=r"cluster '127\.0\.0\.1:1': auto, local, or an address"):
-        cluster.train_many([{}], iris.training, run_dir=tmp_path / "run", cluster="127.0.0.1:1", widths="4,3", steps=1,
-                           loss=iris.loss)  # fmt: skip
-
-    for address, why in {
-        "ray://10.0.0.1:10001": "that of the head itself is needed, without a protocol such as Ray Client's$",
-        "10.0.0.1:70000": "'70000' is no port, 1 to 65535$",
-        "10.0.0.1": "'10.0.0.1' is no port, 1 to 65535$",
-    }.items():
-        with pytest.raises(ConfigError, match=why):
-            cluster.train_many([{}], iris.training, run_dir=tmp_path / "run", cluster=address, widths="4,3", steps=1,
-                               loss=iris.loss)  # fmt: skip
-
-    def ruled(factor: float) -> gpubp.Activation:
-        def bent(net: Any) -> Any:
-            return net * factor
-
-        return gpubp.Activation(bent, lambda net, out: net * 0 + factor)
-
-    refused: dict[str, tuple[Any, dict[str, Any]]] = {
-        "slots 3: not on a cluster, where more `shards` wait for their turn": ([{}], {"slots": 3}),
-        "design: an iterator of rows; a cluster deals all at the start": (iter([{}]), {}),
-        "hidden 'bent': two rules of one name": ([{"hidden": ruled(2.0)}, {"hidden": ruled(3.0)}], {}),
-    }
-    for message, (design, more) in refused.items():
-        with pytest.raises(ConfigError, match=message):
-            cluster.train_many(design, iris.training, run_dir=tmp_path / "run", widths="4,3,3", steps=1,
-                               loss=iris.loss, **more)  # fmt: skip
+    iris = gpubp.load_data("iris")
+    given = {"design": [{}], "run_dir": tmp_path / "run", "widths": "4,3,3", "steps": 1, "loss": iris.loss, **more}
+    with pytest.raises(ConfigError, match=message):
+        cluster.train_many(data=iris.training, **given)
     assert not (tmp_path / "run").exists()
 
 
@@ -166,7 +160,6 @@ def test_after_a_signal_a_shard_that_has_trained_has_figures_and_one_that_has_no
         if trained:
             worker.train(job, shard, sets, phase, None, 2, lambda told: None)
         (figures,) = worker.show(job, shard, sets, phase).end.figures  # type: ignore[union-attr]
-        assert figures.validation is not None
         for found in (figures.training, figures.validation):
             assert found.loss.isfinite().tolist() == [trained] * 3
 

@@ -15,7 +15,6 @@ import torch
 import gpubp
 from gpubp import memory
 from gpubp.engines import ENGINES, cpu
-from gpubp.system.threads import use
 
 from .helpers import alike, compiled, start, threads  # noqa: F401
 from .playing import machine
@@ -129,17 +128,6 @@ def test_a_call_has_as_many_threads_as_it_keeps_busy() -> None:
     assert share(6 * lanes, 4, 20) == 3
     assert share(100 * lanes, 4, 20) == 4
     assert share(5, 8, 2) == 4, "an equal part, where that leaves none idle"
-
-
-def test_threads_are_used_by_the_calling_thread_alone() -> None:
-    with threads(3):
-        before = use(2)
-        seen: list[int] = []
-        other = threading.Thread(target=lambda: seen.append(torch.get_num_threads()))
-        other.start()
-        other.join()
-        assert (before, torch.get_num_threads(), seen) == (3, 2, [3])
-        use(3)
 
 
 def test_workspace_is_planned_once_for_all_populations() -> None:

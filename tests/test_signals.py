@@ -23,18 +23,13 @@ from gpubp.results.saved import read_results
 from gpubp.runs.run import Run
 
 from .commands import Capture
-from .helpers import handled, population, same_bits, samples
+from .helpers import handled, population, same_bits
 from .short_runs import APART, CPU, Stop, hears
-
-SPEC = gpubp.NetworkSpec((3, 6, 2), "tanh")
+from .test_train import SPEC, config, data
 
 
 def train(*reporters: gpubp.Reporter, run_dir: Path | None = None) -> gpubp.Result:
-    config = gpubp.TrainConfig(lr=0.01, batch_size=8, steps=20, evaluate_every=5)
-    return gpubp.train(
-        population(SPEC, 3), gpubp.Dataset(*samples(SPEC, 40)), config, engine="eager", reporters=reporters,
-        run_dir=run_dir,
-    )  # fmt: skip
+    return gpubp.train(population(SPEC, 3), data(), config(), engine="eager", reporters=reporters, run_dir=run_dir)
 
 
 class Last(gpubp.Reporter):
@@ -203,12 +198,12 @@ def test_a_signal_while_kernels_are_compiled_ends_the_run_with_the_present_one(
     resumed: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """With many topologies the others would take minutes, also to evaluate their networks."""
-    data, folder = gpubp.Dataset(*samples(SPEC, 40)), tmp_path / "run"
+    given, folder = data(), tmp_path / "run"
     rows = [{"widths": (3, width, 2), "lr": 0.01} for width in range(4, 12)]
     common = {"engine": "eager", "batch_size": 8, "evaluate_every": 5}
-    whole = gpubp.train_many(rows, data, data, steps=10, **common)
+    whole = gpubp.train_many(rows, given, given, steps=10, **common)
     if resumed:
-        gpubp.train_many(rows, data, data, steps=5, run_dir=folder, **common)
+        gpubp.train_many(rows, given, given, steps=5, run_dir=folder, **common)
     compiled: list[Any] = []
 
     def compile_ahead(run: Run) -> None:
@@ -218,8 +213,8 @@ def test_a_signal_while_kernels_are_compiled_ends_the_run_with_the_present_one(
 
     def again() -> gpubp.Result:
         if folder.exists():
-            return gpubp.resume(folder, data, data, steps=10)
-        return gpubp.train_many(rows, data, data, steps=10, run_dir=folder, **common)
+            return gpubp.resume(folder, given, given, steps=10)
+        return gpubp.train_many(rows, given, given, steps=10, run_dir=folder, **common)
 
     with monkeypatch.context() as patched:
         patched.setattr(Run, "compile_ahead", compile_ahead)

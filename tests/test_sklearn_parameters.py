@@ -29,18 +29,6 @@ def test_a_range_of_whole_numbers_is_dealt_as_such(name: str) -> None:
     assert model.n_iter_ == max(found if name == "epochs" else [2])
 
 
-def test_the_length_of_a_training_is_in_epochs() -> None:
-    with pytest.raises(ValueError, match="settings: steps 7: epochs, a parameter of its own, says how long it trains"):
-        PopulationClassifier(settings={"steps": 7}, **SMALL).fit(FLOWERS, SPECIES)
-
-
-@pytest.mark.parametrize("name", ["lr", "batch_size", "activation", "optimizer", "dropout"])
-@pytest.mark.parametrize("kind", [list, np.array])
-def test_alternatives_are_one_or_more(name: str, kind: Any) -> None:
-    with pytest.raises(ValueError, match=f"{name} is empty; one value or more expected"):
-        PopulationClassifier(2, (4,), **{name: kind([])}, **SMALL).fit(FLOWERS, SPECIES)
-
-
 @pytest.mark.filterwarnings("error", "ignore::sklearn.exceptions.ConvergenceWarning")
 def test_samples_and_weights_that_cannot_be_written_to_are_taken() -> None:
     """As those of frames are. A warning of torch's is shown once per process: its own is asked for every time."""
@@ -60,35 +48,47 @@ def test_samples_and_weights_that_cannot_be_written_to_are_taken() -> None:
 
 SIZES = [(4.5,), (4, "a"), (None,), (True,), (0,), [[[4]]], np.array([[[4]]]), [(4,), (0,)], [(4,), "a"],
          [[4, 3], [None]]]  # fmt: skip
+VALUE = r"{} .*: one value, a list or array \(K,\) of alternatives, or a range, expected"
+NUMBER = r"{} .*: a number, a list of numbers, or a range LOW\.\.HIGH, expected"
+REFUSED: list[tuple[Any, dict[str, Any], str]] = [
+    (PopulationClassifier, {"settings": {"steps": 7}}, "settings: steps 7: epochs, a parameter of its own, says how"),
+    *((PopulationClassifier, {name: kind([])}, f"{name} is empty; one value or more expected")
+      for name in ("lr", "batch_size", "activation", "optimizer", "dropout") for kind in (list, np.array)),
+    *((kind, {"hidden_layer_sizes": sizes}, r"hidden_layer_sizes must be > 0, got .*: whole numbers, one per layer")
+      for sizes in SIZES for kind in (MLPClassifier, PopulationClassifier)),
+    *((PopulationClassifier, {name: value}, VALUE.format(name))
+      for name, value in (("lr", [[0.1], [0.2]]), ("lr", np.ones((2, 1))), ("dropout", {0.1}))),
+    (PopulationClassifier, {"settings": {"l2": {}}}, VALUE.format("l2")),
+    *((PopulationClassifier, {name: value}, NUMBER.format(name))
+      for name, value in (("lr", "fast"), ("epochs", "9"), ("lr", [0.1, "1e-4..1"]))),
+    (PopulationClassifier, {"settings": {"l2": "x"}}, NUMBER.format("l2")),
+    *((kind, {"dtype": "float16"}, f"The 'dtype' parameter of {kind.__name__} must be a str among")
+      for kind in (MLPClassifier, MLPRegressor, PopulationClassifier)),
+    *((PopulationClassifier, {"settings": {name: 1}}, rf"settings: {name} is a parameter of its own: {name}=")
+      for name in ("lr", "weight_decay", "batch_size", "epochs")),
+    *((PopulationClassifier, {"batch_size": size}, "batch_size .*: a whole number of 1 or more expected")
+      for size in (0, -5, 2.5, "auto", [32, 0])),
+    (PopulationClassifier, {"batch_size": None}, "batch_size is None; a value, a list of alternatives or a range exp"),
+    (PopulationClassifier, {"class_weight": {0: -1.0, 1: 1.0, 2: 1.0}},
+     r"class_weight \{0: -1.0, .*: numbers of 0 or more expected"),
+    (PopulationClassifier, {"class_weight": "heavy"}, "The 'class_weight' parameter of PopulationClassifier must be"),
+    (PopulationClassifier, {"settings": {"learning_rate": 1}}, "settings: 'learning_rate' is unknown"),
+    (PopulationClassifier, {"settings": {"class_weight": [1.0]}}, "settings: 'class_weight' is unknown"),
+    (MLPClassifier, {"solver": "lbfgs"}, "solver='lbfgs' works on the whole data and is not available"),
+    (MLPClassifier, {"alpha": -1}, "The 'alpha' parameter of MLPClassifier must be"),
+]  # fmt: skip
 
 
-@pytest.mark.parametrize("sizes", SIZES, ids=repr)
-@pytest.mark.parametrize("kind", [MLPClassifier, PopulationClassifier])
-def test_layers_have_a_whole_number_of_neurons(kind: Any, sizes: Any) -> None:
-    with pytest.raises(ValueError, match=r"hidden_layer_sizes must be > 0, got .*: whole numbers, one per layer"):
-        kind(hidden_layer_sizes=sizes, **SMALL).fit(FLOWERS, SPECIES)
+@pytest.mark.parametrize(("kind", "given", "told"), REFUSED)
+def test_what_a_parameter_cannot_be_is_refused_by_its_name(kind: Any, given: dict[str, Any], told: str) -> None:
+    with pytest.raises(ValueError, match=told):
+        kind(**given, **SMALL).fit(FLOWERS, SPECIES)
 
 
 def test_topologies_may_be_any_sequence_of_sequences() -> None:
     for sizes in ([(4,), (5,)], ((4,), (5,)), np.array([[4], [5]]), [4, (5,)], [np.int64(4), [5]]):
         model = PopulationClassifier(2, sizes, epochs=1, **SMALL).fit(FLOWERS[::5], SPECIES[::5])
         assert [each.spec.widths for each in model.model_.populations.each] == [(4, 4, 3), (4, 5, 3)]
-
-
-@pytest.mark.parametrize("given", [{"lr": [[0.1], [0.2]]}, {"lr": np.ones((2, 1))}, {"dropout": {0.1}},
-                                   {"settings": {"l2": {}}}], ids=repr)  # fmt: skip
-def test_what_is_no_value_is_refused_by_name(given: Any) -> None:
-    name = "l2" if "settings" in given else next(iter(given))
-    with pytest.raises(
-        ValueError, match=rf"{name} .*: one value, a list or array \(K,\) of alternatives, or a range, expected"
-    ):
-        PopulationClassifier(2, (4,), **given, **SMALL).fit(FLOWERS, SPECIES)
-
-
-@pytest.mark.parametrize("kind", [MLPClassifier, MLPRegressor, PopulationClassifier])
-def test_networks_are_of_float32_or_float64(kind: Any) -> None:
-    with pytest.raises(ValueError, match=f"The 'dtype' parameter of {kind.__name__} must be a str among"):
-        kind(dtype="float16", **SMALL).fit(FLOWERS, SPECIES)
 
 
 def signed(grad: torch.Tensor) -> tuple[torch.Tensor]:
@@ -142,12 +142,6 @@ def test_a_grid_that_every_network_has_a_place_in_is_not_spoken_of() -> None:
         PopulationClassifier(count, epochs=1, **given, **SMALL).fit(FLOWERS[::5], SPECIES[::5])
 
 
-def test_settings_have_no_parameters_of_the_estimator() -> None:
-    for name in ("lr", "weight_decay", "batch_size", "epochs"):
-        with pytest.raises(ValueError, match=rf"settings: {name} is a parameter of its own: {name}="):
-            PopulationClassifier(2, (4,), settings={name: 1}, **SMALL).fit(FLOWERS, SPECIES)
-
-
 @pytest.mark.filterwarnings("error")
 def test_advice_for_numbers_that_are_too_large_is_such_that_it_helps() -> None:
     large = FLOWERS * 1e300
@@ -183,12 +177,3 @@ def test_what_is_to_be_scaled_is_what_is_not(model: Any, told: str) -> None:
     targets = SPECIES if isinstance(model, MLPClassifier) else FLOWERS[:, 0] * 1e30
     with pytest.warns(ConvergenceWarning, match=f"{told}$"):
         model.set_params(**{length: 2}, **SMALL).fit(FLOWERS, targets)
-
-
-@pytest.mark.parametrize(
-    "given", [{"lr": "fast"}, {"epochs": "9"}, {"lr": [0.1, "1e-4..1"]}, {"settings": {"l2": "x"}}]
-)
-def test_what_is_no_number_is_told_that_it_may_be_a_range(given: Any) -> None:
-    name = "l2" if "settings" in given else next(iter(given))
-    with pytest.raises(ValueError, match=rf"{name} .*: a number, a list of numbers, or a range LOW\.\.HIGH, expected"):
-        PopulationClassifier(2, (4,), **given, **SMALL).fit(FLOWERS, SPECIES)

@@ -189,8 +189,14 @@ def test_a_search_of_scikit_learn_becomes_ours_by_its_name(theirs):
         ({"param_grid": {"alpha": [1.0]}, "param_distributions": {"alpha": [1.0]}}, "one of them, expected"),
         ({"param_grid": {"alpha": [1.0]}, "halving": True}, "halving True: None or a dict of parameters expected"),
         ({"param_grid": {"alpha": [1.0]}, "halving": {"fctor": 2}}, "halving: 'fctor' is unknown; did you mean"),
+        ({"param_grid": {"alpha": [1.0]}, "halving": {"resource": "foo", "max_resources": 9}},
+         "resource=foo which is not supported by estimator MLPClassifier"),
+        *(({"param_grid": grid, "halving": halving},
+           "param_grid: alpha is a distribution: n_iter, the number of settings to draw")
+          for grid in ({"alpha": uniform(0, 1)}, [{"beta_1": [0.8]}, {"alpha": uniform(0, 1)}])
+          for halving in (None, {"factor": 2})),
     ],
-)
+)  # fmt: skip
 def test_a_search_that_says_too_little_or_too_much_is_refused(given, told):
     with pytest.raises(ValueError, match=told):
         PopulationSearchCV(MLPClassifier((4,), **SMALL), **given).fit(FLOWERS, SPECIES)
@@ -241,22 +247,9 @@ def test_scores_are_those_of_scikit_learn_within_noise(name):
     assert ours[1].mean() > (0.3 if name == "diabetes" else 0.85)
 
 
-def test_errors_name_what_was_given_and_no_stand_in():
-    with pytest.raises(ValueError, match="resource=foo which is not supported by estimator MLPClassifier"):
-        PopulationSearchCV(
-            MLPClassifier((4,), **SMALL), {"alpha": [1.0]}, halving={"resource": "foo", "max_resources": 9}
-        ).fit(FLOWERS, SPECIES)
+def test_an_error_names_what_was_given_and_no_stand_in():
     with pytest.raises(ValueError, match=r"must be an object implementing 'fit'\. Got None instead"):
         PopulationSearchCV(None, {"alpha": [1.0]}).fit(FLOWERS, SPECIES)
-
-
-@pytest.mark.parametrize("halving", [None, {"factor": 2}])
-def test_distributions_without_a_number_of_settings_are_told_of_it(halving):
-    for grid in ({"alpha": uniform(0, 1)}, [{"beta_1": [0.8]}, {"alpha": uniform(0, 1)}]):
-        with pytest.raises(
-            ValueError, match="param_grid: alpha is a distribution: n_iter, the number of settings to draw"
-        ):
-            PopulationSearchCV(MLPClassifier((4,), **SMALL), grid, halving=halving).fit(FLOWERS, SPECIES)
 
 
 def test_a_pipeline_within_a_pipeline_trains_one_by_one_and_says_why():

@@ -13,7 +13,7 @@ import pytest
 import torch
 from sklearn.datasets import load_diabetes, load_digits
 
-from gpubp.errors import ConfigError
+from gpubp.errors import ConfigError, DataError
 from gpubp.samples import bundled
 from gpubp.samples.folds import split
 from gpubp.samples.sources import SOURCES, load
@@ -129,36 +129,26 @@ def test_a_source_has_fixed_targets() -> None:
 # --- the split
 
 
-def test_the_split_is_the_same_for_ever() -> None:
-    rows, held_out = split(10, 0.3, 0)
-    assert (rows.tolist(), held_out.tolist()) == ([1, 3, 4, 5, 6, 7, 8], [0, 2, 9])
-    rows, held_out = split(10, 0.3, 1)
-    assert (rows.tolist(), held_out.tolist()) == ([1, 2, 4, 5, 6, 7, 9], [0, 3, 8])
-
-
-def test_every_sample_is_in_one_part() -> None:
+def test_the_split_is_the_same_for_ever_and_has_every_sample_in_one_part() -> None:
+    for seed, parts in ((0, [[1, 3, 4, 5, 6, 7, 8], [0, 2, 9]]), (1, [[1, 2, 4, 5, 6, 7, 9], [0, 3, 8]])):
+        assert [part.tolist() for part in split(10, 0.3, seed)] == parts
     rows, held_out = split(1001, 0.25, 7)
     assert len(held_out) == 250
     assert torch.equal(torch.cat((rows, held_out)).sort().values, torch.arange(1001))
+    assert [part.tolist() for part in split(3, 0, 0)] == [[0, 1, 2], []], "a share of zero holds nothing out"
 
 
-def test_a_share_of_zero_holds_nothing_out() -> None:
-    rows, held_out = split(3, 0, 0)
-    assert (rows.tolist(), held_out.tolist()) == ([0, 1, 2], [])
-
-
-@pytest.mark.parametrize(("count", "share"), [(2, 0.2), (1, 0.5), (3, 0.9)])
-def test_a_split_with_an_empty_part_is_refused(count: int, share: float) -> None:
-    with refused(f"validation {share:g} of {count} samples: "):
-        split(count, share, 0)
-
-
-@pytest.mark.parametrize("share", [1, -0.1, True, float("nan"), "0.2"])
-def test_a_share_that_is_none_is_refused(share: Any) -> None:
-    with pytest.raises(ConfigError, match="a share from 0 to below 1 expected"):
-        split(10, share, 0)
-
-
-def test_a_wrong_seed_is_refused() -> None:
-    with pytest.raises(ConfigError, match="seed -1"):
-        split(10, 0.2, -1)
+@pytest.mark.parametrize(
+    ("count", "share", "seed", "message"),
+    [
+        *(
+            (count, share, 0, f"validation {share:g} of {count} samples: ")
+            for count, share in ((2, 0.2), (1, 0.5), (3, 0.9))
+        ),
+        *((10, share, 0, "a share from 0 to below 1 expected") for share in (1, -0.1, True, float("nan"), "0.2")),
+        (10, 0.2, -1, "seed -1"),
+    ],
+)
+def test_a_split_that_cannot_be_is_refused(count: int, share: Any, seed: int, message: str) -> None:
+    with pytest.raises((ConfigError, DataError), match=message):
+        split(count, share, seed)

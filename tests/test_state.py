@@ -114,16 +114,6 @@ def test_a_number_out_of_its_range_is_refused_by_name(name: str, number: float) 
     refused(state, "cpu", name.removeprefix("hyper."))
 
 
-def test_what_training_makes_of_a_state_passes() -> None:
-    state, data = begun(), dataset()
-    for steps in (1, 3, 9):
-        for each in (state, copied(state), state.rows(torch.tensor([4, 1]))):
-            each.check(data)
-        cpu.run(state, data, steps)
-    state.check(data)
-    assert int(state.step.max()) == 9
-
-
 @pytest.mark.parametrize(
     ("params", "ids"),
     [

@@ -17,7 +17,7 @@ from gpubp.placing import placement
 from gpubp.placing.compaction import Compaction
 from gpubp.state import Status, TrainState
 
-from .helpers import compiled, generator, population, same_bits, samples  # noqa: F401
+from .helpers import compiled, generator, population, quick, same_bits, samples  # noqa: F401
 from .playing import machine
 from .recorder import recorded
 from .short_runs import Stop, same, stopped
@@ -100,13 +100,10 @@ ALONE = [
     ("target", False, "eager"), ("target and patience", True, "cpu"), ("best only", True, "cpu"),
     ("within a round", True, "cpu"), ("some diverge", False, "eager"),
 ]  # fmt: skip
+EVERY = itertools.product(SETTINGS, [True, False], ["eager", "cpu", "cuda"])
 
 
-@pytest.mark.parametrize(
-    ("name", "validation", "engine"),
-    [pytest.param(*each, marks=[pytest.mark.slow] * (each not in ALONE))
-     for each in itertools.product(SETTINGS, [True, False], ["eager", "cpu", "cuda"])],
-)  # fmt: skip
+@pytest.mark.parametrize(("name", "validation", "engine"), quick(EVERY, ALONE))
 def test_every_network_ends_as_in_a_loop_over_one_at_a_time(name: str, validation: bool, engine: str) -> None:
     """On a GPU, which is played, with the bits of the loop on a CPU."""
     chosen, played = config(**SETTINGS[name]), engine == "cuda"
@@ -125,11 +122,7 @@ def test_every_network_ends_as_in_a_loop_over_one_at_a_time(name: str, validatio
 SHARED = [("patience", "cpu"), ("some diverge", "eager")]
 
 
-@pytest.mark.parametrize(
-    ("name", "engine"),
-    [pytest.param(*each, marks=[pytest.mark.slow] * (each not in SHARED))
-     for each in itertools.product(SETTINGS, ["cpu", "eager"])],
-)  # fmt: skip
+@pytest.mark.parametrize(("name", "engine"), quick(itertools.product(SETTINGS, ["cpu", "eager"]), SHARED))
 def test_neither_calls_nor_compaction_nor_shares_change_a_bit(
     name: str, engine: str, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
 ) -> None:
@@ -233,7 +226,6 @@ def test_the_results_say_that_a_network_was_best_at_its_end_within_a_round() -> 
     found, last = result.table.to_pydict(), [each["validation_loss"]["min"] for each in result.history]
     assert last == sorted(last, reverse=True)
     assert found["best_step"][0] == 25 > found["best_step"][1] == 10
-    assert result.best_loss is not None
     assert found["best_loss"] == found["validation_loss"] == result.best_loss.tolist()
 
 
@@ -247,7 +239,6 @@ def test_the_best_loss_is_in_the_results_where_a_network_has_one(slots: int | No
     found = result.table.to_pydict()
     assert found["best_step"] == [30, None, None, 30]
     assert found["best_loss"] == [found["validation_loss"][0], None, None, pytest.approx(found["validation_loss"][3])]
-    assert result.best_loss is not None
     assert [None if each != each else each for each in result.best_loss.tolist()] == found["best_loss"]
     plain = gpubp.train_many([{"steps": 30}], *sets, **common)
     assert "best_loss" not in plain.table.column_names

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import time
 from pathlib import Path
 from typing import Any
 
@@ -193,10 +194,12 @@ def test_networks_with_different_losses_are_studied_by_their_metric() -> None:
 
 @pytest.mark.parametrize("many", [1, 60_000])
 def test_a_study_of_any_size_is_quick(many: int) -> None:
+    before = time.process_time()
     study = studies.Study(results(loss=SOURCE.random(many), lr=SOURCE.random(many), fold=np.arange(many) % 5))
     assert len(study.effects()) == (0 if many == 1 else 2)
     assert study.settings(5) == []
     assert study.distributions() == {}
+    assert time.process_time() - before < 5
 
 
 def test_inspect_tells_of_a_study_and_its_json_has_all_numbers(capsys: Capture) -> None:

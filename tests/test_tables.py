@@ -21,6 +21,7 @@ from gpubp.samples.sources import load
 from gpubp.system import free
 
 from .files import FLOWERS, Write, refused, table
+from .helpers import failing
 
 
 def test_a_csv_becomes_numbers_one_hot_texts_and_classes(write: Write) -> None:
@@ -149,11 +150,8 @@ def test_a_directory_is_refused(tmp_path: Path) -> None:
 
 
 def test_a_file_that_may_not_be_read_is_refused(write: Write, monkeypatch: pytest.MonkeyPatch) -> None:
-    def forbid(path: Path, *_: Any, **__: Any) -> None:
-        raise PermissionError(13, "Permission denied", str(path))
-
     path = write("a.csv", FLOWERS)
-    monkeypatch.setattr(Path, "open", forbid)
+    monkeypatch.setattr(Path, "open", failing(PermissionError(13, "Permission denied")))
     with refused("a.csv cannot be read: Permission denied"):
         read(path)
 

@@ -1,7 +1,9 @@
-"""train() around the engine: what it returns, what it leaves alone, rounds, calls, and memory; without autograd."""
+"""train() around the engine: what it returns, what it leaves alone, rounds, calls; without autograd. And training that
+goes on: the optimizer's memory of an earlier training, also where networks have left or joined."""
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +15,7 @@ import gpubp
 from gpubp.state import TrainState
 
 from .helpers import differing, failing, population, same_bits, samples
-from .short_runs import hears, same_state
+from .short_runs import hears
 
 SPEC = gpubp.NetworkSpec((3, 6, 2), "tanh")
 CLASSES = gpubp.NetworkSpec((3, 6, 4), "relu", loss="cross_entropy")
@@ -38,7 +40,6 @@ def test_the_result_has_the_outcome_of_every_network() -> None:
     networks, training, held_out = population(CLASSES, 3), data(CLASSES), data(CLASSES, 30, 9)
     result = gpubp.train(networks, training, config(), validation=held_out)
     for values in (result.loss, result.metric, result.validation_loss, result.validation_metric):
-        assert values is not None
         assert values.shape == (3,)
         assert values.isfinite().all()
     assert result.status_names == ["finished"] * 3
@@ -54,13 +55,6 @@ def test_the_result_has_the_outcome_of_every_network() -> None:
         net = result.population.predict(held.inputs)
         expected = torch.stack([torch.nn.functional.cross_entropy(each, held.targets) for each in net])
         torch.testing.assert_close(getattr(result, name), expected)
-
-
-def test_the_loss_of_a_round_is_the_mean_over_its_steps() -> None:
-    still = trained(optimizer="sgd", lr=0.0, batch_size=40)
-    for record in still.history:
-        assert record["loss"]["max"] == pytest.approx(float(still.loss.max()), rel=1e-12)
-        assert record["lr"]["max"] == 0
 
 
 @pytest.mark.parametrize("kind", ["", "made in inference mode", "requiring grad"])
@@ -101,19 +95,6 @@ def test_the_ranking_is_by_validation_loss_or_else_by_loss_without_diverged_netw
             assert expected != sorted(expected, key=lambda n: float(result.loss[n])), "the two orders differ"
 
 
-def test_networks_with_different_numbers_of_samples_end_as_if_alone() -> None:
-    inputs, targets = samples(SPEC, 40)
-    rows = [list(range(40)), [3], list(range(10, 27))]
-    settings: dict[str, Any] = {"steps": None, "epochs": 6, "evaluate_every": 1}
-    result = trained(given=gpubp.Dataset(inputs, targets, rows=rows), **settings)
-    assert result.table["steps"].to_pylist() == [30, 1, 13]  # ceil(6 * size / 8)
-    assert result.status_names == ["finished"] * 3
-    assert result.network_steps == 44
-    for number, part in enumerate(rows):
-        single = trained(population(SPEC, ids=[number]), gpubp.Dataset(inputs, targets, rows=[part]), **settings)
-        assert same_bits(single.population.params[0], result.population.params[number]), number
-
-
 def test_a_sample_of_weight_0_is_ignored_and_weights_act_as_counts() -> None:
     inputs, targets = samples(SPEC, 6)
     weight = torch.tensor([1.0, 2.0, 0.0, 1.0, 0.0, 2.0], dtype=torch.float64)
@@ -136,27 +117,6 @@ def test_plateau_reduces_only_the_rates_of_networks_that_do_not_improve() -> Non
     result = gpubp.train(population(SPEC, 3), data(), settings, validation=data(), engine="eager")
     # nothing gained in evaluations 2 to 8, each second one of which is one too many
     assert result.state.memory["scale"].flatten().tolist() == [1.0, 0.5**3, 1.0]
-
-
-@pytest.mark.parametrize("most", [1, 7])
-def test_how_calls_are_split_changes_no_bit(most: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    rates = [0.1, 0.01, 1e308, 0.03, 0.02]
-    settings = config(steps=60, evaluate_every=20, dropout=0.2, schedule="plateau", plateau_patience=0, lr=rates)
-
-    def run() -> tuple[gpubp.Result, int]:
-        calls = list[int]()
-        counter = hears(progress=lambda progress: calls.append(progress.done))
-        return gpubp.train(population(SPEC, 5), data(), settings, reporters=[counter]), len(calls)
-
-    monkeypatch.setattr("gpubp.runs.run.CALL", 100.0)
-    whole, few = run()
-    monkeypatch.setattr("gpubp.runs.run.MOST", most)
-    cut, many = run()
-    assert few < 60 / most < many + 1
-    same_state(whole.state, cut.state)
-    assert [{**each, "seconds": 0, "network_steps_per_second": 0} for each in whole.history] == [
-        {**each, "seconds": 0, "network_steps_per_second": 0} for each in cut.history
-    ]
 
 
 def test_reporters_hear_the_start_every_evaluation_and_the_end() -> None:
@@ -197,7 +157,6 @@ def test_results_are_ordinary_tensors() -> None:
     assert torch.is_grad_enabled(), "the caller's mode is as it was"
     values = [result.loss, result.metric, result.validation_loss, result.validation_metric]
     for tensor in [*values, *(each for _, each in result.state.tensors())]:
-        assert tensor is not None
         assert not tensor.requires_grad
         assert not tensor.is_inference()
         assert tensor.grad_fn is None
@@ -262,8 +221,76 @@ def test_a_configuration_is_one_line_of_what_is_not_usual() -> None:
 def test_a_table_has_memory_of_its_own() -> None:
     result = gpubp.train(population(CLASSES, 3), data(CLASSES), config(), validation=data(CLASSES, 30, 9))
     table, before = result.table, result.table.to_pylist()
-    assert result.outcomes[0].validation is not None
     tensors = [each for _, each in result.state.tensors()]
     for each in (*tensors, *result.outcomes[0].training, *result.outcomes[0].validation):
         each.zero_()
     assert table.to_pylist() == before
+
+
+@pytest.mark.parametrize("optimizer", gpubp.OPTIMIZERS)
+def test_an_optimizer_goes_on_from_the_state_of_an_earlier_training(optimizer: str) -> None:
+    settings = {"optimizer": optimizer, "shuffle": "none", "steps": None, "evaluate_every": None, "lr": None,
+                "batch_size": 20}  # fmt: skip
+    whole = gpubp.train(population(SPEC, 3), data(), config(**settings, epochs=3), engine="eager")
+    first = gpubp.train(population(SPEC, 3), data(), config(**settings, epochs=2), engine="eager")
+    rest = config(**settings, epochs=1)
+    then = gpubp.train(first.population, data(), rest, engine="eager", optimizer_state=first.state)
+    assert same_bits(then.population.params, whole.population.params)
+    for mine, theirs in zip(then.state.slots, whole.state.slots):
+        assert same_bits(mine, theirs)
+    anew = gpubp.train(first.population, data(), rest, engine="eager")
+    assert same_bits(anew.population.params, whole.population.params) == (not whole.state.slots)
+
+
+def test_the_memory_of_another_optimizer_or_of_other_networks_is_refused() -> None:
+    first = gpubp.train(population(SPEC, 3), data(), config(optimizer="adam"))
+    for networks, optimizer in ((population(SPEC, 3), "sgd"),
+                                (population(gpubp.NetworkSpec((3, 6, 2)), 3), "adam")):  # fmt: skip
+        with pytest.raises(
+            gpubp.errors.ConfigError, match="optimizer_state: of 3 networks 3-6-2 with optimizer 'adam'"
+        ):
+            gpubp.train(networks, data(), config(optimizer=optimizer), optimizer_state=first.state)
+    with pytest.raises(gpubp.errors.ConfigError, match="optimizer_state is a Result, TrainState expected"):
+        gpubp.train(first.population, data(), config(optimizer="adam"), optimizer_state=first)  # type: ignore[arg-type]
+    others = gpubp.Population.create(SPEC, ids=[7, 8])
+    with pytest.raises(gpubp.errors.ConfigError, match="no network of the population, with ids such as 0 and 7"):
+        gpubp.train(others, data(), config(optimizer="adam"), optimizer_state=first.state)
+    twice = gpubp.train(population(SPEC, 3).take([0, 0, 1]), data(), config(optimizer="adam"))
+    with pytest.raises(gpubp.errors.ConfigError, match="several of its networks have one id"):
+        gpubp.train(twice.population.take([2, 0, 1]), data(), config(optimizer="adam"), optimizer_state=twice.state)
+
+
+@pytest.mark.parametrize("optimizer", gpubp.OPTIMIZERS)
+def test_networks_that_leave_join_and_move_keep_the_memory_that_is_theirs(optimizer: str) -> None:
+    """Each as if it went on alone."""
+    first = gpubp.train(population(SPEC, 4), data(), config(optimizer=optimizer), engine="eager")
+    joined = gpubp.Population.create(SPEC, seed=first.population.seed, ids=[9], dtype=first.population.params.dtype)
+    mixed = replace(first.population.take([3, 0]).concatenate(joined), seed=1)
+    rates = [0.1, 0.01, 0.03]
+    then = gpubp.train(
+        mixed, data(), config(optimizer=optimizer, lr=rates), engine="eager", optimizer_state=first.state
+    )
+    for row, of in enumerate((3, 0, None)):
+        memory = {} if of is None else {"optimizer_state": first.state.rows([of])}
+        alone = gpubp.train(
+            mixed.take([row]), data(), config(optimizer=optimizer, lr=rates[row]), engine="eager", **memory
+        )
+        assert same_bits(then.population.params[row], alone.population.params[0])
+
+
+def test_a_note_says_where_samples_come_in_the_same_order_again() -> None:
+    first = gpubp.train(population(SPEC, 2), data(), config(), engine="eager")
+    for more, shuffle, told in ((0, "network", True), (1, "network", False), (0, "none", False)):
+        networks = replace(first.population, seed=first.population.seed + more)
+        then = gpubp.train(networks, data(), config(shuffle=shuffle), engine="eager", optimizer_state=first.state)
+        assert ("samples and dropout are as in the training before" in " ".join(then.notes)) == told
+
+
+def test_a_replay_finds_the_memory_of_networks_that_moved_or_joined(tmp_path: Path) -> None:
+    first = gpubp.train(population(SPEC, 4), data(), config(), engine="eager")
+    joined = gpubp.Population.create(SPEC, seed=first.population.seed, ids=[9], dtype=first.population.params.dtype)
+    mixed = first.population.take([3, 0]).concatenate(joined)
+    gpubp.train(mixed, data(), config(), engine="eager", optimizer_state=first.state, run_dir=tmp_path / "run")
+    for row in range(3):
+        again = {"data": data(), "population": mixed, "optimizer_state": first.state}
+        assert gpubp.replay(tmp_path / "run", row, **again).same

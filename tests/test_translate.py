@@ -284,14 +284,6 @@ def test_only_what_a_result_needs_is_translated() -> None:
     assert translate.value(result["rest"][1], True) == "splat<V>(T(3.0))"
 
 
-def test_what_a_result_depends_on_is_known() -> None:
-    _, (one, other) = translate.trace(lambda a, b: (torch.ones_like(a) * 2, a * b), ["a", "b"])
-    assert not translate.depends(one, ["a", "b"])
-    assert translate.depends(other, ["a"])
-    assert translate.depends(other, ["b"])
-    assert not translate.depends(3, ["a"])
-
-
 def test_a_wrong_translation_is_found(compiled: ctypes.CDLL, monkeypatch: pytest.MonkeyPatch) -> None:
     assert [name for name, _ in RULES].index("a - b") == 1
     monkeypatch.setitem(translate.OPERATIONS, "sub", "({1} - {0})")

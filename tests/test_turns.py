@@ -208,16 +208,6 @@ def test_after_an_error_in_a_turn_the_host_still_waits_for_running_work(
     assert asked[-2:] == ["lead", "wait"]
 
 
-@pytest.mark.parametrize(
-    ("count", "size", "found"),
-    [(7, 3, [(0, 3, 0), (3, 6, 3), (6, 7, 0)]), (4, 2, [(0, 2, 0), (2, 4, 2)]), (3, 5, [(0, 3, 0)]),
-     (3, 1, [(0, 1, 0), (1, 2, 1), (2, 3, 0)])],
-)  # fmt: skip
-def test_neighbouring_groups_sit_apart(count: int, size: int, found: list[tuple[int, int, int]]) -> None:
-    assert [(part.start, part.stop, seat.start) for part, seat in turns.groups(count, size)] == found
-    assert all(part.stop - part.start == seat.stop - seat.start for part, seat in turns.groups(count, size))
-
-
 SOURCE = inspect.getsource(turns.take_turns), inspect.getsource(turns.groups)
 RUSHED = "rows go home, and others come, while a group works"
 FAULTS = {

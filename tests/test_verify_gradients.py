@@ -1,4 +1,5 @@
-"""gpubp verify: a gradient that is not autograd's is found, of any rule and of a step with all that is in it."""
+"""gpubp verify: a gradient that is not autograd's is found, of any rule and of a step with all that is in it; what it
+trains is bounded by steps times parameters, which no machine changes."""
 
 from __future__ import annotations
 
@@ -12,8 +13,12 @@ import torch
 
 from gpubp.engines import block
 from gpubp.maths.activations import ACTIVATIONS, Activation
+from gpubp.runs.design import Design
 from gpubp.verify import gradients, killed, steps
+from gpubp.verify import subject as of
 from gpubp.verify.comparing import CAUGHT, FAILS, HOLDS, NONE
+from gpubp.verify.promises import default
+from gpubp.verify.subject import Subject, scaled_down
 
 from .verified import fewer, quick, small  # noqa: F401
 
@@ -118,3 +123,39 @@ def test_the_gradient_of_custom_rules_is_autograds_of_their_values() -> None:
     wrong = small(hidden=Activation(swish, lambda net, out: torch.ones_like(net)))
     assert [row.verdict for row in gradients.rows(wrong)] == [FAILS, FAILS, HOLDS]
     assert killed.row(own, Path("nowhere"), Future()).reason == "another process does not have the custom rule swish"
+
+
+LR = [0.001 * (n + 1) for n in range(40)]
+LARGE = {"widths": "64,512,512,10", "loss": "cross_entropy", "hidden": "relu", "batch_size": 32}
+
+
+def work(subject: Subject) -> int:
+    """Steps times parameters of one training of all networks."""
+    steps = subject.design.columns["steps"].values
+    return sum(int(steps[rows].sum()) * each.population.spec.size
+               for rows, each in zip(subject.design.alike(), subject.groups(), strict=True))  # fmt: skip
+
+
+def several(**more: Any) -> Design:
+    """Three populations."""
+    return Design.of([{"lr": rate, "optimizer": ("adam", "sgd", "lion")[n % 3]} for n, rate in enumerate(LR)], **more)
+
+
+@pytest.mark.parametrize(
+    ("design", "networks", "steps"),
+    [
+        (default(), 9, 12),
+        (several(widths="8,16,4", loss="cross_entropy", epochs=2), 15, 12),
+        (Design.of({"lr": LR}, **LARGE, epochs=3), 2, 6),
+        (several(**LARGE, steps=1000), 6, 6),
+        (Design.of({"lr": LR}, **{**LARGE, "widths": "64,128,10"}, epochs=3), 9, 12),
+    ],
+    ids=["default", "three populations", "large", "three large populations", "in between"],
+)
+def test_large_networks_train_fewer_and_shorter(design: Design, networks: int, steps: int) -> None:
+    subject = scaled_down(design, engine="eager", device="cpu")
+    lengths = subject.design.columns["steps"].values
+    assert (subject.count, int(lengths.max())) == (networks, steps)
+    assert len({*lengths.tolist()}) > 1, "networks end at different steps"
+    assert work(subject) <= of.WORK * (3 if networks == 6 else 1)
+    assert (f"{of.SHORT} steps, as networks are large" in subject.about) == (steps == of.SHORT)
