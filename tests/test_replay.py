@@ -6,6 +6,7 @@ from __future__ import annotations
 import io
 import itertools
 import json
+import math
 import shutil
 import signal
 from contextlib import suppress
@@ -22,7 +23,7 @@ import gpubp
 from gpubp.errors import CheckpointError, ConfigError, ShapeError
 
 from .helpers import compiled, noted, same_bits  # noqa: F401
-from .replays import COMMON, KINDS, RATES, Ran, exchanged_in_folds, resealed, same, streamed
+from .replays import COMMON, KINDS, RATES, Ran, designed, exchanged_in_folds, resealed, same, streamed
 from .short_runs import COUNT, SPEC, Stop, calls_of_three_steps, config, forge, held_out, networks, training
 
 SLOW = pytest.mark.slow
@@ -247,6 +248,17 @@ def test_a_stream_of_rows_is_asked_for(tmp_path: Path) -> None:
 def a_run_whose_networks_became_copies(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Ran]:
     folder = tmp_path_factory.mktemp("exchanged") / "run"
     return folder, exchanged_in_folds(folder)
+
+
+def test_networks_that_had_not_begun_when_the_run_was_stopped_are_the_same(tmp_path: Path) -> None:
+    """Such a run has no figures of them, as kernels may not be compiled."""
+    folder = tmp_path / "run"
+    with suppress(KeyboardInterrupt):
+        designed(folder, reporters=[Stop(1, signal.SIGINT)])
+    losses = gpubp.load(folder).results["loss"].to_pylist()
+    said = ["had not begun" in " ".join(each.notes) for each in same(folder, Ran(training(), held_out()))]
+    assert said == [math.isnan(loss) for loss in losses]
+    assert any(said)
 
 
 def test_a_copy_takes_the_steps_of_its_ancestors(exchanged: tuple[Path, Ran], tmp_path: Path) -> None:

@@ -22,9 +22,10 @@ from gpubp.placing.compaction import Compaction
 from gpubp.results.saved import read_results
 from gpubp.runs.run import Run
 
+from .apart import APART
 from .commands import Capture
 from .helpers import handled, population, same_bits
-from .short_runs import APART, CPU, Stop, hears
+from .short_runs import CPU, Stop, hears
 from .test_train import SPEC, config, data
 
 
@@ -230,3 +231,18 @@ def test_a_signal_while_kernels_are_compiled_ends_the_run_with_the_present_one(
     assert np.isnan(kept).all() != resumed
     assert same_bits(torch.cat([each.params.flatten() for each in again().populations.each]),
                      torch.cat([each.params.flatten() for each in whole.populations.each]))  # fmt: skip
+
+
+def test_networks_of_a_kind_that_diverged_at_once_have_figures_after_a_signal() -> None:
+    given, rows = (
+        data(),
+        [{"widths": "3,2", "lr": 1e308, "l2": 1e10, "optimizer": "sgd"}, {"widths": "3,6,2", "lr": 0.01}],
+    )
+    stop = Stop(6, signal.SIGINT)
+    with pytest.raises(KeyboardInterrupt) as caught:
+        gpubp.train_many(
+            rows, given, epochs=40, evaluate_every=1, engine="eager", reporters=[stop], dtype=torch.float64
+        )
+    result = caught.value.result  # type: ignore[attr-defined]
+    assert result.status_names == ["diverged", "running"]
+    assert result.loss.isfinite().all()

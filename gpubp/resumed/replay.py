@@ -7,6 +7,7 @@ for this network alone, or given. Refused: a damaged checkpoint, other data, a n
 """
 
 import hashlib
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -265,6 +266,9 @@ def _results(
     if more := [name for name in row if name not in mine]:
         notes.append(f"{RESULTS} has {line(listed(more))}, which the network alone does not tell: not compared")
     names = [*dict.fromkeys((*needed, *(name for name in row if name in mine)))]
+    if not int(found.state.step) and bool(found.state.running) and math.isnan(row.get("loss", 0)):
+        notes.append(f"{RESULTS} has no figures of a network that had not begun when the run ended: not compared")
+        names = [name for name in names if row.get(name) == row.get(name)]
     both = (str([(name, each.get(name, MISSING)) for name in names]).encode() for each in (row, mine))
     run, replayed = (hashlib.sha256(each).hexdigest() for each in both)
     return {"results": (run, replayed)}, notes

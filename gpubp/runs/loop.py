@@ -152,7 +152,8 @@ class Loop:
 
     def figures(self, run: Run) -> Figures:
         """Of a run at the end: unknown if a signal came before its first step here, as kernels may not be compiled."""
-        return run.figures(not self.signals or (self.trained and run.pace.done > 0))
+        begun = run.pace.done > 0 or run.pace.running < len(run.rows)  # of which all may diverge at once
+        return run.figures(not self.signals or (self.trained and begun))
 
     @property
     def expected(self) -> int:
