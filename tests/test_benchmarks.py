@@ -49,6 +49,7 @@ ALL = covering(QUICK, KINDS, ["sgd", "adam"], meet=1)
 ALL += [pytest.param(*each, marks=pytest.mark.slow) for each in itertools.product(SELDOM, KINDS, ("sgd", "adam"))]
 
 
+@pytest.mark.filterwarnings("ignore:.*torch.jit.script_method.* is deprecated:DeprecationWarning")  # in torch.compile
 @pytest.mark.parametrize(("name", "workload", "optimizer"), ALL)
 def test_every_contender_trains_to_the_same_weights(name, workload, optimizer):
     reason = excuse(name, WORKLOADS[workload], optimizer, "cpu")
