@@ -8,12 +8,6 @@ constexpr int odd_pitch(int width) { return (cdiv(width, PITCH_UNIT) | 1) * PITC
 constexpr int across_pitch(int width) { return TF32 ? odd_pitch(width) : pad(width); }  // of a strip with k across rows
 constexpr int ALONG_PITCH = odd_pitch(DEPTH);                                           // and of one along them
 
-constexpr int block_tile_of(int m, int n, int k) {
-  for (int at = 0; at < (int)(sizeof(BLOCK_TILES) / sizeof(BLOCK_TILES[0])); at++)
-    if (BLOCK_TILES[at].m == m && BLOCK_TILES[at].n == n && BLOCK_TILES[at].k == k) return at;
-  return -1;
-}
-
 // Copies `rows` rows of `columns` entries of a matrix that has `most_rows` and `most_columns`, from (row, column) on;
 // beyond the matrix's end its last numbers again, which belong to sums that no thread owns.
 template <int rows, int columns, int pitch, int most_rows, int most_columns, int width, class View>
@@ -112,7 +106,7 @@ FN void begin_with(const Matrix<pitch> &c, Sums &sums, Tile &tile) {
 
 template <int M, int N, int K, class A, class B, class C, class Epilogue>
 FN void product(const A &a, const B &b, const C &c, const Epilogue &epilogue) {
-  constexpr int shape = block_tile_of(M, pad(N) / ENTRIES_PER_V, K);
+  constexpr int shape = place_in(BLOCK_TILES, M, pad(N) / ENTRIES_PER_V, K);
   static_assert(shape >= 0, "engines/plan.py has no tile for this product");
   constexpr int rows = BLOCK_TILES[shape].rows, columns = BLOCK_TILES[shape].cols * ENTRIES_PER_V;
   constexpr int down = cdiv(M, rows), across = cdiv(N, columns), tail = K % DEPTH, strips = cdiv(K, DEPTH);
