@@ -26,16 +26,17 @@ class Graph:
     """Nodes and constants in the order of their computation; each method returns the name of a tensor."""
 
     def __init__(self) -> None:
+        from onnx import helper
+
+        self.helper = helper
         self.nodes: list[Any] = []
         self.constants: dict[str, Array] = {}
         self.single = True  # whether numbers are float32
 
     def add(self, operator: str, *inputs: str, name: str | None = None, **attributes: Any) -> str:
         """A node."""
-        from onnx import helper
-
         out = name or f"{operator}_{len(self.nodes)}"
-        self.nodes.append(helper.make_node(operator, list(inputs), [out], name=out, **attributes))
+        self.nodes.append(self.helper.make_node(operator, list(inputs), [out], name=out, **attributes))
         return out
 
     def keep(self, values: Any, name: str | None = None) -> str:
@@ -52,9 +53,12 @@ class Graph:
 
     def cast(self, given: str, dtype: Any, name: str | None = None) -> str:
         """`given` as another type."""
-        from onnx import helper
+        return self.add("Cast", given, name=name, to=self.helper.np_dtype_to_tensor_dtype(np.dtype(dtype)))
 
-        return self.add("Cast", given, name=name, to=helper.np_dtype_to_tensor_dtype(np.dtype(dtype)))
+    def value(self, name: str, dtype: Any, *shape: int) -> Any:
+        """An input or output of the graph, (M, *shape)."""
+        kind = self.helper.np_dtype_to_tensor_dtype(np.dtype(dtype))
+        return self.helper.make_tensor_value_info(name, kind, ["M", *shape])
 
 
 Rule = Callable[[Graph, str], str]

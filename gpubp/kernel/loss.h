@@ -135,7 +135,8 @@ FN void loss_and_delta(const Context &ctx, int start) {
     const int b = item * SAMPLES_PER_ITEM;
     auto sample_in = [&](int j) { return min_of(b + j, samples - 1); };
     auto read_column = [&](const entry *from, int o) {
-      if constexpr (SAMPLES_PER_ITEM > 1) return lanes_by<per_sample>([&](int j) { return from[sample_in(j) * O_pitch + o]; });
+      if constexpr (SAMPLES_PER_ITEM > 1)
+        return lanes_by<per_sample>([&](int j) { return from[sample_in(j) * O_pitch + o]; });
       else return from[b * O_pitch + o];
     };
     auto write_column = [&](entry *to, int o, per_sample x) {

@@ -99,6 +99,14 @@ struct Fragment {
         if (rows.owns(m) && columns.owns(n)) f(rows[m], columns[n] * ENTRIES_PER_V, sum[m][n]);
   }
 };
+struct SingleSum {  // a Fragment of one
+  int row, column;
+  v sum;
+  template <class F>
+  INLINE void for_each(const F &f) const {
+    f(row, column, sum);
+  }
+};
 struct Nothing {};
 FN Nothing nothing(int, int) { return {}; }
 // The epilogue that treats one sum after the other: f(row, column, sum, what read(row, column) found). No sum's f

@@ -156,14 +156,6 @@ FN void product(const A &a, const B &b, const C &c, const Epilogue &epilogue) {
 }
 
 // The gradients of biases: sums down the columns of B, which is read where it is, some rows ahead of their sum.
-struct ColumnSum {
-  int column;
-  v &sum;
-  template <class F>
-  INLINE void for_each(const F &f) const {
-    f(0, column, sum);
-  }
-};
 template <int M, int N, int K, class B, class C, class Epilogue>
 FN void product(const Ones &, const B &b, const C &c, const Epilogue &epilogue) {
   constexpr int ahead = min_of(K, READ_AHEAD_BYTES / (int)sizeof(v) * 2);
@@ -177,7 +169,7 @@ FN void product(const Ones &, const B &b, const C &c, const Epilogue &epilogue) 
     };
     NO_UNROLL for (int k = 0; k < K / ahead * ahead; k += ahead) add(k, constant<ahead>());
     if constexpr (K % ahead) add(K / ahead * ahead, constant<K % ahead>());
-    epilogue(ColumnSum{column, sum});
+    epilogue(SingleSum{0, column, sum});
   }
   BARRIER
 }

@@ -11,14 +11,6 @@ constexpr int ENTRIES_PER_V = 1, NETWORKS = 1, DOUBLE_LANES = 1;
 #define BARRIER
 
 #include "product.h"
-struct SingleSum {  // a Fragment of one
-  int row, column;
-  v sum;
-  template <class F>
-  INLINE void for_each(const F &f) const {
-    f(row, column, sum);
-  }
-};
 // One sum after the other: a tile saves loads, and numbers in registers need none.
 template <int M, int N, int K, class A, class B, class C, class Epilogue>
 FN void product(A a, B b, C c, Epilogue epilogue) {
