@@ -30,40 +30,31 @@ FN void copy_strip(entry *to, const View &from, int row, int column) {
   }
 }
 
-// A strip of a matrix (most_rows, most_columns) in shared memory: `rows` of its rows, and `columns` of its columns.
-template <class View, int rows, int columns, int most_rows, int most_columns, int row_pitch>
+// A strip of a matrix (most_rows, most_columns) in shared memory: `rows` of its rows, and `columns` of its columns, as
+// they lie in memory. pitch: from a row of it to the next; turned: the same of a Transposed, whose columns are rows there.
+template <class View, int rows, int columns, int most_rows, int most_columns, int pitch, int turned>
 struct Strip {
-  typedef Matrix<row_pitch> InShared;
-  static constexpr int entries = rows * row_pitch;
-  FN void fetch(entry *to, const View &from, int row, int column) {
-    if (from.aligned())
-      copy_strip<rows, columns, row_pitch, most_rows, most_columns, PITCH_UNIT>(to, from, row, column);
-    else copy_strip<rows, columns, row_pitch, most_rows, most_columns, 1>(to, from, row, column);
+  typedef Matrix<pitch> InShared;
+  static constexpr int entries = rows * pitch;
+  INLINE void operator()(entry *to, const View &from, int row, int column) const {
+    if (from.aligned()) copy_strip<rows, columns, pitch, most_rows, most_columns, PITCH_UNIT>(to, from, row, column);
+    else copy_strip<rows, columns, pitch, most_rows, most_columns, 1>(to, from, row, column);
   }
 };
-// Of A (M, K), `rows` rows; of B (K, N), `columns` columns: DEPTH of k, as they lie in memory.
+template <class View, int rows, int columns, int most_rows, int most_columns, int pitch, int turned>
+struct Strip<Transposed<View>, rows, columns, most_rows, most_columns, pitch, turned> {
+  typedef Strip<View, columns, pad(rows), most_columns, most_rows, turned, pitch> InMemory;
+  typedef Transposed<Matrix<turned>> InShared;
+  static constexpr int entries = InMemory::entries;
+  INLINE void operator()(entry *to, const Transposed<View> &from, int row, int column) const {
+    InMemory()(to, from.view, column, row);
+  }
+};
+// Of A (M, K), `rows` rows; of B (K, N), `columns` columns: DEPTH of k.
 template <int M, int K, int rows, class View>
-struct LeftStrip : Strip<View, rows, DEPTH, M, K, ALONG_PITCH> {
-  INLINE void operator()(entry *to, const View &a, int row, int k) const { this->fetch(to, a, row, k); }
-};
-template <int M, int K, int rows, class View>
-struct LeftStrip<M, K, rows, Transposed<View>> : Strip<View, DEPTH, pad(rows), K, M, across_pitch(rows)> {
-  typedef Transposed<Matrix<across_pitch(rows)>> InShared;
-  INLINE void operator()(entry *to, const Transposed<View> &a, int row, int k) const {
-    this->fetch(to, a.view, k, row);
-  }
-};
+using LeftStrip = Strip<View, rows, DEPTH, M, K, ALONG_PITCH, across_pitch(rows)>;
 template <int K, int N, int columns, class View>
-struct RightStrip : Strip<View, DEPTH, columns, K, N, across_pitch(columns)> {
-  INLINE void operator()(entry *to, const View &b, int k, int column) const { this->fetch(to, b, k, column); }
-};
-template <int K, int N, int columns, class View>
-struct RightStrip<K, N, columns, Transposed<View>> : Strip<View, columns, DEPTH, N, K, ALONG_PITCH> {
-  typedef Transposed<Matrix<ALONG_PITCH>> InShared;
-  INLINE void operator()(entry *to, const Transposed<View> &b, int k, int column) const {
-    this->fetch(to, b.view, column, k);
-  }
-};
+using RightStrip = Strip<View, DEPTH, columns, K, N, across_pitch(columns), ALONG_PITCH>;
 
 // A block's tile of the product, from (row, column) on: a Fragment that all threads share.
 template <int M, int N, bool exact, class Sums>
