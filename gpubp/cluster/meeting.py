@@ -14,14 +14,14 @@ from torch import Tensor
 
 from ..checkpoints.stored import Rowless
 from ..engines import ENGINES, Choice
-from ..evaluate import Evaluation, Round
+from ..evaluate import Round
 from ..population import Population
 from ..runs.run import Run, Sets
 from ..settings.config import TrainConfig
 from ..state import Status, TrainState
 from ..system.ambient import HOME
 from .messages import Decision, Looked, Tensors
-from .shards import Part, Shard
+from .shards import Part, Shard, by_group, joined
 
 
 @dataclass(eq=False)
@@ -77,20 +77,7 @@ def light_runs(parts: Sequence[Part], engines: Sequence[tuple[str, str]], sets: 
 
 def found_in(runs: Sequence[LightRun], shards: Sequence[Shard], looked: Sequence[Looked]) -> list[Round]:
     """What an evaluation found of all networks, from what it found in each shard."""
-    held_out = looked[0].found[0].held_out is not None
-    found = []
-    for run in runs:
-        blank = torch.full_like(run.state.total, float("nan"))
-        evaluation = Evaluation(blank.clone(), blank.clone()) if held_out else None
-        found.append(Round(blank.clone(), evaluation, blank.clone(), run.state.status.clone()))
-    for shard, each in zip(shards, looked):
-        for group, index, part in zip(shard.groups, shard.index, each.found):
-            whole = found[group]
-            whole.loss[index], whole.lr[index], whole.status[index] = part.loss, part.lr, part.status
-            if whole.held_out is not None and part.held_out is not None:
-                for mine, theirs in zip(whole.held_out, part.held_out):
-                    mine[index] = theirs
-    return found
+    return [joined(parts) for parts in by_group(shards, (each.found for each in looked), len(runs))]
 
 
 def decisions(number: int, runs: Sequence[LightRun], shards: Sequence[Shard]) -> list[Decision]:

@@ -31,7 +31,7 @@ FN void copy_strip(entry *to, const View &from, int row, int column) {
 }
 
 // A strip of a matrix (most_rows, most_columns) in shared memory: `rows` of its rows, and `columns` of its columns, as
-// they lie in memory. pitch: from a row of it to the next; turned: the same of a Transposed, whose columns are rows there.
+// they lie in memory. pitch: from a row of it to the next; turned: the same of a Transposed, whose columns are rows.
 template <class View, int rows, int columns, int most_rows, int most_columns, int pitch, int turned>
 struct Strip {
   typedef Matrix<pitch> InShared;
