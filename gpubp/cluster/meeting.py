@@ -96,8 +96,9 @@ class Exchange:
     def __init__(self, runs: Sequence[LightRun], shards: Sequence[Shard]) -> None:
         self.given: dict[tuple[int, int], dict[int, Tensor]] = {}
         self.taken: dict[tuple[int, int], dict[int, Tensor]] = {}
-        for group, run in enumerate(runs):
-            home, place = _places(group, len(run.rows), shards)
+        places = ([_places(each.number, index) for index in each.index] for each in shards)
+        for group, (run, parts) in enumerate(zip(runs, by_group(shards, places, len(runs)))):
+            home, place = joined(parts).unbind(1)
             target = (run.state.source != torch.arange(len(run.rows))).nonzero()[:, 0]
             source = run.state.source[target]
             pairs = torch.stack([home[source], home[target]], 1)
@@ -111,11 +112,6 @@ class Exchange:
         return bool(self.given)
 
 
-def _places(group: int, count: int, shards: Sequence[Shard]) -> tuple[Tensor, Tensor]:
-    """(N,) both: the shard of each network of a group, and its place in the part there."""
-    home, place = torch.empty(2, count, dtype=torch.int64)
-    for shard in shards:
-        for at, index in zip(shard.groups, shard.index):
-            if at == group:
-                home[index], place[index] = shard.number, torch.arange(len(index))
-    return home, place
+def _places(number: int, index: Tensor) -> Tensor:
+    """(K, 2): the shard `number` of the networks `index` (K,) of a group, and their places in the part there."""
+    return torch.stack([torch.full_like(index, number), torch.arange(len(index))], 1)

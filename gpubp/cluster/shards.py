@@ -74,10 +74,10 @@ def by_group(shards: Iterable[Shard], of_shards: Iterable[Iterable[T]], groups: 
 
 
 def joined(parts: Sequence[tuple[Tensor, Any]]) -> Any:
-    """The same of a whole group: numbers (N,), or a named tuple of such, or None where parts have none."""
+    """The same of a whole group: numbers (N, ...), or a named tuple of such, or None where parts have none."""
     first = parts[0][1]
     if isinstance(first, Tensor):
-        whole = first.new_empty(sum(len(index) for index, _ in parts))
+        whole = first.new_empty(sum(len(index) for index, _ in parts), *first.shape[1:])
         for index, each in parts:
             whole[index] = each
         return whole

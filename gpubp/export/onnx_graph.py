@@ -4,8 +4,7 @@ Operators are those of opset 19. ONNX Runtime has some of them in float32 alone:
 function from others, and for gelu erf in float32.
 """
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable
 from importlib.util import find_spec
 from typing import Any
 
@@ -64,20 +63,9 @@ class Graph:
 Rule = Callable[[Graph, str], str]
 
 
-@dataclass(frozen=True)
-class Function:
-    """An activation: the graph of `net`. operator: one that computes the same, with attributes, which ONNX Runtime has
-    in float32 alone."""
-
-    rule: Rule
-    operator: str = ""
-    attributes: Mapping[str, Any] = field(default_factory=dict)
-
-    def __call__(self, graph: Graph, net: str) -> str:
-        """Net -> out."""
-        if self.operator and graph.single:
-            return graph.add(self.operator, net, **self.attributes)
-        return self.rule(graph, net)
+def _operator(rule: Rule, operator: str, **attributes: Any) -> Rule:
+    """An operator that computes the same as `rule`, which ONNX Runtime has in float32 alone, in other types `rule`."""
+    return lambda graph, net: graph.add(operator, net, **attributes) if graph.single else rule(graph, net)
 
 
 def _negative(graph: Graph, net: str) -> str:
@@ -120,18 +108,16 @@ FUNCTIONS: dict[str, Rule] = {
     "sigmoid": lambda graph, net: graph.add("Sigmoid", net),
     "tanh": lambda graph, net: graph.add("Tanh", net),
     "relu": lambda graph, net: graph.add("Relu", net),
-    "leaky_relu": Function(
-        lambda graph, net: graph.add("Max", net, graph.add("Mul", net, graph.number(LEAK))),
-        "LeakyRelu",
-        {"alpha": LEAK},
+    "leaky_relu": _operator(
+        lambda graph, net: graph.add("Max", net, graph.add("Mul", net, graph.number(LEAK))), "LeakyRelu", alpha=LEAK
     ),
-    "elu": Function(_elu, "Elu"),
-    "selu": Function(_selu, "Selu"),
+    "elu": _operator(_elu, "Elu"),
+    "selu": _operator(_selu, "Selu"),
     "silu": lambda graph, net: graph.add("Mul", net, graph.add("Sigmoid", net)),
     "gelu": _gelu,
     "gelu_tanh": _gelu_tanh,
-    "softplus": Function(_softplus, "Softplus"),
-    "softsign": Function(
+    "softplus": _operator(_softplus, "Softplus"),
+    "softsign": _operator(
         lambda graph, net: graph.add("Div", net, graph.add("Add", graph.add("Abs", net), graph.number(1))), "Softsign"
     ),
     "hard_tanh": lambda graph, net: graph.add("Clip", net, graph.number(-1), graph.number(1)),
