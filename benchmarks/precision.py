@@ -41,8 +41,8 @@ template <int terms>
 FN v part(v x, bool small) { return terms == 0 ? x : small ? tf32(x - tf32(x)) : tf32(x); }
 
 """
-EDITS = {  # of plain_product: with 3 terms small * big + big * small + big * big of each 8 of k
-    "// In: how the rows": SPLIT + "// In: how the rows",
+EDITS = {  # of product.h: with 3 terms small * big + big * small + big * big of each 8 of k
+    "#if !ON_GPU || LAYOUT": SPLIT + "#if !ON_GPU || LAYOUT",
     "for (int k = 0; k < K; k++) {": """\
 constexpr int terms = terms_of<A>, together = terms == 3 ? 8 : K;
     for (int k8 = 0; k8 < K; k8 += together)

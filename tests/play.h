@@ -243,13 +243,15 @@ static void play_mma(float *above, float *below, const uint32_t (&a)[4], const u
       }
 }
 
-static void copy_later(void *to, const void *from, int bytes) {
+template <int bytes>
+static void begin_copy(void *to, const void *from) {
   Copies &copies = own->copies;
   if (copies.count == copies.room) copies.begun = (Copy *)realloc(copies.begun, (copies.room += 64) * sizeof(Copy));
   copies.begun[copies.count++] = {to, from, bytes, copies.group};
 }
-static void group_copies() { own->copies.group++; }
-static void copy_all_but(int groups) {  // the last groups; 0: all copies
+static void commit_copies() { own->copies.group++; }
+template <int groups>
+static void wait_for_copies_but() {  // 0: for all copies
   Copies &copies = own->copies;
   const int begun = copies.count;
   copies.count = 0;
@@ -259,6 +261,7 @@ static void copy_all_but(int groups) {  // the last groups; 0: all copies
     else memcpy(each.to, each.from, each.bytes);
   }
 }
+static void wait_for_copies() { wait_for_copies_but<0>(); }
 
 // cluster: how many neighbouring blocks are one. Of other blocks AT_ONCE run at once.
 static Wrong play_grid(int64_t blocks, int threads, int team, int cluster, int64_t bytes, void (*function)()) {

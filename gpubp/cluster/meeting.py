@@ -14,14 +14,14 @@ from torch import Tensor
 
 from ..checkpoints.stored import Rowless
 from ..engines import ENGINES, Choice
-from ..evaluate import Evaluation, Round
+from ..evaluate import Round
 from ..population import Population
 from ..runs.run import Run, Sets
 from ..settings.config import TrainConfig
 from ..state import Status, TrainState
 from ..system.ambient import HOME
 from .messages import Decision, Looked, Tensors
-from .shards import Part, Shard
+from .shards import Part, Shard, by_group, joined
 
 
 @dataclass(eq=False)
@@ -77,20 +77,7 @@ def light_runs(parts: Sequence[Part], engines: Sequence[tuple[str, str]], sets: 
 
 def found_in(runs: Sequence[LightRun], shards: Sequence[Shard], looked: Sequence[Looked]) -> list[Round]:
     """What an evaluation found of all networks, from what it found in each shard."""
-    held_out = looked[0].found[0].held_out is not None
-    found = []
-    for run in runs:
-        blank = torch.full_like(run.state.total, float("nan"))
-        evaluation = Evaluation(blank.clone(), blank.clone()) if held_out else None
-        found.append(Round(blank.clone(), evaluation, blank.clone(), run.state.status.clone()))
-    for shard, each in zip(shards, looked):
-        for group, index, part in zip(shard.groups, shard.index, each.found):
-            whole = found[group]
-            whole.loss[index], whole.lr[index], whole.status[index] = part.loss, part.lr, part.status
-            if whole.held_out is not None and part.held_out is not None:
-                for mine, theirs in zip(whole.held_out, part.held_out):
-                    mine[index] = theirs
-    return found
+    return [joined(parts) for parts in by_group(shards, (each.found for each in looked), len(runs))]
 
 
 def decisions(number: int, runs: Sequence[LightRun], shards: Sequence[Shard]) -> list[Decision]:
@@ -109,8 +96,9 @@ class Exchange:
     def __init__(self, runs: Sequence[LightRun], shards: Sequence[Shard]) -> None:
         self.given: dict[tuple[int, int], dict[int, Tensor]] = {}
         self.taken: dict[tuple[int, int], dict[int, Tensor]] = {}
-        for group, run in enumerate(runs):
-            home, place = _places(group, len(run.rows), shards)
+        places = ([_places(each.number, index) for index in each.index] for each in shards)
+        for group, (run, parts) in enumerate(zip(runs, by_group(shards, places, len(runs)))):
+            home, place = joined(parts).unbind(1)
             target = (run.state.source != torch.arange(len(run.rows))).nonzero()[:, 0]
             source = run.state.source[target]
             pairs = torch.stack([home[source], home[target]], 1)
@@ -124,11 +112,6 @@ class Exchange:
         return bool(self.given)
 
 
-def _places(group: int, count: int, shards: Sequence[Shard]) -> tuple[Tensor, Tensor]:
-    """(N,) both: the shard of each network of a group, and its place in the part there."""
-    home, place = torch.empty(2, count, dtype=torch.int64)
-    for shard in shards:
-        for at, index in zip(shard.groups, shard.index):
-            if at == group:
-                home[index], place[index] = shard.number, torch.arange(len(index))
-    return home, place
+def _places(number: int, index: Tensor) -> Tensor:
+    """(K, 2): the shard `number` of the networks `index` (K,) of a group, and their places in the part there."""
+    return torch.stack([torch.full_like(index, number), torch.arange(len(index))], 1)

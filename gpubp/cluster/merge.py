@@ -16,7 +16,6 @@ from torch import Tensor
 from ..checkpoints import checkpoint, curves
 from ..checkpoints.packing import Saved
 from ..checkpoints.stored import Read, Source, StoredState, rowless
-from ..evaluate import Evaluation
 from ..networks import Outcome
 from ..runs.saving import Saving
 from ..state import TrainState
@@ -25,7 +24,7 @@ from ..system import files
 from ..system.ambient import HOME
 from .meeting import LightRun
 from .messages import End
-from .shards import Part, Shard
+from .shards import Part, Shard, by_group, joined
 from .storage import Storage
 
 
@@ -42,48 +41,19 @@ class Joining(Saving):
 
 def saved(runs: Sequence[LightRun], parts: Sequence[Part], shards: Sequence[Shard], ends: Sequence[End]) -> list[Saved]:
     """The groups as they are in a checkpoint, but for their rows."""
-    notes: list[list[dict[str, Any]]] = [[] for _ in runs]
-    for shard, end in zip(shards, ends):
-        for group, mine in zip(shard.groups, end.notes):
-            notes[group].append(mine)
+    notes = by_group(shards, (end.notes for end in ends), len(runs))
     return [
-        Saved(rowless(run.state), part.config, part.rows, mine[0] | {"number": max(each["number"] for each in mine)})
+        Saved(
+            rowless(run.state), part.config, part.rows, mine[0][1] | {"number": max(each["number"] for _, each in mine)}
+        )
         for run, part, mine in zip(runs, parts, notes)
     ]
 
 
 def outcomes(some: Sequence[Saved], shards: Sequence[Shard], ends: Sequence[End], folds: bool) -> list[Outcome]:
     """The groups with their figures, without their rows."""
-    found = []
-    for group, each in enumerate(some):
-        figures = [
-            (index, end.figures[at])
-            for shard, end in zip(shards, ends)
-            for at, (mine, index) in enumerate(zip(shard.groups, shard.index))
-            if mine == group
-        ]
-        count = len(each.rows)
-        training = _whole([(index, mine.training) for index, mine in figures], count)
-        held_out = [(index, mine.validation) for index, mine in figures if mine.validation is not None]
-        faults = _joined([(index, mine.faults) for index, mine in figures], count)
-        found.append(
-            Outcome(each.rows, each.state, training, _whole(held_out, count) if held_out else None, folds, faults)
-        )
-    return found
-
-
-def _whole(known: Sequence[tuple[Tensor, Evaluation]], count: int) -> Evaluation:
-    """The evaluation of `count` networks, from those of some (K,)."""
-    losses, metrics = ([(index, each[side]) for index, each in known] for side in (0, 1))
-    return Evaluation(_joined(losses, count), _joined(metrics, count))
-
-
-def _joined(known: Sequence[tuple[Tensor, Tensor]], count: int) -> Tensor:
-    """Numbers of `count` networks, from those of some (K,)."""
-    whole = known[0][1].new_empty(count)
-    for index, each in known:
-        whole[index] = each
-    return whole
+    figures = by_group(shards, (end.figures for end in ends), len(some))
+    return [Outcome.of(each.rows, each.state, joined(parts), folds) for each, parts in zip(some, figures)]
 
 
 def with_rows(given: Sequence[Outcome], ends: Sequence[End], storage: Storage) -> list[Outcome]:

@@ -4,10 +4,10 @@ A network keeps its seed, id and position in the data, and the configuration of 
 shard's networks have the recipe, the kernel and the rounds that they have in the whole run.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor
@@ -19,6 +19,7 @@ from ..runs.making import named_rules
 from .storage import Storage
 
 Part = Group | Planned
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -61,6 +62,28 @@ class Job(NamedTuple):
     rules: dict[str, dict[str, Any]]
     shards: int
     norms: int
+
+
+def by_group(shards: Iterable[Shard], of_shards: Iterable[Iterable[T]], groups: int) -> list[list[tuple[Tensor, T]]]:
+    """Of each group what `of_shards` has of its parts, each with the networks (K,) of the group that the part has."""
+    found: list[list[tuple[Tensor, T]]] = [[] for _ in range(groups)]
+    for shard, each in zip(shards, of_shards):
+        for group, index, mine in zip(shard.groups, shard.index, each):
+            found[group].append((index, mine))
+    return found
+
+
+def joined(parts: Sequence[tuple[Tensor, Any]]) -> Any:
+    """The same of a whole group: numbers (N, ...), or a named tuple of such, or None where parts have none."""
+    first = parts[0][1]
+    if isinstance(first, Tensor):
+        whole = first.new_empty(sum(len(index) for index, _ in parts), *first.shape[1:])
+        for index, each in parts:
+            whole[index] = each
+        return whole
+    if first is None:
+        return None
+    return first._make(joined([(index, each[at]) for index, each in parts]) for at in range(len(first)))
 
 
 def dealt(parts: Sequence[Part], number: int) -> Iterator[Shard]:

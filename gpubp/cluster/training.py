@@ -158,7 +158,7 @@ def _shared(plan: Plan, wanted: Wanted, storage: Storage, folder: Path, keeping:
             listeners.told = told.tell
             lines = [*wanted.lines, *lines, f"{lent}"]
             listeners.start(start_of(runs, storage.path, lines, chosen, told.history))
-            norms = -(-SAMPLED // len(shards)) if any(map(_looks, wanted.reporters)) else 0
+            norms = -(-SAMPLED // len(shards)) if any(watches(each, ["looked"]) for each in wanted.reporters) else 0
             job = Job(
                 storage / SHARDS, plan.engines, device, plan.folds, lent.threads, wanted.minutes, plan.rules,
                 len(shards), norms,
@@ -189,11 +189,6 @@ def _shared(plan: Plan, wanted: Wanted, storage: Storage, folder: Path, keeping:
 def _files(reports: Sequence[Report]) -> set[str]:
     """Those that have the shards' rows, by their names there."""
     return {each.end.file["file"].removeprefix(f"{SHARDS}/") for each in reports if each.end is not None}
-
-
-def _looks(reporter: Reporter) -> bool:
-    """Whether `reporter` may want norms of gradients."""
-    return getattr(type(reporter), "looked", Reporter.looked) is not Reporter.looked
 
 
 def _result(

@@ -78,9 +78,5 @@ def _served(folder: Path, port: int | None) -> str:
         with contextlib.redirect_stderr(io.StringIO()):  # how to report faults of its loader
             board.configure(logdir=str(folder.absolute()), host=HOST, port=port)
             return f"{board.launch()}{SHOWN}"
-    except program.TensorBoardPortInUseError:
-        raise ConfigError(
-            f"--port {port} is taken; another one, or none for the first that is free, expected"
-        ) from None
     except program.TensorBoardServerException as error:
         raise ConfigError(f"TensorBoard does not start: {error.msg}") from None

@@ -70,16 +70,6 @@ def topology(given: str) -> tuple[int, ...]:
         raise ConfigError(f"--widths {given!r}: whole numbers separated by commas expected, such as 64,32,10") from None
 
 
-def widths(given: str, inputs: int, outputs: int) -> tuple[int, ...]:
-    """The widths of a topology that fits the data."""
-    found = topology(given)
-    if len(found) < 2 or found[0] != inputs or found[-1] != outputs:
-        raise ConfigError(
-            f"--widths {given}: the data have {inputs} inputs and need {outputs} outputs: {inputs},...,{outputs}"
-        )
-    return found
-
-
 def design(settings: dict[str, Any], prepared: Prepared) -> Design:
     """The design of `settings`: the cells of --design, and where they are empty the flags, of which ranges are sampled
     and lists make a grid, as in search/sampling.py. A flag's hyper-parameter is left out of rows without it; a cell is
@@ -105,7 +95,7 @@ def design(settings: dict[str, Any], prepared: Prepared) -> Design:
         raise OutOfMemoryError(f"{count:,} networks: their design needs {size(count * BYTES)}; {size(room)} free")
     sides = prepared.widths_in, prepared.widths_out
     choices: dict[str, Sequence[Any]] = {name: options(settings, name) for name in LISTS if settings[name] is not None}
-    choices["widths"] = [widths(each, *sides) for each in choices.get("widths", [f"{sides[0]},32,{sides[1]}"])]
+    choices["widths"] = [topology(each) for each in choices.get("widths", [f"{sides[0]},32,{sides[1]}"])]
     if given is None and settings["hidden_width"] is None and len(choices["widths"]) == 1:
         settings["widths"] = ",".join(map(str, choices["widths"][0]))
     drawn = sample(numbers, count, settings["seed"], choices, settings["sampling"])

@@ -73,15 +73,12 @@ def choose(
     _check_precision(name, recipe, device, dtype)
     if name == "eager":
         return Choice(name, ENGINES[name], "eager: requested by name")
-    if name == "cuda" and device.type != "cuda":
-        raise EngineError(f'engine "cuda" trains on a GPU, the networks are on {device}; engine "eager" trains there')
+    if name in ("cpu", "cuda") and device.type != name:
+        own = "the CPU" if name == "cpu" else "a GPU"
+        raise EngineError(f'engine "{name}" trains on {own}, the networks are on {device}; engine "eager" trains there')
+    if device.type == "cuda":
+        return _on_a_gpu(name, spec, recipe, device, dtype, data, count)
     if device.type != "cpu":
-        if name == "cpu":
-            raise EngineError(
-                f'engine "cpu" trains on the CPU, the networks are on {device}; engine "eager" trains there'
-            )
-        if device.type == "cuda":
-            return _on_a_gpu(name, spec, recipe, device, dtype, data, count)
         return Choice("eager", ENGINES["eager"], f"eager: raw torch operations, which run everything on {device.type}")
     why_not = cpu.refused(spec, recipe, dtype)
     if why_not is None:

@@ -100,17 +100,21 @@ class Program:
             for name in dict.fromkeys(self.spec.activations)
         }
 
+    def function(self, head: str, rule: str, graph: Any, result: Any, known: Sequence[str] = ()) -> list[str]:
+        """A rule as a function, behind lines with what is `known`."""
+        body = [*known, *lines(rule, graph, [result], self.dtype), f"  return {value(result, True)};"]
+        return [f"{head} {{", "  typedef element<V> T;", *body, "}"]
+
     def activations(self) -> list[str]:
         """value<layer> and slope<layer>."""
         text, used = [], list(self.traced)
         for number, name in enumerate(used):
             graph, result, slope_graph, slope = self.traced[name]
             text += [
-                f"// {name!r}", f"template <class V> FN V value_{number}(V _net) {{", "  typedef element<V> T;",
-                *lines(name, graph, [result], self.dtype), f"  return {value(result, True)};", "}",
-                f"template <class V> FN V slope_{number}(V _net, V _out) {{", "  typedef element<V> T;",
-                *lines(name, slope_graph, [slope], self.dtype), f"  return {value(slope, True)};", "}",
-            ]  # fmt: skip
+                f"// {name!r}",
+                *self.function(f"template <class V> FN V value_{number}(V _net)", name, graph, result),
+                *self.function(f"template <class V> FN V slope_{number}(V _net, V _out)", name, slope_graph, slope),
+            ]
         for what, names in (("value", "net"), ("slope", "net, out")):
             arguments = ", ".join(f"V {name}" for name in names.split(", "))
             text += [f"template <int l, class V> FN V {what}({arguments}) {{"]
@@ -139,12 +143,9 @@ class Program:
 
             named.__name__ = getattr(function, "__name__", str(self.spec.loss))  # the rule's name in a refusal
             graph, result = trace(named, ["out", "target", *names])
-            text += [
-                f"template <class V, class H> FN V loss_{what}(V _out, V _target, H hyper) {{",
-                "  typedef element<V> T;",
-                *(f"  const V _{name} = hyper({self.hyper.index(name)});" for name in names),
-                *lines(self.spec.loss, graph, [result], self.dtype), f"  return {value(result, True)};", "}",
-            ]  # fmt: skip
+            head = f"template <class V, class H> FN V loss_{what}(V _out, V _target, H hyper)"
+            known = [f"  const V _{name} = hyper({self.hyper.index(name)});" for name in names]
+            text += self.function(head, self.spec.loss, graph, result, known)
         return text
 
     @cached_property
@@ -157,10 +158,7 @@ class Program:
         translated is refused before it."""
         if self.key.loss.metric != "r2":
             return []
-        graph, result = self.link
-        of_rule = lines(self.spec.loss, graph, [result], self.dtype)
-        begin = ["template <class V> FN V expected(V _out) {", "  typedef element<V> T;"]
-        return [*begin, *of_rule, f"  return {value(result, True)};", "}"]
+        return self.function("template <class V> FN V expected(V _out)", self.spec.loss, *self.link)
 
     @cached_property
     def prepared(self) -> tuple[Any, dict[str, Any], dict[str, Any]]:

@@ -139,22 +139,25 @@ def rows(modules: Iterable[nn.Sequential], loss: str) -> tuple[NetworkSpec, Tens
         raise SpecError(f"from_modules takes several networks: [module], not the {type(modules).__name__} itself")
     if not isinstance(modules, Iterable):
         raise SpecError(f"from_modules takes several networks: [module], not {modules!r}")
-    specs: list[NetworkSpec] = []
+    named = ((f"module {place}", module) for place, module in enumerate(modules))
+    return alike("from_modules", "module", ((name, *_row(module, name, loss)) for name, module in named))
+
+
+def alike(call: str, what: str, found: Iterable[tuple[str, NetworkSpec, Tensor]]) -> tuple[NetworkSpec, Tensor]:
+    """The specification and the rows (N, P) of what `call` is given: of each its name, and its own, (P,) or (K, P).
+    Raises SpecError unless they are one population's, and for none."""
     rows: list[Tensor] = []
-    for place, module in enumerate(modules):
-        spec, row = _row(module, f"module {place}", loss)
-        if specs and spec != specs[0]:
-            raise SpecError(f"module {place} is {spec}, module 0 is {specs[0]}; a population has one topology")
-        if rows and (row.dtype, row.device) != (rows[0].dtype, rows[0].device):
-            raise SpecError(
-                f"module {place} is {row.dtype} on {row.device}, module 0 is {rows[0].dtype} on {rows[0].device}; a "
-                "population has one dtype and one device"
-            )
-        specs.append(spec)
-        rows.append(row)
-    if not specs:
-        raise SpecError("from_modules needs one module or more, got none")
-    return specs[0], torch.stack(rows)
+    first, others = "", tuple[object, ...]()
+    for name, spec, row in found:
+        own = spec, f"{row.dtype} on {row.device}"
+        first, others = (first, others) if rows else (name, own)
+        for this, that in zip(own, others):
+            if this != that:
+                raise SpecError(f"{name} is {this}, {first} is {that}; one topology expected, of one dtype and device")
+        rows.append(row.reshape(-1, spec.size))
+    if not rows:
+        raise SpecError(f"{call} needs one {what} or more, got none")
+    return spec, torch.cat(rows)
 
 
 def _row(module: nn.Module, where: str, loss: str) -> tuple[NetworkSpec, Tensor]:

@@ -39,14 +39,13 @@ def model(members: Members) -> Any:
     """The onnx.ModelProto."""
     needed()
     members.check_entities()
-    from onnx import helper
-
     size = sum(each.params.nbytes for each in members.groups)
     if size > MOST - (1 << 20):
         raise ConfigError(
             f"{members.about} are {size:,} bytes; an ONNX file holds 2 GB: fewer networks, or safetensors, expected"
         )
     graph = Graph()
+    helper = graph.helper
     inputs, prepared = _prepared(graph, members)
     suffixes = [f"_{at}" for at in range(len(members.groups))] if len(members.groups) > 1 else [""]
     said = [_said(graph, members, each, prepared, suffix) for each, suffix in zip(members.groups, suffixes)]
@@ -86,23 +85,20 @@ def _constant(name: str, values: Array) -> Any:
 def _prepared(graph: Graph, members: Members) -> tuple[list[Any], str]:
     """The graph's inputs, and those of all networks (M, I) before scaling, float64; without a preparation as they
     are."""
-    from onnx import TensorProto, helper
-
     if not members.columns:
-        kind = helper.np_dtype_to_tensor_dtype(members.dtype)
-        return [helper.make_tensor_value_info(INPUTS, kind, ["M", members.width])], INPUTS
+        return [graph.value(INPUTS, members.dtype, members.width)], INPUTS
     numbers = [each for each in members.columns if each.categories is None]
     texts = [each for each in members.columns if each.categories is not None]
     inputs, parts, order = [], [], {}
     if numbers:
-        inputs.append(helper.make_tensor_value_info("numbers", TensorProto.DOUBLE, ["M", len(numbers)]))
+        inputs.append(graph.value("numbers", float, len(numbers)))
         parts.append("numbers")
         if any(each.fill is not None for each in numbers):
             fill = graph.keep(np.array([math.nan if each.fill is None else each.fill for each in numbers]), "fill")
             parts = [graph.add("Where", graph.add("IsNaN", "numbers"), fill, "numbers")]
         order = {each.name: [at] for at, each in enumerate(numbers)}
     if texts:
-        inputs.append(helper.make_tensor_value_info("texts", TensorProto.STRING, ["M", len(texts)]))
+        inputs.append(graph.value("texts", object, len(texts)))
     width = len(numbers)
     for at, column in enumerate(texts):
         assert column.categories is not None
@@ -156,8 +152,6 @@ def _scaled(graph: Graph, given: str, *steps: tuple[str, Array]) -> str:
 
 def _answers(graph: Graph, members: Members, said: Sequence[str]) -> list[Any]:
     """The graph's outputs."""
-    from onnx import TensorProto, helper
-
     one, width = len(members) == 1, members.groups[0].spec.widths[-1]
     each = said[0] if len(said) == 1 else graph.add("Concat", *said, axis=0)
     mean = each if one else graph.add("ReduceMean", each, graph.keep([0]), keepdims=0)
@@ -170,7 +164,7 @@ def _answers(graph: Graph, members: Members, said: Sequence[str]) -> list[Any]:
             graph.add("Squeeze", values, graph.keep([-1]), name=name)
         else:
             graph.add("Identity", values, name=name)
-        return _output(name, *([] if flat else [len(members.classes) or width]))
+        return graph.value(name, float, *([] if flat else [len(members.classes) or width]))
 
     outputs = [output(name, mean)]
     if not one:
@@ -180,7 +174,7 @@ def _answers(graph: Graph, members: Members, said: Sequence[str]) -> list[Any]:
         if members.logits:
             _entropies(graph, bool(members.classes), each, mean)
             shape = [] if members.classes else [width]
-            outputs += [_output(name, *shape) for name in ("entropy", "mutual_information")]
+            outputs += [graph.value(name, float, *shape) for name in ("entropy", "mutual_information")]
     if members.classes:
         if members.task == "sign":
             number = graph.cast(graph.add("Greater", name, graph.number(0)), np.int64)
@@ -188,16 +182,8 @@ def _answers(graph: Graph, members: Members, said: Sequence[str]) -> list[Any]:
             number = graph.add("ArgMax", name, axis=-1, keepdims=0)
         labels = np.array(members.classes)
         graph.add("Gather", graph.keep(labels), number, name="label")
-        kind = TensorProto.STRING if labels.dtype.kind == "U" else helper.np_dtype_to_tensor_dtype(labels.dtype)
-        outputs.insert(0, helper.make_tensor_value_info("label", kind, ["M"]))
+        outputs.insert(0, graph.value("label", object if labels.dtype.kind == "U" else labels.dtype))
     return outputs
-
-
-def _output(name: str, *shape: int) -> Any:
-    """An output of the graph, (M, *shape) in float64."""
-    from onnx import TensorProto, helper
-
-    return helper.make_tensor_value_info(name, TensorProto.DOUBLE, ["M", *shape])
 
 
 def _entropies(graph: Graph, classes: bool, each: str, mean: str) -> None:

@@ -4,8 +4,7 @@ Operators are those of opset 19. ONNX Runtime has some of them in float32 alone:
 function from others, and for gelu erf in float32.
 """
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable
 from importlib.util import find_spec
 from typing import Any
 
@@ -26,16 +25,17 @@ class Graph:
     """Nodes and constants in the order of their computation; each method returns the name of a tensor."""
 
     def __init__(self) -> None:
+        from onnx import helper
+
+        self.helper = helper
         self.nodes: list[Any] = []
         self.constants: dict[str, Array] = {}
         self.single = True  # whether numbers are float32
 
     def add(self, operator: str, *inputs: str, name: str | None = None, **attributes: Any) -> str:
         """A node."""
-        from onnx import helper
-
         out = name or f"{operator}_{len(self.nodes)}"
-        self.nodes.append(helper.make_node(operator, list(inputs), [out], name=out, **attributes))
+        self.nodes.append(self.helper.make_node(operator, list(inputs), [out], name=out, **attributes))
         return out
 
     def keep(self, values: Any, name: str | None = None) -> str:
@@ -52,28 +52,20 @@ class Graph:
 
     def cast(self, given: str, dtype: Any, name: str | None = None) -> str:
         """`given` as another type."""
-        from onnx import helper
+        return self.add("Cast", given, name=name, to=self.helper.np_dtype_to_tensor_dtype(np.dtype(dtype)))
 
-        return self.add("Cast", given, name=name, to=helper.np_dtype_to_tensor_dtype(np.dtype(dtype)))
+    def value(self, name: str, dtype: Any, *shape: int) -> Any:
+        """An input or output of the graph, (M, *shape)."""
+        kind = self.helper.np_dtype_to_tensor_dtype(np.dtype(dtype))
+        return self.helper.make_tensor_value_info(name, kind, ["M", *shape])
 
 
 Rule = Callable[[Graph, str], str]
 
 
-@dataclass(frozen=True)
-class Function:
-    """An activation: the graph of `net`. operator: one that computes the same, with attributes, which ONNX Runtime has
-    in float32 alone."""
-
-    rule: Rule
-    operator: str = ""
-    attributes: Mapping[str, Any] = field(default_factory=dict)
-
-    def __call__(self, graph: Graph, net: str) -> str:
-        """Net -> out."""
-        if self.operator and graph.single:
-            return graph.add(self.operator, net, **self.attributes)
-        return self.rule(graph, net)
+def _operator(rule: Rule, operator: str, **attributes: Any) -> Rule:
+    """An operator that computes the same as `rule`, which ONNX Runtime has in float32 alone, in other types `rule`."""
+    return lambda graph, net: graph.add(operator, net, **attributes) if graph.single else rule(graph, net)
 
 
 def _negative(graph: Graph, net: str) -> str:
@@ -116,18 +108,16 @@ FUNCTIONS: dict[str, Rule] = {
     "sigmoid": lambda graph, net: graph.add("Sigmoid", net),
     "tanh": lambda graph, net: graph.add("Tanh", net),
     "relu": lambda graph, net: graph.add("Relu", net),
-    "leaky_relu": Function(
-        lambda graph, net: graph.add("Max", net, graph.add("Mul", net, graph.number(LEAK))),
-        "LeakyRelu",
-        {"alpha": LEAK},
+    "leaky_relu": _operator(
+        lambda graph, net: graph.add("Max", net, graph.add("Mul", net, graph.number(LEAK))), "LeakyRelu", alpha=LEAK
     ),
-    "elu": Function(_elu, "Elu"),
-    "selu": Function(_selu, "Selu"),
+    "elu": _operator(_elu, "Elu"),
+    "selu": _operator(_selu, "Selu"),
     "silu": lambda graph, net: graph.add("Mul", net, graph.add("Sigmoid", net)),
     "gelu": _gelu,
     "gelu_tanh": _gelu_tanh,
-    "softplus": Function(_softplus, "Softplus"),
-    "softsign": Function(
+    "softplus": _operator(_softplus, "Softplus"),
+    "softsign": _operator(
         lambda graph, net: graph.add("Div", net, graph.add("Add", graph.add("Abs", net), graph.number(1))), "Softsign"
     ),
     "hard_tanh": lambda graph, net: graph.add("Clip", net, graph.number(-1), graph.number(1)),

@@ -22,6 +22,7 @@ from ..errors import SpecError, lookup
 from ..maths.losses import LOSSES
 from ..maths.spec import NetworkSpec
 from ..system import files
+from .modules import alike
 from .onnx import INPUTS, OUTS
 from .onnx_chain import Chain, Layer
 from .onnx_file import constants, read
@@ -61,20 +62,11 @@ def rows(
     paths: Iterable[str | Path], loss: str, start: str | None = None, end: str | None = None
 ) -> tuple[NetworkSpec, Tensor]:
     """The networks of several files, of one topology: their specification and rows (N, P)."""
-    found: list[tuple[NetworkSpec, Tensor]] = []
     lookup(LOSSES, loss, "loss")
     if isinstance(paths, (str, Path)):
         raise SpecError(f"from_onnx takes several files: [path], not {paths!r} itself")
-    for path in (files.path("paths", each) for each in paths):
-        found.append(_rows(path, loss, start, end))
-        (first, row), (spec, other) = found[0], found[-1]
-        if (spec, other.dtype) != (first, row.dtype):
-            raise SpecError(
-                f"{path} is {spec}, {other.dtype}; the first is {first}, {row.dtype}; one topology expected"
-            )
-    if not found:
-        raise SpecError("from_onnx needs one file or more, got none")
-    return found[0][0], torch.cat([row for _, row in found])
+    named = (files.path("paths", each) for each in paths)
+    return alike("from_onnx", "file", ((str(path), *_rows(path, loss, start, end)) for path in named))
 
 
 def _rows(path: Path, loss: str, start: str | None, end: str | None) -> tuple[NetworkSpec, Tensor]:

@@ -27,6 +27,7 @@ from ..maths.spec import NetworkSpec
 from ..raw.columns import Column
 from ..raw.preparation import Label
 from .members import Array, Group, Members
+from .modules import alike
 
 try:
     from sklearn.base import BaseEstimator
@@ -193,18 +194,8 @@ def rows(estimators: Iterable[Any]) -> tuple[NetworkSpec, Tensor]:
     """Fitted MLPs of one topology: their specification and rows (N, P). Raises SpecError for other estimators."""
     if isinstance(estimators, BaseEstimator):
         raise SpecError(f"from_estimators takes several: [estimator], not the {type(estimators).__name__} itself")
-    found: list[tuple[NetworkSpec, Tensor]] = []
-    for place, each in enumerate(estimators):
-        found.append(_row(each, f"estimator {place}"))
-        (first, row), (spec, other) = found[0], found[-1]
-        if (spec, other.dtype) != (first, row.dtype):
-            raise SpecError(
-                f"estimator {place} is {spec}, {other.dtype}; estimator 0 is {first}, {row.dtype}; a population has "
-                "one topology"
-            )
-    if not found:
-        raise SpecError("from_estimators needs one estimator or more, got none")
-    return found[0][0], torch.stack([row for _, row in found])
+    named = ((f"estimator {place}", each) for place, each in enumerate(estimators))
+    return alike("from_estimators", "estimator", ((name, *_row(each, name)) for name, each in named))
 
 
 def _row(mlp: Any, where: str) -> tuple[NetworkSpec, Tensor]:

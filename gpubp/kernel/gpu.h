@@ -6,19 +6,9 @@
 #pragma once
 #if TASK == TRAIN
 #include "call.h"
-#else
-#include "show.h"
-#endif
 
 constexpr int8_t DIVERGED = 4;  // of state.Status
 
-#if TASK != TRAIN
-FN void advance(const Memory &mem, Group *group, const Job &job, const End &, int64_t n, int64_t) {
-  const int64_t row[] = {n};
-  const bool is_network[] = {true};
-  show({mem, group, &job, nullptr, nullptr, false}, {row, false}, is_network);
-}
-#else
 // Up to `most` steps of network n. If a number is not finite after one of them, train() has stored nothing: then find
 // that step, take the steps before it, and note that the network diverged (as diverge() in engines/cpu.py does).
 FN void advance(const Memory &mem, Group *group, const Job &job, const End &end, int64_t n, int64_t most) {
@@ -39,6 +29,14 @@ FN void advance(const Memory &mem, Group *group, const Job &job, const End &end,
     end.status[n] = DIVERGED;
     end.diverged[n] = job.step[n];
   }
+}
+#else
+#include "show.h"
+
+FN void advance(const Memory &mem, Group *group, const Job &job, const End &, int64_t n, int64_t) {
+  const int64_t row[] = {n};
+  const bool is_network[] = {true};
+  show({mem, group, &job, nullptr, nullptr, false}, {row, false}, is_network);
 }
 #endif
 

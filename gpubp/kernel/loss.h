@@ -16,13 +16,6 @@ constexpr int SAMPLES_PER_ITEM = 1;
 FN per_sample as_per_sample(per_network x) { return x; }
 #endif
 
-template <class F>
-FN per_sample lanes_by(F f) {
-  per_sample x;
-  for (int j = 0; j < (int)(sizeof(per_sample) / sizeof(real)); j++) ((real *)&x)[j] = f(j);
-  return x;
-}
-
 // Memory.share, how much each sample counts in the loss of the batch: its weight over the sum of weight * class weight,
 // times SCALE; 0 if that sum is. cross_entropy() multiplies by the class weight itself. The share is also 0 if weight *
 // class weight is, unless labels are smoothed.
@@ -142,7 +135,8 @@ FN void loss_and_delta(const Context &ctx, int start) {
     const int b = item * SAMPLES_PER_ITEM;
     auto sample_in = [&](int j) { return min_of(b + j, samples - 1); };
     auto read_column = [&](const entry *from, int o) {
-      if constexpr (SAMPLES_PER_ITEM > 1) return lanes_by([&](int j) { return from[sample_in(j) * O_pitch + o]; });
+      if constexpr (SAMPLES_PER_ITEM > 1)
+        return lanes_by<per_sample>([&](int j) { return from[sample_in(j) * O_pitch + o]; });
       else return from[b * O_pitch + o];
     };
     auto write_column = [&](entry *to, int o, per_sample x) {
@@ -156,7 +150,7 @@ FN void loss_and_delta(const Context &ctx, int start) {
     };
     auto target = [&](int o) {
       if constexpr (SAMPLES_PER_ITEM > 1)
-        return lanes_by([&](int j) { return target_of(ctx, start + sample_in(j), 0, o); });
+        return lanes_by<per_sample>([&](int j) { return target_of(ctx, start + sample_in(j), 0, o); });
       else if constexpr (GATHER) return ctx.mem.y[b * TARGETS + o];
       else return splat<per_sample>(target_of(ctx, start + b, 0, o));
     };
@@ -171,7 +165,7 @@ FN void loss_and_delta(const Context &ctx, int start) {
     if constexpr (!learn) {
       if constexpr (METRIC != R2) write_of_samples(ctx.mem.hits, hits(out, target));
     } else if constexpr (WEIGHTED && SAMPLES_PER_ITEM > 1)
-      share = lanes_by([&](int j) { return ctx.mem.share[start + sample_in(j)]; });
+      share = lanes_by<per_sample>([&](int j) { return ctx.mem.share[start + sample_in(j)]; });
     else if constexpr (WEIGHTED) share = as_per_sample(ctx.mem.share[start + b]);
     auto stored = [&](int o) { return learn ? read_column(delta, o) : out(o); };
     if constexpr (TARGET_IS_CLASS) error = cross_entropy(ctx, target(0), share, out, stored, put);

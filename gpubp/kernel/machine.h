@@ -50,6 +50,9 @@ static_assert(LAYOUT >= GPU_WIDE ? REGISTERS_PER_V > 1
               "no such layout");
 static_assert(VECTOR == 1 || !ON_GPU, "no such layout");
 static_assert(!SLOTS_APART || LAYOUT == GPU_BLOCK || LAYOUT == GPU_WIDE, "no such layout");
+#if ON_GPU && defined(__CUDACC__)
+alignas(64) extern __shared__ double shared[];
+#endif
 #if LAYOUT == CPU_NETWORKS
 #include "machines/cpu_networks.h"
 #elif LAYOUT <= CPU_TEAM
@@ -63,13 +66,3 @@ static_assert(!SLOTS_APART || LAYOUT == GPU_BLOCK || LAYOUT == GPU_WIDE, "no suc
 #define GROUP_FOR PARALLEL_FOR
 #define BLOCK_OF_TEAM 0
 #endif
-
-// What a compiler checks of this list; nothing calls it.
-FN void machine_defines(entry *p, const per_network &x) {
-  static_assert(sizeof(v) == ENTRIES_PER_V * sizeof(entry) && sizeof(per_network) == NETWORKS * sizeof(real));
-  static_assert(NETWORKS % DOUBLE_LANES == 0 && (NETWORKS == 1 || ENTRIES_PER_V == 1));
-  const v sum = read(p, 0) + broadcast(p, 0) + as_v(x);
-  PARALLEL_FOR(item, 2) { write(p, item * ENTRIES_PER_V, sum); }
-  GROUP_FOR(item, 2) { write(p, (BLOCK_OF_TEAM * 2 + item) * ENTRIES_PER_V, sum); }
-  BARRIER
-}

@@ -38,6 +38,13 @@ FN int64_t steps_of(const Job &job, int64_t n) {
 FN v as_v(const real (&x)[NETWORKS]) { return as_v(load<per_network>(x)); }
 FN real lane_of(const per_network &x, int n) { return ((const real *)&x)[NETWORKS == 1 ? 0 : n]; }
 
+template <class V, class F>
+FN V lanes_by(F f) {  // f(lane) in each
+  V x;
+  for (int j = 0; j < (int)(sizeof(V) / sizeof(element<V>)); j++) ((element<V> *)&x)[j] = f(j);
+  return x;
+}
+
 // The networks of a group: the nth is row networks[n] of Job's arrays. Contiguous rows are read many at once.
 struct Networks {
   const int64_t *rows;

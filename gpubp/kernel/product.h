@@ -4,8 +4,15 @@
 // independent items of the phase; TILES has the shape of least cost for every product or, in GPU_STREAMED, for the part
 // of it that a block computes at once (engines/layout.py and stream.py choose it, plan.py lists it). The epilogue is
 // called with a Fragment, the sums of one tile. A machine that multiplies in another way (wider loads, tensor cores)
-// does so in its file of machines/; plain_product stays as the reference.
+// does so in its file of machines/; the plain product below stays as the reference.
 #pragma once
+
+#if !LANES_ARE_OUTPUTS
+FN v broadcast(const entry *p, int j) { return p[j]; }
+FN v read(const entry *p, int j) { return p[j]; }
+FN void write(entry *p, int j, v x) { p[j] = x; }
+FN v as_v(per_network x) { return x; }
+#endif
 
 constexpr int pad(int width) { return cdiv(width, ENTRIES_PER_V) * ENTRIES_PER_V; }  // to whole v
 
@@ -54,27 +61,30 @@ typedef Constant<1> Ones;
 
 // ---- which rows (or columns, counted in v) are in a tile: `tile` out of `size`, of the `item`th tile ----
 
+#if !ON_GPU
 // Neighbours. The last tile of a size that does not divide moves back, so that it reads nothing beyond the end; what it
 // shares with the tile before it belongs to that one.
 template <int size, int tile>
-struct Contiguous {
+struct PlacesInTile {
   int begin, start;
-  INLINE Contiguous(int item) : begin(item * tile), start(min_of(begin, size - tile)) {}
+  INLINE PlacesInTile(int item) : begin(item * tile), start(min_of(begin, size - tile)) {}
   INLINE int operator[](int i) const { return start + i; }
   INLINE bool owns(int i) const { return size % tile == 0 || start + i >= begin; }
 };
+#else
 // item, item + tiles, item + 2 tiles, ...: so that neighbouring threads read neighbouring rows, which are in different
 // banks of shared memory, since PITCH is odd there. Beyond the end a tile reads the last row, and owns nothing.
 template <int size, int tile>
-struct Strided {
+struct PlacesInTile {
   static constexpr int tiles = cdiv(size, tile);
   int item;
-  INLINE Strided(int item) : item(item) {}
+  INLINE PlacesInTile(int item) : item(item) {}
   INLINE int operator[](int i) const {
     return size % tile == 0 ? item + i * tiles : min_of(item + i * tiles, size - 1);
   }
   INLINE bool owns(int i) const { return size % tile == 0 || item + i * tiles < size; }
 };
+#endif
 
 // The sums of one tile, which are in registers of the thread that computes them.
 template <class Rows, class Columns, int tile_rows, int tile_columns>
@@ -87,6 +97,14 @@ struct Fragment {
     UNROLL for (int m = 0; m < tile_rows; m++)
       UNROLL for (int n = 0; n < tile_columns; n++)
         if (rows.owns(m) && columns.owns(n)) f(rows[m], columns[n] * ENTRIES_PER_V, sum[m][n]);
+  }
+};
+struct SingleSum {  // a Fragment of one
+  int row, column;
+  v sum;
+  template <class F>
+  INLINE void for_each(const F &f) const {
+    f(row, column, sum);
   }
 };
 struct Nothing {};
@@ -111,22 +129,23 @@ FN auto for_each_sum(F f) {
   return for_each_sum(nothing, [=](int row, int column, v sum, Nothing) { f(row, column, sum); });
 }
 
-constexpr int tile_of(int m, int n, int k) {
-  for (int at = 0; at < (int)(sizeof(TILES) / sizeof(TILES[0])); at++)
-    if (TILES[at].m == m && TILES[at].n == n && TILES[at].k == k) return at;
+template <class Table>  // TILES or BLOCK_TILES
+constexpr int place_in(const Table &table, int m, int n, int k) {
+  for (int at = 0; at < (int)(sizeof table / sizeof table[0]); at++)
+    if (table[at].m == m && table[at].n == n && table[at].k == k) return at;
   return -1;
 }
 
-// In: how the rows and columns of a tile lie, Contiguous or Strided.
-template <template <int, int> class In, int M, int N, int K, class A, class B, class C, class Epilogue>
-FN void plain_product(const A &a, const B &b, const C &c, const Epilogue &epilogue) {
-  constexpr int columns_of_v = pad(N) / ENTRIES_PER_V, shape = tile_of(M, columns_of_v, K);
+#if !ON_GPU || LAYOUT == GPU_BLOCK
+template <int M, int N, int K, class A, class B, class C, class Epilogue>
+FN void product(const A &a, const B &b, const C &c, const Epilogue &epilogue) {
+  constexpr int columns_of_v = pad(N) / ENTRIES_PER_V, shape = place_in(TILES, M, columns_of_v, K);
   static_assert(shape >= 0, "engines/plan.py has no tile for this product");
   constexpr int tile_rows = TILES[shape].rows, tile_columns = TILES[shape].cols;
   constexpr int tiles_down = cdiv(M, tile_rows), tiles_across = cdiv(columns_of_v, tile_columns);
   PARALLEL_FOR(item, tiles_down * tiles_across) {
     v sum[tile_rows][tile_columns];
-    Fragment<In<M, tile_rows>, In<columns_of_v, tile_columns>, tile_rows, tile_columns> fragment = {
+    Fragment<PlacesInTile<M, tile_rows>, PlacesInTile<columns_of_v, tile_columns>, tile_rows, tile_columns> fragment = {
         item % tiles_down, item / tiles_down, sum};
     const auto &rows = fragment.rows;
     const auto &columns = fragment.columns;
@@ -145,3 +164,4 @@ FN void plain_product(const A &a, const B &b, const C &c, const Epilogue &epilog
   }
   BARRIER
 }
+#endif

@@ -42,23 +42,17 @@ template <class F>
 FN void for_each_doubles(F f) {  // f(n)
   for (int n = 0; n < NETWORKS; n += DOUBLE_LANES) f(n);
 }
-template <class F>
-FN doubles doubles_from(F f) {
-  doubles x;
-  for (int j = 0; j < DOUBLE_LANES; j++) ((double *)&x)[j] = f(j);
-  return x;
-}
 FN doubles doubles_of(const real *p) { return convert_<doubles>(load<vec<real, DOUBLE_LANES>>(p)); }
 
 FN doubles targets_of(const Context &ctx, int n, int b, int o) {
   if constexpr (!GATHER) return splat<doubles>((double)target_of(ctx, b, n, o));  // one for all
-  return doubles_from([&](int j) { return (double)target_of(ctx, b, n + j, o); });
+  return lanes_by<doubles>([&](int j) { return (double)target_of(ctx, b, n + j, o); });
 }
 
 // How much sample b of a chunk, which is sample `place` of a network, counts; 0 beyond the network's last.
 FN doubles weight_of(const Context &ctx, int n, int b, int64_t place) {
   if constexpr (!SAMPLE_WEIGHT && !SUBSETS) return splat<doubles>(1);
-  return doubles_from([&](int j) {
+  return lanes_by<doubles>([&](int j) {
     const bool exists = !SUBSETS || place < ctx.group->size[n + j];
     return exists ? (double)weight_of_sample(ctx, b, n + j) : 0;
   });
@@ -72,7 +66,7 @@ FN doubles weighted(doubles x, doubles weight) {
 FN doubles class_weighted(const Context &ctx, int n, int b, doubles weight) {
   if constexpr (!CLASS_WEIGHT) return weight;
   const real *of_class = (const real *)ctx.mem.class_weight;
-  return doubles_from([&](int j) {
+  return lanes_by<doubles>([&](int j) {
     real product = (real)((const double *)&weight)[j];
     product *= of_class[(int)target_of(ctx, b, n + j, 0) * NETWORKS + n + j];
     return (double)product;
@@ -132,14 +126,14 @@ FN doubles total_of(const Group &group, int at, int parts, int n) {
 }
 FN doubles total_weight(const Group &group, int n) {
   if constexpr (SAMPLE_WEIGHT) return total_of(group, WEIGHT, PARTIAL_SUMS, n);
-  return doubles_from([&](int j) { return (double)group.size[n + j]; });
+  return lanes_by<doubles>([&](int j) { return (double)group.size[n + j]; });
 }
 
 // R2 of an output: 1 - sum of squared residuals / spread. Dataset.spread is NaN where all targets are the same.
 FN doubles r2_of(const Context &ctx, Networks networks, int o, int n) {
   constexpr bool of_network = SUBSETS || OWN_INPUTS || SAMPLE_WEIGHT == 2;
   const doubles squares = total_of(*ctx.group, SQUARES + o * R2_PARTIAL_SUMS, R2_PARTIAL_SUMS, n);
-  return splat<doubles>(1) - squares / doubles_from([&](int j) {
+  return splat<doubles>(1) - squares / lanes_by<doubles>([&](int j) {
     return ctx.job->spread[(of_network ? ctx.job->position[networks[n + j]] * OUTPUTS : 0) + o];
   });
 }

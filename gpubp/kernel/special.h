@@ -84,19 +84,6 @@ static __attribute__((noinline, unused)) double without_turns_(double x, uint64_
   return r + (fma_<double>(high, first, -r) + (high * second + rest * first));
 }
 
-template <class C>
-FN bool any_(C c) {  // any lane of a comparison
-  if constexpr (sizeof(C) > 16) {
-    vec<uint64_t, sizeof(C) / 16> half[2];
-    memcpy(half, &c, sizeof c);
-    return any_(half[0] | half[1]);
-  } else if constexpr (sizeof(C) == 16) {
-    uint64_t half[2];
-    memcpy(half, &c, sizeof c);
-    return half[0] | half[1];
-  } else return c;
-}
-
 // r of a = |x|, and in n's low two bits how many quarter turns: Cody & Waite's three parts of pi / 2, the first product
 // and difference exact; numbers beyond their limit one by one.
 template <class V>
@@ -107,7 +94,7 @@ FN V without_quarters_(V a, words<V> &n) {
   V r = fma_<V>(k, splat<V>(-of::first), a);
   r = fma_<V>(k, splat<V>(-of::third), fma_<V>(k, splat<V>(-of::second), r));
   n = bits_(sum);
-  if (__builtin_expect(any_(a > splat<V>(of::limit)), 0)) {
+  if (__builtin_expect(any((words<V>)(a > splat<V>(of::limit))), 0)) {
     T lane[lanes<V>::count], rest[lanes<V>::count];
     typename format<T>::word turns[lanes<V>::count];
     memcpy(lane, &a, sizeof a);

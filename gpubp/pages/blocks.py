@@ -7,10 +7,10 @@ from typing import Any
 from ..line import line
 
 
-def pairs(values: Mapping[str, Any]) -> str:
-    """Names and values."""
+def pairs(values: Mapping[str, Any], kind: str = "pairs") -> str:
+    """Names and values. kind: their class."""
     each = (f"<div><dt>{safe(name)}</dt><dd>{safe(shown(value))}</dd></div>" for name, value in values.items())
-    return f"<dl class=pairs>{''.join(each)}</dl>"
+    return f"<dl class={kind}>{''.join(each)}</dl>"
 
 
 def section(title: str, body: str) -> str:

@@ -103,9 +103,8 @@ def _head(facts: Facts) -> str:
     told = "".join(f"<li>{safe(each)}</li>" for each in facts.told)
     better = "less" if study.figure.endswith("loss") else "more"
     return (
-        f"<header><h1>{safe(facts.name)}</h1>\n<dl class=cards>"
-        + "".join(f"<div><dt>{safe(name)}</dt><dd>{safe(value)}</dd></div>" for name, value in cards.items())
-        + f"</dl>\n<p class=quiet>Networks are ranked by {safe(words(study.figure))}; {better} is better.</p>"
+        f"<header><h1>{safe(facts.name)}</h1>\n{pairs(cards, 'cards')}\n"
+        f"<p class=quiet>Networks are ranked by {safe(words(study.figure))}; {better} is better.</p>"
         + (f"<ul class=told>{told}</ul>" if told else "")
         + "</header>"
     )

@@ -92,10 +92,10 @@ def check(reporters: Sequence[Reporter]) -> None:
                 raise ConfigError(f"reporters: {type(each).__name__} has no method {name}(); see gpubp.Reporter")
 
 
-def watches(reporter: Reporter) -> bool:
-    """Whether `reporter` handles evaluations."""
+def watches(reporter: Reporter, calls: Sequence[str] = ("evaluated", "looked")) -> bool:
+    """Whether `reporter` handles evaluations, by one of these `calls`."""
     kind = type(reporter)
-    return any(getattr(kind, name, None) not in (None, getattr(Reporter, name)) for name in ("evaluated", "looked"))
+    return any(getattr(kind, name, None) not in (None, getattr(Reporter, name)) for name in calls)
 
 
 def due(number: int, first: int, octave: int) -> bool:

@@ -76,7 +76,7 @@ class Loop:
     def __post_init__(self) -> None:
         self.listeners = Listeners(self.reporters, self.note)
         self.signals: list[int] = []
-        self.crew = Crew(self.runs[0].where, compiling=lambda left: self.note(compiling=left))
+        self.crew = Crew(self.runs[0].where, lambda left: self.note(compiling=left))
         self.step_seconds, self.saving = 0.0, None
         if self.run_dir is not None:
             self.saving = Saving(self.run_dir, self.checkpoint_minutes, self.saved, self.noted, self.note)

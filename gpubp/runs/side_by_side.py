@@ -27,11 +27,8 @@ class Crew:
     runs that are at work. signals: to which those that end the training are added; compiling: called with how many
     runs' kernels are still to be compiled."""
 
-    def __init__(
-        self, where: Sequence[torch.device], signals: Sequence[int] = (),
-        compiling: Callable[[int], None] = lambda left: None,
-    ) -> None:  # fmt: skip
-        self.signals, self.compiling = signals, compiling
+    def __init__(self, where: Sequence[torch.device], compiling: Callable[[int], None]) -> None:
+        self.signals, self.compiling = list[int](), compiling
         self.room = STREAMS if where[0].type == "cuda" else torch.get_num_threads()
         self.over, self.streams = False, count()
         self.under_way: list[Run] = []

@@ -1,8 +1,8 @@
 """A run that is killed resumes to the bits of one that is not: in a process of its own, by SIGKILL, between two
 checkpoints. As a program, `python -m gpubp.verify.killed FOLDER` is that process."""
 
-import json
 import os
+import pickle
 import shutil
 import signal
 import subprocess
@@ -13,23 +13,19 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file, save_file
 
 from ..checkpoints import checkpoint
 from ..errors import CheckpointError
-from ..population import DTYPES
 from ..reporters import Reporter
 from ..resumed.resume import resume
-from ..runs.design import Design
 from ..runs.training import train_many
-from ..samples.data import Dataset
 from ..system.ambient import HOME
 from .comparing import Found, Row, checked, compare
 from .subject import Subject, networks
 
 PATIENCE = 300  # seconds that the process may take
 PLANTED = "a checkpoint one step too early"
-RUN, DATA, SETTINGS = "run", "data.safetensors", "settings.json"
+RUN, GIVEN = "run", "given.pickle"
 
 
 def row(subject: Subject, folder: Path, death: Future[None]) -> Row:
@@ -52,7 +48,8 @@ def kill(subject: Subject, folder: Path) -> None:
     """Train in a process that kills itself. Raises CheckpointError unless that happens between begin and end."""
     if subject.custom:
         return
-    _write(subject, folder)
+    names = ("design", "data", "seed", "dtype", "engine", "device")
+    (folder / GIVEN).write_bytes(pickle.dumps({name: getattr(subject, name) for name in names}))
     paths = [str(Path(__file__).parents[2]), *filter(None, [os.environ.get("PYTHONPATH")])]
     told = subprocess.run(
         [sys.executable, "-m", __name__, str(folder)], env={**os.environ, "PYTHONPATH": os.pathsep.join(paths)},
@@ -64,22 +61,6 @@ def kill(subject: Subject, folder: Path) -> None:
     for saved in checkpoint.load(folder / RUN, HOME).populations:
         if not bool(((saved.state.step > 0) & (saved.state.step < saved.state.end)).any()):
             raise CheckpointError("the run was not killed between its first and its last step")
-
-
-def _write(subject: Subject, folder: Path) -> None:
-    """What main() reads."""
-    subject.design.save(folder)
-    data = subject.data
-    parts = {} if data.rows is None else {f"rows {at}": each for at, each in enumerate(data.parts)}
-    given = {"inputs": data.inputs, "targets": data.targets, "sample_weight": data.sample_weight, **parts}
-    save_file({name: each.contiguous() for name, each in given.items() if each is not None}, folder / DATA)
-    settings = {
-        "seed": subject.seed,
-        "dtype": str(subject.dtype).removeprefix("torch."),
-        "engine": subject.engine,
-        "device": str(subject.device),
-    }
-    (folder / SETTINGS).write_text(json.dumps(settings))
 
 
 def _turn_back(run: Path) -> None:
@@ -109,14 +90,8 @@ class Killer(Reporter):
 
 def main(folder: Path) -> None:
     """The process that is killed."""
-    settings, tensors = json.loads((folder / SETTINGS).read_text()), load_file(folder / DATA)
-    parts = [tensors[f"rows {at}"] for at in range(len(tensors)) if f"rows {at}" in tensors]
-    data = Dataset(tensors["inputs"], tensors["targets"], parts or None, tensors.get("sample_weight"))
-    settings["dtype"] = DTYPES[settings["dtype"]]
-    train_many(
-        Design.of(folder / "design.parquet"), data, **settings, run_dir=folder / RUN, checkpoint_minutes=0.0,
-        reporters=[Killer()],
-    )  # fmt: skip
+    given = pickle.loads((folder / GIVEN).read_bytes())
+    train_many(**given, run_dir=folder / RUN, checkpoint_minutes=0.0, reporters=[Killer()])
 
 
 if __name__ == "__main__":

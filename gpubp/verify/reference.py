@@ -1,5 +1,5 @@
-"""One network by torch.nn.functional and torch.autograd, without a formula of this package, for comparison. A custom
-rule, which torch does not have, is its own `value`, so that autograd makes its slope."""
+"""One network by torch.nn and torch.autograd, without a formula of this package, for comparison. A custom rule, which
+torch does not have, is its own `value`, so that autograd makes its slope."""
 
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -9,26 +9,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from ..maths.activations import ACTIVATIONS as RULES
+from ..export.modules import MODULES
+from ..maths.activations import ACTIVATIONS
 from ..maths.losses import LOSSES as LOSS_RULES
 from ..maths.spec import NetworkSpec
-
-ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
-    "identity": lambda net: net,
-    "sigmoid": functional.sigmoid,
-    "tanh": functional.tanh,
-    "relu": functional.relu,
-    "leaky_relu": functional.leaky_relu,
-    "elu": functional.elu,
-    "selu": functional.selu,
-    "silu": functional.silu,
-    "gelu": functional.gelu,
-    "gelu_tanh": lambda net: functional.gelu(net, approximate="tanh"),
-    "softplus": functional.softplus,
-    "softsign": functional.softsign,
-    "hard_tanh": functional.hardtanh,
-    "sine": torch.sin,
-}
 
 
 def _quantile(out: Tensor, target: Tensor, quantile: float = 0.5) -> Tensor:
@@ -63,12 +47,12 @@ def leaves(spec: NetworkSpec, row: Tensor) -> list[Tensor]:
 
 
 def reference_out(spec: NetworkSpec, parts: Sequence[Tensor], inputs: Tensor, masks: Sequence[Tensor] = ()) -> Tensor:
-    """inputs (B, I) -> out (B, O) of one network, in torch.nn.functional's own operations."""
+    """inputs (B, I) -> out (B, O) of one network, in torch.nn's own operations."""
     out = inputs
     for number, name in enumerate(spec.activations):
         weight, bias = parts[2 * number], parts[2 * number + 1]
         out = functional.linear(out, weight.T, bias.expand(weight.shape[1]) if len(bias) else None)
-        out = ACTIVATIONS[name](out) if name in ACTIVATIONS else RULES[name].value(out)
+        out = MODULES[name]()(out) if name in MODULES else ACTIVATIONS[name].value(out)
         if masks and number < len(spec.activations) - 1:
             out = out * masks[number]
     return out

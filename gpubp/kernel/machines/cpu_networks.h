@@ -56,19 +56,11 @@ ONE(sqrt_) DEFINE_FUNCTIONS(ONE, TWO, THREE)
 typedef v entry, per_network;
 constexpr int ENTRIES_PER_V = 1, NETWORKS = VECTOR * REGISTERS_PER_V;
 constexpr int DOUBLE_LANES = min_of(NETWORKS, max_of(1, VECTOR * (int)sizeof(real) / 8));
-FN v broadcast(const entry *p, int j) { return p[j]; }
-FN v read(const entry *p, int j) { return p[j]; }
-FN void write(entry *p, int j, v x) { p[j] = x; }
-FN v as_v(per_network x) { return x; }
 
 #define PARALLEL_FOR(item, count) for (int item = 0; item < (count); ++item)
 #define BARRIER
 
 #include "product.h"
-template <int M, int N, int K, class A, class B, class C, class Epilogue>
-FN void product(const A &a, const B &b, const C &c, const Epilogue &epilogue) {
-  plain_product<Contiguous, M, N, K>(a, b, c, epilogue);
-}
 
 // ---- parameters and samples: Job's arrays are rows, a network each; in Memory the rows are side by side ----
 
@@ -94,15 +86,11 @@ FN void separate_square(real *const *to, const real *from, int begin) {  // back
   }
 }
 
-// f(Count<n>(), begin) for `count` numbers in whole squares, and for the rest.
-template <int n>
-struct Count {
-  static constexpr int value = n;
-};
+// f(constant<n>(), begin) for `count` numbers in whole squares, and for the rest.
 template <int count, class F>
 FN void for_each_square(F f) {
-  PARALLEL_FOR(square, count / VECTOR) { f(Count<VECTOR>(), square * VECTOR); }
-  if constexpr (count % VECTOR) f(Count<count % VECTOR>(), count - count % VECTOR);
+  PARALLEL_FOR(square, count / VECTOR) { f(constant<VECTOR>(), square * VECTOR); }
+  if constexpr (count % VECTOR) f(constant<count % VECTOR>(), count - count % VECTOR);
 }
 template <int count>
 FN void interleave(real *to, const real *const *from, int begin) {
@@ -113,19 +101,19 @@ FN void separate(real *const *to, const real *from, int begin) {
   for_each_square<count>([&](auto n, int i) { separate_square<n.value>(to, from + i * NETWORKS, begin + i); });
 }
 
-// f(Count<n>(), place in a packed row, place in Memory.params) for every run of numbers that is a run in both: all
+// f(constant<n>(), place in a packed row, place in Memory.params) for every run of numbers that is a run in both: all
 // parameters, or those of a layer, or, where PITCH pads it (Plan.pitch), a row of a weight.
 template <int l = 0, class F>
 FN void for_each_run(F f) {
   constexpr int I = WIDTH[l], O = WIDTH[l + 1], O_pitch = PITCH[l + 1], from = LAYER_AT[l], to = WEIGHT_AT[l];
   if constexpr (l == 0 && PADDED_P == P) {
-    f(Count<P>(), 0, 0);
+    f(constant<P>(), 0, 0);
   } else {
     if constexpr (O_pitch == O) {
-      f(Count<I * O + BIAS_COUNT[l]>(), from, to);
+      f(constant<I * O + BIAS_COUNT[l]>(), from, to);
     } else {
-      for (int i = 0; i < I; i++) f(Count<O>(), from + i * O, to + i * O_pitch);
-      f(Count<BIAS_COUNT[l]>(), from + I * O, BIAS_AT[l]);
+      for (int i = 0; i < I; i++) f(constant<O>(), from + i * O, to + i * O_pitch);
+      f(constant<BIAS_COUNT[l]>(), from + I * O, BIAS_AT[l]);
     }
     if constexpr (l + 1 < LAYERS) for_each_run<l + 1>(f);
   }

@@ -42,10 +42,6 @@ static void barrier() {
 #endif
 
 #include "product.h"
-template <int M, int N, int K, class A, class B, class C, class Epilogue>
-FN void product(const A &a, const B &b, const C &c, const Epilogue &epilogue) {
-  plain_product<Contiguous, M, N, K>(a, b, c, epilogue);
-}
 
 // ---- parameters: Job's rows are packed, in Memory the rows of a weight lie PITCH entries apart ----
 

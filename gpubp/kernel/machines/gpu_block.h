@@ -1,7 +1,7 @@
 // A team of THREADS threads trains one network, whose numbers are in shared memory (GPU_STREAMED: few of them); the
 // threads share the items of every phase. A block is one team, or its single warp is several teams with a network each;
 // or a team is a cluster of blocks, which share arrays in global memory, and have a Group each.
-// product: of GPU_BLOCK below, by plain_product; of GPU_WIDE in gpu_sums.h; of GPU_STREAMED in gpu_stream.h.
+// product: of GPU_BLOCK in product.h; of GPU_WIDE in gpu_sums.h; of GPU_STREAMED in gpu_stream.h.
 #pragma once
 #include "arithmetic.h"
 static_assert(TEAMS_PER_BLOCK == 1 || (TEAMS_PER_BLOCK * THREADS == 32 && !STREAMED),
@@ -43,21 +43,11 @@ FN int rank() {
 #include "machines/gpu_vector.h"
 #else
 typedef real v;
-FN v broadcast(const entry *p, int j) { return p[j]; }
-FN v read(const entry *p, int j) { return p[j]; }
-FN void write(entry *p, int j, v x) { p[j] = x; }
-FN v as_v(per_network x) { return x; }
-#endif
-
-// A block's shared memory: for each team its Group, then the entries of its Memory; where STREAMED, then the strips of
-// matrices.
-#ifdef __CUDACC__
-alignas(64) extern __shared__ double shared[];
 #endif
 
 // Asynchronous copies to shared memory: to be read after wait_for_copies(), by the thread that began them, and a
 // BARRIER. commit_copies() makes a group of those since its last call; wait_for_copies_but() waits for all groups but
-// the last few. Where a CPU plays the GPU, tests/play.h makes the copies, as late as it may.
+// the last few. Where a CPU plays the GPU, they are in tests/play.h, which makes the copies as late as it may.
 #ifdef __CUDACC__
 template <int bytes>
 FN void begin_copy(entry *to, const real *from) {
@@ -70,17 +60,6 @@ FN void wait_for_copies_but() {
   asm volatile("cp.async.wait_group %0;" ::"n"(groups) : "memory");
 }
 FN void wait_for_copies() { asm volatile("cp.async.wait_all;" ::: "memory"); }
-#else
-template <int bytes>
-FN void begin_copy(entry *to, const real *from) {
-  copy_later(to, from, bytes);
-}
-FN void commit_copies() { group_copies(); }
-template <int groups>
-FN void wait_for_copies_but() {
-  copy_all_but(groups);
-}
-FN void wait_for_copies() { copy_all_but(0); }
 #endif
 
 #include "product.h"
@@ -89,11 +68,6 @@ FN void wait_for_copies() { copy_all_but(0); }
 #endif
 #if STREAMED
 #include "machines/gpu_stream.h"
-#elif !LANES_ARE_OUTPUTS
-template <int M, int N, int K, class A, class B, class C, class Epilogue>
-FN void product(const A &a, const B &b, const C &c, const Epilogue &epilogue) {
-  plain_product<Strided, M, N, K>(a, b, c, epilogue);
-}
 #endif
 
 // ---- parameters and samples: Job's arrays are packed, in Memory the rows of a matrix lie PITCH entries apart ----
@@ -142,7 +116,8 @@ FN void gather_samples(entry *x, entry *y, Inputs inputs, Target target) {
 #include "machines/gpu_pieces.h"
 
 // Calls advance(job, memory, group, n, steps) for each piece of a network n that a team has, one after the other.
-// Arrays in global memory are in End.far, those of all teams of the grid.
+// A block's shared memory has for each team its Group, then the entries of its Memory; where STREAMED, then the strips
+// of matrices. Arrays in global memory are in End.far, those of all teams of the grid.
 template <class Memory, class Group, class Job, class End, class Advance>
 FN void launch(const Job &job, const End &end, Advance advance) {
   const int team = TEAMS_PER_BLOCK == 1 ? 0 : threadIdx.x / THREADS;

@@ -8,12 +8,6 @@ constexpr int odd_pitch(int width) { return (cdiv(width, PITCH_UNIT) | 1) * PITC
 constexpr int across_pitch(int width) { return TF32 ? odd_pitch(width) : pad(width); }  // of a strip with k across rows
 constexpr int ALONG_PITCH = odd_pitch(DEPTH);                                           // and of one along them
 
-constexpr int block_tile_of(int m, int n, int k) {
-  for (int at = 0; at < (int)(sizeof(BLOCK_TILES) / sizeof(BLOCK_TILES[0])); at++)
-    if (BLOCK_TILES[at].m == m && BLOCK_TILES[at].n == n && BLOCK_TILES[at].k == k) return at;
-  return -1;
-}
-
 // Copies `rows` rows of `columns` entries of a matrix that has `most_rows` and `most_columns`, from (row, column) on;
 // beyond the matrix's end its last numbers again, which belong to sums that no thread owns.
 template <int rows, int columns, int pitch, int most_rows, int most_columns, int width, class View>
@@ -36,40 +30,31 @@ FN void copy_strip(entry *to, const View &from, int row, int column) {
   }
 }
 
-// A strip of a matrix (most_rows, most_columns) in shared memory: `rows` of its rows, and `columns` of its columns.
-template <class View, int rows, int columns, int most_rows, int most_columns, int row_pitch>
+// A strip of a matrix (most_rows, most_columns) in shared memory: `rows` of its rows, and `columns` of its columns, as
+// they lie in memory. pitch: from a row of it to the next; turned: the same of a Transposed, whose columns are rows.
+template <class View, int rows, int columns, int most_rows, int most_columns, int pitch, int turned>
 struct Strip {
-  typedef Matrix<row_pitch> InShared;
-  static constexpr int entries = rows * row_pitch;
-  FN void fetch(entry *to, const View &from, int row, int column) {
-    if (from.aligned())
-      copy_strip<rows, columns, row_pitch, most_rows, most_columns, PITCH_UNIT>(to, from, row, column);
-    else copy_strip<rows, columns, row_pitch, most_rows, most_columns, 1>(to, from, row, column);
+  typedef Matrix<pitch> InShared;
+  static constexpr int entries = rows * pitch;
+  INLINE void operator()(entry *to, const View &from, int row, int column) const {
+    if (from.aligned()) copy_strip<rows, columns, pitch, most_rows, most_columns, PITCH_UNIT>(to, from, row, column);
+    else copy_strip<rows, columns, pitch, most_rows, most_columns, 1>(to, from, row, column);
   }
 };
-// Of A (M, K), `rows` rows; of B (K, N), `columns` columns: DEPTH of k, as they lie in memory.
+template <class View, int rows, int columns, int most_rows, int most_columns, int pitch, int turned>
+struct Strip<Transposed<View>, rows, columns, most_rows, most_columns, pitch, turned> {
+  typedef Strip<View, columns, pad(rows), most_columns, most_rows, turned, pitch> InMemory;
+  typedef Transposed<Matrix<turned>> InShared;
+  static constexpr int entries = InMemory::entries;
+  INLINE void operator()(entry *to, const Transposed<View> &from, int row, int column) const {
+    InMemory()(to, from.view, column, row);
+  }
+};
+// Of A (M, K), `rows` rows; of B (K, N), `columns` columns: DEPTH of k.
 template <int M, int K, int rows, class View>
-struct LeftStrip : Strip<View, rows, DEPTH, M, K, ALONG_PITCH> {
-  INLINE void operator()(entry *to, const View &a, int row, int k) const { this->fetch(to, a, row, k); }
-};
-template <int M, int K, int rows, class View>
-struct LeftStrip<M, K, rows, Transposed<View>> : Strip<View, DEPTH, pad(rows), K, M, across_pitch(rows)> {
-  typedef Transposed<Matrix<across_pitch(rows)>> InShared;
-  INLINE void operator()(entry *to, const Transposed<View> &a, int row, int k) const {
-    this->fetch(to, a.view, k, row);
-  }
-};
+using LeftStrip = Strip<View, rows, DEPTH, M, K, ALONG_PITCH, across_pitch(rows)>;
 template <int K, int N, int columns, class View>
-struct RightStrip : Strip<View, DEPTH, columns, K, N, across_pitch(columns)> {
-  INLINE void operator()(entry *to, const View &b, int k, int column) const { this->fetch(to, b, k, column); }
-};
-template <int K, int N, int columns, class View>
-struct RightStrip<K, N, columns, Transposed<View>> : Strip<View, columns, DEPTH, N, K, ALONG_PITCH> {
-  typedef Transposed<Matrix<ALONG_PITCH>> InShared;
-  INLINE void operator()(entry *to, const Transposed<View> &b, int k, int column) const {
-    this->fetch(to, b.view, column, k);
-  }
-};
+using RightStrip = Strip<View, DEPTH, columns, K, N, across_pitch(columns), ALONG_PITCH>;
 
 // A block's tile of the product, from (row, column) on: a Fragment that all threads share.
 template <int M, int N, bool exact, class Sums>
@@ -112,7 +97,7 @@ FN void begin_with(const Matrix<pitch> &c, Sums &sums, Tile &tile) {
 
 template <int M, int N, int K, class A, class B, class C, class Epilogue>
 FN void product(const A &a, const B &b, const C &c, const Epilogue &epilogue) {
-  constexpr int shape = block_tile_of(M, pad(N) / ENTRIES_PER_V, K);
+  constexpr int shape = place_in(BLOCK_TILES, M, pad(N) / ENTRIES_PER_V, K);
   static_assert(shape >= 0, "engines/plan.py has no tile for this product");
   constexpr int rows = BLOCK_TILES[shape].rows, columns = BLOCK_TILES[shape].cols * ENTRIES_PER_V;
   constexpr int down = cdiv(M, rows), across = cdiv(N, columns), tail = K % DEPTH, strips = cdiv(K, DEPTH);
@@ -162,14 +147,6 @@ FN void product(const A &a, const B &b, const C &c, const Epilogue &epilogue) {
 }
 
 // The gradients of biases: sums down the columns of B, which is read where it is, some rows ahead of their sum.
-struct ColumnSum {
-  int column;
-  v &sum;
-  template <class F>
-  INLINE void for_each(const F &f) const {
-    f(0, column, sum);
-  }
-};
 template <int M, int N, int K, class B, class C, class Epilogue>
 FN void product(const Ones &, const B &b, const C &c, const Epilogue &epilogue) {
   constexpr int ahead = min_of(K, READ_AHEAD_BYTES / (int)sizeof(v) * 2);
@@ -183,7 +160,7 @@ FN void product(const Ones &, const B &b, const C &c, const Epilogue &epilogue) 
     };
     NO_UNROLL for (int k = 0; k < K / ahead * ahead; k += ahead) add(k, constant<ahead>());
     if constexpr (K % ahead) add(K / ahead * ahead, constant<K % ahead>());
-    epilogue(ColumnSum{column, sum});
+    epilogue(SingleSum{0, column, sum});
   }
   BARRIER
 }

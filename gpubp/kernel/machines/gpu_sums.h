@@ -136,7 +136,7 @@ struct TilesOfSums {
 
 template <int M, int N, int K>
 struct ShapeOf {  // of a thread's part of a product's tile
-  static constexpr int columns_of_v = pad(N) / ENTRIES_PER_V, shape = tile_of(M, columns_of_v, K);
+  static constexpr int columns_of_v = pad(N) / ENTRIES_PER_V, shape = place_in(TILES, M, columns_of_v, K);
   static_assert(shape >= 0, "engines/plan.py has no tile for this product");
   static constexpr int rows = TILES[shape].rows, columns = TILES[shape].cols;
 };

@@ -6,23 +6,11 @@ static_assert(TEAMS_PER_BLOCK == 1, "no such layout");
 
 typedef real native, v, entry, per_network;
 constexpr int ENTRIES_PER_V = 1, NETWORKS = 1, DOUBLE_LANES = 1;
-FN v broadcast(const entry *p, int j) { return p[j]; }
-FN v read(const entry *p, int j) { return p[j]; }
-FN void write(entry *p, int j, v x) { p[j] = x; }
-FN v as_v(per_network x) { return x; }
 
 #define PARALLEL_FOR(item, count) UNROLL for (int item = 0; item < (count); ++item)
 #define BARRIER
 
 #include "product.h"
-struct SingleSum {  // a Fragment of one
-  int row, column;
-  v sum;
-  template <class F>
-  INLINE void for_each(const F &f) const {
-    f(row, column, sum);
-  }
-};
 // One sum after the other: a tile saves loads, and numbers in registers need none.
 template <int M, int N, int K, class A, class B, class C, class Epilogue>
 FN void product(A a, B b, C c, Epilogue epilogue) {
@@ -50,9 +38,6 @@ FN void copy_out(real *rows, const entry *from, Networks, const bool *keep) {
 // ---- the launch: parameters and slots come and go through shared memory ----
 
 #include "machines/gpu_pieces.h"
-#ifdef __CUDACC__
-alignas(64) extern __shared__ double shared[];
-#endif
 
 // The rows of a block's networks, which are those from `begin` on, from global to shared memory, or back: neighbouring
 // threads move neighbouring numbers. In shared memory a row begins every ROW_PITCH numbers, an odd number, so that each
