@@ -73,8 +73,10 @@ def test_a_process_that_trains_in_a_loop_ends_by_the_signal_with_its_training_sa
         assert f"this exception's `result` has the outcome; continue with gpubp.resume('{tmp_path}/run 0'" in told
 
 
-def test_a_handler_that_raises_nothing_is_called_and_the_result_is_returned() -> None:
-    called, reporter = list[int](), Last(signal.SIGTERM, number=2)
+@pytest.mark.parametrize("sent", [(signal.SIGTERM,), (signal.SIGINT, signal.SIGTERM)])
+def test_a_handler_that_raises_nothing_is_called_and_the_result_is_returned(sent: tuple[int, ...]) -> None:
+    """Of both signals with that which ends the process."""
+    called, reporter = list[int](), Last(*sent, number=2)
     with handled(signal.SIGTERM, lambda number, frame: called.append(number)):
         result = train(reporter)
     assert called == [signal.SIGTERM]
@@ -82,13 +84,6 @@ def test_a_handler_that_raises_nothing_is_called_and_the_result_is_returned() ->
     assert (result.interrupted, result.statuses["running"], len(result.history)) == (signal.SIGTERM, 3, 2)
     assert "3 running" in repr(result)
     assert "stopped by SIGTERM" in repr(result)
-
-
-def test_of_both_signals_the_one_that_ends_the_process_is_delivered() -> None:
-    called = list[int]()
-    with handled(signal.SIGTERM, lambda number, frame: called.append(number)):
-        assert train(Last(signal.SIGINT, signal.SIGTERM, number=2)).interrupted == signal.SIGTERM
-    assert called == [signal.SIGTERM]
 
 
 def test_a_signal_that_the_caller_ignores_stays_ignored() -> None:
