@@ -22,7 +22,7 @@ from gpubp.placing.compaction import Compaction
 from gpubp.results.saved import read_results
 from gpubp.runs.run import Run
 
-from .commands import Capture
+from .commands import Capture, here  # noqa: F401
 from .helpers import handled, population, same_bits
 from .short_runs import APART, CPU, Stop, hears
 from .test_train import SPEC, config, data
@@ -131,10 +131,7 @@ def test_in_another_thread_signals_stay_the_main_threads() -> None:
     assert set(seen[:-1]) == {signal.getsignal(signal.SIGINT)}
 
 
-def test_the_command_line_says_how_many_rows_wait(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture
-) -> None:
-    monkeypatch.chdir(tmp_path)
+def test_the_command_line_says_how_many_rows_wait(monkeypatch: pytest.MonkeyPatch, capsys: Capture) -> None:
     monkeypatch.setattr(outcome, "reporters", lambda *given: [gpubp.ConsoleReporter(), Last(signal.SIGINT, number=2)])
     assert main([*COMMAND.split(), "--slots", "1", "--networks", "7"]) == 128 + signal.SIGINT
     told = capsys.readouterr()
@@ -148,9 +145,8 @@ COMMAND = f"train {ASKED} --engine eager --run-dir run"
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_the_command_line_says_how_to_resume_and_it_works(
-    number: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture
+    number: int, monkeypatch: pytest.MonkeyPatch, capsys: Capture
 ) -> None:
-    monkeypatch.chdir(tmp_path)
     with monkeypatch.context() as patch:
         patch.setattr(outcome, "reporters", lambda *given: [gpubp.ConsoleReporter(), Last(number, number=2)])
         assert main(COMMAND.split()) == 128 + number
@@ -165,9 +161,8 @@ def test_the_command_line_says_how_to_resume_and_it_works(
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_before_any_training_is_one_line(
-    number: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture
+    number: int, monkeypatch: pytest.MonkeyPatch, capsys: Capture
 ) -> None:
-    monkeypatch.chdir(tmp_path)
     before = signal.getsignal(number)
     monkeypatch.setattr(settings, "load_data", lambda settings: os.kill(os.getpid(), number))
     assert main([*COMMAND.split(), "--device", "cpu"]) == 128 + number
@@ -175,10 +170,7 @@ def test_a_signal_before_any_training_is_one_line(
     assert signal.getsignal(number) is before
 
 
-def test_a_second_ctrl_c_names_the_last_checkpoint(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture
-) -> None:
-    monkeypatch.chdir(tmp_path)
+def test_a_second_ctrl_c_names_the_last_checkpoint(monkeypatch: pytest.MonkeyPatch, capsys: Capture) -> None:
     twice = [Stop(2, signal.SIGINT), Stop(2, signal.SIGINT)]
     with monkeypatch.context() as patch:
         patch.setattr(outcome, "reporters", lambda *given: twice)
