@@ -150,26 +150,14 @@ def test_every_place_is_equally_likely(size: int) -> None:
 
 @pytest.mark.parametrize("start", [0, 3, 2**31 - 7, 2**31 + 11, 2**40 + 1, 2**62 - 1000])
 def test_samples_are_those_of_the_format_however_late(start: int) -> None:
+    """Of equal sizes, one for all, and others; without shuffling in order."""
     first = torch.tensor([start, start + 5, start + 100])
-    for sizes in ([10, 10, 10], [1, 7, 300]):
-        found = rng.samples(42, IDS, first, 9, torch.tensor(sizes), True).tolist()
-        for row, own, begin, size in zip(found, IDS.tolist(), first.tolist(), sizes):
-            assert row == [sample(42, own, begin + j, size) for j in range(9)]
-
-
-@pytest.mark.parametrize("shuffle", [True, False])
-@pytest.mark.parametrize("size", [1, 5, 33])
-def test_a_shared_size_is_the_same_as_equal_sizes(size: int, shuffle: bool) -> None:
-    first = torch.tensor([0, 4, 2**33])
-    found = [rng.samples(3, IDS, first, 40, each, shuffle) for each in (size, torch.full((3,), size))]
-    assert found[0].equal(found[1])
-
-
-def test_without_shuffling_samples_come_in_order() -> None:
-    first = torch.tensor([0, 4, 2**33])
-    assert rng.samples(3, IDS, first, 5, 6, False).tolist() == [
-        [(begin + j) % 6 for j in range(5)] for begin in first.tolist()
-    ]
+    for given in (1, 5, 10, 33, torch.tensor([10, 10, 10]), torch.tensor([1, 7, 300])):
+        shuffled, plain = (rng.samples(42, IDS, first, 40, given, each).tolist() for each in (True, False))
+        sizes = [given] * 3 if isinstance(given, int) else given.tolist()
+        for row, in_order, own, begin, size in zip(shuffled, plain, IDS.tolist(), first.tolist(), sizes):
+            assert row == [sample(42, own, begin + j, size) for j in range(40)]
+            assert in_order == [(begin + j) % size for j in range(40)]
 
 
 SIZES = [1, 2, 3, 5, 26, 97, 100, 101, 1025, 65_537]
