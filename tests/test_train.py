@@ -95,22 +95,6 @@ def test_the_ranking_is_by_validation_loss_or_else_by_loss_without_diverged_netw
             assert expected != sorted(expected, key=lambda n: float(result.loss[n])), "the two orders differ"
 
 
-def test_a_sample_of_weight_0_is_ignored_and_weights_act_as_counts() -> None:
-    inputs, targets = samples(SPEC, 6)
-    weight = torch.tensor([1.0, 2.0, 0.0, 1.0, 0.0, 2.0], dtype=torch.float64)
-    settings: dict[str, Any] = {"batch_size": 6, "shuffle": "none", "optimizer": "sgd", "lr": 0.1}
-    index = [0, 1, 1, 3, 5, 5]
-    weighted, repeated, plain = (
-        trained(given=each, **settings) for each in (
-            gpubp.Dataset(inputs, targets, sample_weight=weight), gpubp.Dataset(inputs[index], targets[index]),
-            gpubp.Dataset(inputs, targets),
-        )
-    )  # fmt: skip
-    torch.testing.assert_close(weighted.population.params, repeated.population.params)
-    torch.testing.assert_close(weighted.loss, repeated.loss)
-    assert (weighted.population.params - plain.population.params).abs().max() > 1e-3
-
-
 def test_plateau_reduces_only_the_rates_of_networks_that_do_not_improve() -> None:
     rates = [0.01, 1e-14, 0.01]
     settings = config(optimizer="sgd", lr=rates, schedule="plateau", plateau_patience=1, plateau_factor=0.5, steps=40)

@@ -235,11 +235,3 @@ def test_only_what_a_result_needs_is_translated() -> None:
     graph, result = translate.trace(rule, ["a", "b"])
     assert len(translate.lines("rule", graph, [result["one"], *result["rest"]], torch.float32)) == 1
     assert translate.value(result["rest"][1], True) == "splat<V>(T(3.0))"
-
-
-def test_a_wrong_translation_is_found(compiled: ctypes.CDLL, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert [name for name, _ in RULES].index("a - b") == 1
-    monkeypatch.setitem(translate.OPERATIONS, "sub", "({1} - {0})")
-    own = build.library(source(RULES[:2], "a", "b", "c"))
-    given = numbers(torch.float32)
-    assert wrong(computed(own, 1, given, True), given[0] - given[1]).any()
