@@ -57,15 +57,11 @@ def arrows(folder):
     return {each: {*imported(path, files)} - {each} for each, path in files.items()}
 
 
-def test_the_readme_names_every_room_of_the_package():
-    rooms = {room(path) for path in modules()} - {"__init__"}
-    rooms |= {room(path) for path in (ROOT / "gpubp").rglob("*.h")}
-    assert rooms == set(ORDER)
-
-
-def test_the_readme_names_every_file_of_the_package():
-    files = [path for path in [*modules(), *(ROOT / "gpubp").rglob("*.h")] if path.parent.name != "gpubp"]
-    assert [path.name for path in files if path.stem != "__init__" and f" {path.name}" not in TREE] == []
+def test_the_readme_names_every_room_and_every_file_of_the_package():
+    files = [path for path in [*modules(), *(ROOT / "gpubp").rglob("*.h")] if room(path) != "__init__"]
+    assert {*map(room, files)} == set(ORDER)
+    within = [path.name for path in files if path.parent.name != "gpubp" and path.stem != "__init__"]
+    assert [each for each in within if f" {each}" not in TREE] == []
 
 
 @pytest.mark.parametrize("folder", ["gpubp", "kernel", "benchmarks"])
