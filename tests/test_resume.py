@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 import signal
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pyarrow.parquet
 import pytest
-import torch
 
 import gpubp
 from gpubp.checkpoints import checkpoint
 from gpubp.errors import CheckpointError, ConfigError
-from gpubp.runs import run as running
 
 from .helpers import failing
-from .short_runs import COUNT, Slow, Stop, finishes_as, hears, held_out, killed, run, same, stopped, training
+from .short_runs import COUNT, Stop, finishes_as, hears, held_out, killed, run, same, stopped, training
 
 pytestmark = pytest.mark.usefixtures("short_calls")
 
@@ -136,18 +135,8 @@ def test_results_that_cannot_be_written_lose_no_result(
     assert (tmp_path / "run" / "results.csv").exists()
 
 
-def go_on(folder: Path, epochs: int) -> None:
-    """In a process of its own: the run, or the rest of it, in calls of a step."""
-    torch.set_num_threads(1)
-    running.CALL = 1e-9
-    if folder.exists():
-        gpubp.resume(folder, training(), held_out(), reporters=[Slow()], checkpoint_minutes=1e-5)
-    else:
-        run(folder, [Slow()], epochs=epochs)
-
-
 @pytest.mark.parametrize("kills", [2, pytest.param(50, marks=pytest.mark.slow)])
 def test_a_run_killed_at_random_moments_resumes_to_the_same_bits(kills: int, tmp_path: Path) -> None:
     folder, epochs = tmp_path / "run", 50 * kills
-    assert killed(kills, folder, go_on, epochs)[-1] < COUNT * epochs * 5
+    assert killed(kills, folder, partial(run, epochs=epochs), (training, held_out))[-1] < COUNT * epochs * 5
     finishes_as(run(epochs=epochs), folder)
