@@ -20,6 +20,7 @@ from safetensors.torch import save_file
 import gpubp
 from gpubp.checkpoints import checkpoint, manifests
 from gpubp.checkpoints.stored import is_row, rowless
+from gpubp.runs import run as running
 from gpubp.state import TrainState
 from gpubp.system import files
 
@@ -142,13 +143,26 @@ class Slow(gpubp.Reporter):
         time.sleep(0.01)
 
 
-def killed(times: int, folder: Path, train: Callable[..., None], *given: Any) -> list[int]:
-    """Kill a process of its own that goes on with the run in `folder` so often, at random moments. -> the steps of all
-    networks, of which every one leaves more"""
+Sets = tuple[Callable[[], gpubp.Dataset], Callable[[], gpubp.Dataset]]
+
+
+def go_on(folder: Path, begin: Callable[..., gpubp.Result], sets: Sets) -> None:
+    """In a process of its own: the run, or the rest of it, in calls of a step."""
+    torch.set_num_threads(1)
+    running.CALL = 1e-9
+    if folder.exists():
+        gpubp.resume(folder, *(each() for each in sets), reporters=[Slow()], checkpoint_minutes=1e-5)
+    else:
+        begin(folder=folder, reporters=[Slow()])
+
+
+def killed(times: int, folder: Path, begin: Callable[..., gpubp.Result], sets: Sets) -> list[int]:
+    """Kill a process of its own that begins or goes on with the run in `folder` so often, at random moments. -> the
+    steps of all networks, of which every one leaves more"""
     source, manifest, steps = random.Random(times), folder / "checkpoint" / "manifest.json", [0]
     for _ in range(times):
         seen = {manifest.stat().st_mtime_ns if manifest.exists() else 0}
-        child = APART.Process(target=train, args=(folder, *given))
+        child = APART.Process(target=go_on, args=(folder, begin, sets))
         child.start()
         try:
             limit = time.monotonic() + 90

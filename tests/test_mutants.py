@@ -49,7 +49,7 @@ MUTANTS = {
     "simultaneous takes the new weights": Mutant(
         "engines/block.py", 'if self.recipe.update_order == "layerwise":',
         'if self.recipe.update_order == "layerwise" or "clip_norm" not in self.typed:',
-        f"{STEP}a_step_of_sgd_subtracts_the_gradient"),
+        f"{STEP}a_step_of_sgd_subtracts_the_gradient_of_loss_and_penalties_that_is_clipped"),
     "the loss is a sum, not a mean": Mutant(
         "backprop.py", "loss, delta = error.sum(1) * (scale / batch), slope * (scale / batch)",
         "loss, delta = error.sum(1) * scale, slope * scale", f"{GRADIENT}[elu-quantile-neuron]"),
@@ -85,7 +85,7 @@ MUTANTS = {
     "the norm is clipped layer by layer": Mutant(
         "engines/block.py", "            self.clip_norms(gradients)\n",
         "            for each in gradients:\n                self.clip_norms({each: gradients[each]})\n",
-        f"{STEP}clip_norm_limits_the_norm_of_a_whole_network"),
+        f"{STEP}a_step_of_sgd_subtracts_the_gradient_of_loss_and_penalties_that_is_clipped"),
     "a frozen bias is trained": Mutant(
         "engines/block.py", "if self.spec.train_bias:", "if True:",
         f"{STEP}frozen_biases_do_not_change_with_any_optimizer[neuron-adamw]"),
@@ -93,7 +93,7 @@ MUTANTS = {
         "backprop.py", "    if not spec.train_bias:\n", "    if False:\n", f"{GRADIENT}[relu-huber-neuron-frozen]"),
     "padding's gradients leak into clipped norms": Mutant(
         "engines/block.py", "grad_weight[:, self.spec.widths[number] :].zero_()", "pass",
-        f"{STEP}clip_norm_limits_the_norm_of_a_whole_network"),
+        f"{STEP}a_step_of_sgd_subtracts_the_gradient_of_loss_and_penalties_that_is_clipped"),
     "sample weights are not normalised": Mutant(
         "backprop.py", "share = scale / (total + (total == 0))", "share = scale / batch * torch.ones_like(total)",
         "test_gradient.py::test_sample_weights_make_a_weighted_mean[huber]"),

@@ -17,7 +17,7 @@ import torch
 from sklearn.metrics import confusion_matrix, mean_absolute_error, r2_score, root_mean_squared_error
 
 import gpubp
-from gpubp.checkpoints import checkpoint, curves, manifests
+from gpubp.checkpoints import checkpoint, curves
 from gpubp.cli import main
 from gpubp.errors import CheckpointError
 from gpubp.pages import figures, predictions
@@ -27,7 +27,7 @@ from gpubp.system import lock, machine
 
 from .commands import Capture, error
 from .reports import Reported, data_of, many, page_of, reported  # noqa: F401
-from .short_runs import Crash
+from .short_runs import Crash, sealed
 
 FIVE = {"rtol": 1e-4}  # five digits are shown
 
@@ -82,10 +82,10 @@ def test_a_run_of_before_the_clock_was_kept_has_the_same_figures(reported: Repor
     path = folder / "checkpoint" / "manifest.json"
     kept = json.loads(path.read_text())
     assert kept.pop("clock") == "network_steps"
-    path.write_text(json.dumps(kept | {"manifest_sha256": manifests.digest(kept)}))
+    path.write_text(sealed(kept))
     assert data_of(page_of(folder))["bands"] == data_of(reported("queue")[1])["bands"]
     kept["clock"] = "sundial"
-    path.write_text(json.dumps(kept | {"manifest_sha256": manifests.digest(kept)}))
+    path.write_text(sealed(kept))
     path.with_name("manifest.previous.json").unlink()
     with pytest.raises(CheckpointError, match="clock 'sundial'; step or network_steps expected"):
         checkpoint.load(folder, torch.device("cpu"))

@@ -81,9 +81,10 @@ def test_the_last_line_has_the_medians_of_the_results() -> None:
 def test_the_time_left_knows_nothing_of_the_first_call_which_compiles(monkeypatch: pytest.MonkeyPatch) -> None:
     clock = [0.0]
     monkeypatch.setattr(console.time, "monotonic", lambda: clock[0])
-    screen = Console(file=io.StringIO(), force_terminal=False, width=80, soft_wrap=True)
-    reporter = ConsoleReporter(screen)
-    reporter.start(Start(networks=1, parameters=3, steps=1000, done=0, step=0, engine_reason="", run_dir=None))
+    screen, bar = (Console(file=io.StringIO(), force_terminal=each, width=80, soft_wrap=True) for each in (False, True))
+    reporter, other = ConsoleReporter(screen), ConsoleReporter(bar)
+    for each in (reporter, other):
+        each.start(Start(networks=1, parameters=3, steps=1000, done=0, step=0, engine_reason="", run_dir=None))
     for now, done in ((30.0, 100), (33.0, 200), (36.0, 400)):
         clock[0] = now
         reporter.progress(Progress(done, 1.0, 1, steps=1000))
@@ -94,6 +95,9 @@ def test_the_time_left_knows_nothing_of_the_first_call_which_compiles(monkeypatc
     clock[0] = 42.0
     reporter.progress(Progress(5000, 1.0, 1, steps=0))
     assert screen.file.getvalue().splitlines()[-1].startswith("5,000 network-steps  "), "of an unknown number"
+    other.progress(Progress(500, 1.0, 1, steps=0))
+    assert other.bar.tasks[0].total is None
+    other.failed()
 
 
 def test_lines_come_first_and_their_brackets_are_literal() -> None:
@@ -255,7 +259,12 @@ def test_a_run_that_ends_by_an_error_gives_the_screen_and_the_files_back(tmp_pat
     assert curves.file.file.closed
 
 
-def test_a_results_table_with_a_flipped_bit_is_refused_or_what_was_written(tmp_path: Path) -> None:
+@pytest.mark.parametrize("piece", [2, 9])
+def test_a_results_table_with_a_flipped_bit_is_refused_or_what_was_written(
+    piece: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also one that is written in pieces, as that of very many networks."""
+    monkeypatch.setattr("gpubp.results.table.PIECE", piece)
     result = gpubp.train(
         gpubp.Population.create(gpubp.NetworkSpec((1, 1)), 3), gpubp.Dataset([[1.0], [2.0]], [[1.0], [2.0]]),
         gpubp.TrainConfig(steps=2, lr=[0.1, 0.2, 1e30], optimizer="sgd"), run_dir=tmp_path / "run", engine="eager",
@@ -289,12 +298,3 @@ def test_the_steps_of_a_run_are_those_of_networks_that_still_run(halved: bool) -
     known = [each.steps for each in told]
     assert {*known} == ({0} if halved else {40, 13})
     assert known == sorted(known, reverse=True)
-
-
-def test_a_bar_of_an_unknown_number_of_steps_shows_no_time_left() -> None:
-    screen = Console(file=io.StringIO(), force_terminal=True, width=80, soft_wrap=True)
-    reporter = ConsoleReporter(screen)
-    reporter.start(Start(networks=1, parameters=3, steps=1000, done=0, step=0, engine_reason="", run_dir=None))
-    reporter.progress(Progress(500, 1.0, 1, steps=0))
-    assert reporter.bar.tasks[0].total is None
-    reporter.failed()

@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 import signal
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pyarrow.parquet
 import pytest
-import torch
 
 import gpubp
 from gpubp.checkpoints import checkpoint
 from gpubp.errors import CheckpointError, ConfigError
-from gpubp.runs import run as running
 
 from .helpers import failing
-from .short_runs import COUNT, Slow, Stop, finishes_as, hears, held_out, killed, run, same, stopped, training
+from .short_runs import COUNT, Stop, finishes_as, hears, held_out, killed, run, same, stopped, training
 
 pytestmark = pytest.mark.usefixtures("short_calls")
 
@@ -70,35 +69,29 @@ def test_networks_at_rest_are_not_evaluated_again_after_a_stop_while_others_end_
     same(gpubp.resume(tmp_path / "run", training(), held_out()), whole)
 
 
+OTHER = "data differ from those that the run started with"
+
+
 @pytest.mark.parametrize(
-    ("longer", "reason"),
+    ("given", "error", "told"),
     [
-        ({"epochs": 5}, "epochs 5 would end networks before their present end; give more than before"),
-        ({"epochs": 14, "steps": 100}, "this run counts epochs: give only epochs"),
+        ({"epochs": 5}, ConfigError, "epochs 5 would end networks before their present end; give more than before"),
+        ({"epochs": 14, "steps": 100}, ConfigError, "this run counts epochs: give only epochs"),
+        ({"data": training(2)}, CheckpointError, f"the {OTHER}"),
+        *(({"validation": each}, CheckpointError, f"the validation {OTHER}") for each in (training(2), None)),
     ],
 )
-def test_what_cannot_be_extended_is_refused(longer: dict[str, int], reason: str, folder: Path) -> None:
-    with pytest.raises(ConfigError, match=reason):
-        gpubp.resume(folder, training(), held_out(), **longer)
+def test_what_a_run_cannot_go_on_with_is_refused(
+    given: dict[str, Any], error: type[Exception], told: str, folder: Path
+) -> None:
+    with pytest.raises(error, match=told):
+        gpubp.resume(folder, **{"data": training(), "validation": held_out(), **given})
 
 
 def test_a_schedule_that_depends_on_the_length_cannot_be_extended(tmp_path: Path) -> None:
     run(tmp_path / "run", epochs=1, schedule="cosine", plateau_patience=None, plateau_factor=None)
     with pytest.raises(ConfigError, match="schedule 'cosine' depends on the length of the training, so the run cannot"):
         gpubp.resume(tmp_path / "run", training(), held_out(), epochs=14)
-
-
-@pytest.mark.parametrize(
-    ("data", "validation", "which"),
-    [
-        (training(2), held_out(), "data"),
-        (training(), training(2), "validation data"),
-        (training(), None, "validation data"),
-    ],
-)
-def test_other_data_are_refused(data: Any, validation: Any, which: str, folder: Path) -> None:
-    with pytest.raises(CheckpointError, match=f"the {which} differ from those that the run started with"):
-        gpubp.resume(folder, data, validation)
 
 
 @pytest.mark.parametrize("works", [[2], pytest.param([1, 2], marks=pytest.mark.slow), [5, 6], []], ids=repr)
@@ -142,18 +135,8 @@ def test_results_that_cannot_be_written_lose_no_result(
     assert (tmp_path / "run" / "results.csv").exists()
 
 
-def go_on(folder: Path, epochs: int) -> None:
-    """In a process of its own: the run, or the rest of it, in calls of a step."""
-    torch.set_num_threads(1)
-    running.CALL = 1e-9
-    if folder.exists():
-        gpubp.resume(folder, training(), held_out(), reporters=[Slow()], checkpoint_minutes=1e-5)
-    else:
-        run(folder, [Slow()], epochs=epochs)
-
-
 @pytest.mark.parametrize("kills", [2, pytest.param(50, marks=pytest.mark.slow)])
 def test_a_run_killed_at_random_moments_resumes_to_the_same_bits(kills: int, tmp_path: Path) -> None:
     folder, epochs = tmp_path / "run", 50 * kills
-    assert killed(kills, folder, go_on, epochs)[-1] < COUNT * epochs * 5
+    assert killed(kills, folder, partial(run, epochs=epochs), (training, held_out))[-1] < COUNT * epochs * 5
     finishes_as(run(epochs=epochs), folder)

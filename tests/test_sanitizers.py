@@ -69,96 +69,77 @@ class Case(NamedTuple):
         return f'{kernel}constexpr double SETTINGS[] = {{{numbers}}};\n#include "{DRIVER}"\n'
 
 
+def case(rules: str, samples: Samples, layout: Layout, count: int = 19, **given: Any) -> Case:
+    """rules: activations, loss, optimizer, schedule. given: fields of a Case, and settings."""
+    *hidden, loss, optimizer, schedule = rules.split()
+    fields = {name: given.pop(name) for name in Case._fields if name in given}
+    return Case((*hidden,), loss, optimizer, schedule, samples, layout, count, **fields, settings=given)
+
+
+CHUNKED, WEIGHTS, DOUBLE = replace(MANY, chunk=3), [1.0, 2.0, 3.0, 4.0], torch.float64
 CASES = {
-    "lanes are 16 networks, adam, everything clipped": Case(
-        ("tanh", "gelu"), "huber", "adam", "cosine", SHARED, MANY,
-        settings={"clip_value": 0.5, "clip_norm": 1.0, "l1": 1e-3, "l2": 1e-3, "warmup": 3, "weight_decay": 0.1},
-    ),
-    "lanes are 16 networks, their own ragged rows, chunks, dropout": Case(
-        ("relu", "sine"), "cross_entropy", "momentum", "step", RAGGED, replace(MANY, chunk=3),
-        settings={"dropout": 0.3, "label_smoothing": 0.1, "class_weight": [1.0, 2.0, 3.0, 4.0]},
-    ),
-    "lanes are outputs, ragged rows, classes with weights": Case(
-        ("softplus", "elu"), "cross_entropy", "adamw", "one_cycle", RAGGED, WIDE, 3,
-        settings={"dropout": 0.3, "class_weight": [1.0, 2.0, 3.0, 4.0]},
-    ),
-    "lanes are 4 double outputs in chunks, a bias per layer": Case(
-        ("selu", "sigmoid"), "log_cosh", "nadam", "exponential", SHARED, replace(WIDE, vector=4, chunk=2), 3,
-        torch.float64, bias="layer", settings={"clip_norm": 1.0, "dropout": 0.2},
-    ),
-    "three registers a lane, one sample a step, own inputs": Case(
-        ("leaky_relu",), "quantile", "rmsprop", "inverse_sqrt", APART, THREE, 29,
-        widths=(3, 5, 2), settings={"batch_size": 1},
-    ),
-    "a thread a network, double, layer by layer": Case(
-        ("silu", "softsign"), "binary_cross_entropy", "nesterov", "constant", OWN, Layout(), 3, torch.float64,
-        settings={"update_order": "layerwise", "dropout": 0.1},
-    ),
-    "lanes are 16 networks, rows that are padded, their own inputs, chunks": Case(
-        ("tanh", "relu"), "mean_squared_error", "adam", "constant", APART, replace(MANY, chunk=3), 17,
-        widths=(16, 32, 16, 4), settings={"clip_norm": 1.0, "dropout": 0.2},
-    ),
-    "figures of networks, ragged rows, classes with weights": Case(
-        ("tanh", "relu"), "cross_entropy", "sgd", "constant", replace(RAGGED, shuffle="none"), replace(MANY, chunk=3),
-        task="evaluate", settings={"class_weight": [1.0, 2.0, 3.0, 4.0], "label_smoothing": 0.1},
-    ),
-    "8 networks, hinge, adagrad, plateau": Case(
-        ("gelu_tanh", "hard_tanh"), "hinge", "adagrad", "plateau", OWN, EIGHT, bias="none",
-    ),
-    "8 double networks, an output that is not its net": Case(
-        ("identity", "tanh"), "mean_absolute_error", "adadelta", "constant", RAGGED, replace(EIGHT, accumulators=24),
-        dtype=torch.float64, output="gelu", settings={"dropout": 0.1, "l2": 0.1},
-    ),
-    "outputs, poisson, amsgrad, own inputs": Case(
-        ("relu", "gelu"), "poisson", "amsgrad", "constant", APART, replace(WIDE, chunk=3), 3, output="identity",
-        settings={"l1": 0.01, "clip_value": 1.0},
-    ),
-    "outputs, lion, a sigmoid": Case(
-        ("relu", "relu"), "half_squared_error", "lion", "constant", OWN, replace(WIDE, vector=8), 3, output="sigmoid",
-    ),
-    "three registers, chunks, ragged rows, everything": Case(
-        ("gelu", "selu"), "mean_squared_error", "adam", "cosine", RAGGED, replace(THREE, vector=4, chunk=2),
-        29, torch.float64, bias="layer", settings={"dropout": 0.3, "clip_norm": 1.0, "l1": 0.01},
-    ),
-    "three registers, shared samples, classes": Case(
-        ("relu", "tanh"), "cross_entropy", "adam", "constant", SHARED, replace(MANY, registers=3, accumulators=8), 50,
-    ),
-    "scalars, cross_entropy, norms": Case(
-        ("relu", "tanh"), "cross_entropy", "adam", "constant", RAGGED, Layout(chunk=2), 3,
-        settings={"clip_norm": 1.0, "dropout": 0.2, "class_weight": [1.0, 2.0, 3.0, 4.0]},
-    ),
-    "figures of one network, lanes are outputs": Case(
-        ("tanh", "relu"), "huber", "sgd", "constant", APART, replace(WIDE, chunk=4), 3, task="evaluate",
-    ),
-    "figures of networks, three registers, shared samples": Case(
-        ("tanh", "relu"), "hinge", "sgd", "constant", replace(SHARED, shuffle="none"),
-        replace(THREE, chunk=4), 29, torch.float64, task="evaluate",
-    ),
+    "lanes are 16 networks, adam, everything clipped": case(
+        "tanh gelu huber adam cosine", SHARED, MANY,
+        clip_value=0.5, clip_norm=1.0, l1=1e-3, l2=1e-3, warmup=3, weight_decay=0.1),
+    "lanes are 16 networks, their own ragged rows, chunks, dropout": case(
+        "relu sine cross_entropy momentum step", RAGGED, CHUNKED,
+        dropout=0.3, label_smoothing=0.1, class_weight=WEIGHTS),
+    "lanes are outputs, ragged rows, classes with weights": case(
+        "softplus elu cross_entropy adamw one_cycle", RAGGED, WIDE, 3, dropout=0.3, class_weight=WEIGHTS),
+    "lanes are 4 double outputs in chunks, a bias per layer": case(
+        "selu sigmoid log_cosh nadam exponential", SHARED, replace(WIDE, vector=4, chunk=2), 3, dtype=DOUBLE,
+        bias="layer", clip_norm=1.0, dropout=0.2),
+    "three registers a lane, one sample a step, own inputs": case(
+        "leaky_relu quantile rmsprop inverse_sqrt", APART, THREE, 29, widths=(3, 5, 2), batch_size=1),
+    "a thread a network, double, layer by layer": case(
+        "silu softsign binary_cross_entropy nesterov constant", OWN, Layout(), 3, dtype=DOUBLE,
+        update_order="layerwise", dropout=0.1),
+    "lanes are 16 networks, rows that are padded, their own inputs, chunks": case(
+        "tanh relu mean_squared_error adam constant", APART, CHUNKED, 17, widths=(16, 32, 16, 4), clip_norm=1.0,
+        dropout=0.2),
+    "figures of networks, ragged rows, classes with weights": case(
+        "tanh relu cross_entropy sgd constant", replace(RAGGED, shuffle="none"), CHUNKED, task="evaluate",
+        class_weight=WEIGHTS, label_smoothing=0.1),
+    "8 networks, hinge, adagrad, plateau": case("gelu_tanh hard_tanh hinge adagrad plateau", OWN, EIGHT, bias="none"),
+    "8 double networks, an output that is not its net": case(
+        "identity tanh mean_absolute_error adadelta constant", RAGGED, replace(EIGHT, accumulators=24), dtype=DOUBLE,
+        output="gelu", dropout=0.1, l2=0.1),
+    "outputs, poisson, amsgrad, own inputs": case(
+        "relu gelu poisson amsgrad constant", APART, replace(WIDE, chunk=3), 3, l1=0.01, clip_value=1.0),
+    "outputs, lion, a sigmoid": case(
+        "relu relu half_squared_error lion constant", OWN, replace(WIDE, vector=8), 3, output="sigmoid"),
+    "three registers, chunks, ragged rows, everything": case(
+        "gelu selu mean_squared_error adam cosine", RAGGED, replace(THREE, vector=4, chunk=2), 29, dtype=DOUBLE,
+        bias="layer", dropout=0.3, clip_norm=1.0, l1=0.01),
+    "three registers, shared samples, classes": case(
+        "relu tanh cross_entropy adam constant", SHARED, replace(MANY, registers=3, accumulators=8), 50),
+    "scalars, cross_entropy, norms": case(
+        "relu tanh cross_entropy adam constant", RAGGED, Layout(chunk=2), 3, clip_norm=1.0, dropout=0.2,
+        class_weight=WEIGHTS),
+    "figures of one network, lanes are outputs": case(
+        "tanh relu huber sgd constant", APART, replace(WIDE, chunk=4), 3, task="evaluate"),
+    "figures of networks, three registers, shared samples": case(
+        "tanh relu hinge sgd constant", replace(SHARED, shuffle="none"), replace(THREE, chunk=4), 29, dtype=DOUBLE,
+        task="evaluate"),
 }  # fmt: skip
 
 EVERYTHING = {"dropout": 0.3, "clip_norm": 1.0, "l1": 0.01, "clip_value": 0.5}
+CHUNKS = case("tanh gelu cross_entropy adam cosine", RAGGED, replace(TEAM, vector=4, chunk=3), 3, widths=(3, 9, 5, 4),
+              **EVERYTHING, class_weight=WEIGHTS)  # fmt: skip
+FIGURES = CASES["figures of one network, lanes are outputs"]
 TEAMS = {
-    "ragged rows, in chunks": Case(
-        ("tanh", "gelu"), "cross_entropy", "adam", "cosine", RAGGED, replace(TEAM, vector=4, chunk=3), 3,
-        widths=(3, 9, 5, 4), settings={**EVERYTHING, "class_weight": [1.0, 2.0, 3.0, 4.0]},
-    ),
-    "shared rows, a bias per layer": Case(
-        ("tanh", "gelu"), "huber", "adam", "constant", SHARED, replace(TEAM, vector=8), 3,
-        bias="layer", settings=EVERYTHING),
-}  # fmt: skip
-CHUNKS, FIGURES = TEAMS["ragged rows, in chunks"], CASES["figures of one network, lanes are outputs"]
-TEAMS |= {
+    "ragged rows, in chunks": CHUNKS,
+    "shared rows, a bias per layer": case(
+        "tanh gelu huber adam constant", SHARED, replace(TEAM, vector=8), 3, bias="layer", **EVERYTHING),
     "groups of 8, ragged": CASES["lanes are 16 networks, their own ragged rows, chunks, dropout"]._replace(
         layout=replace(EIGHT, chunk=3)),
     "figures of a team": FIGURES._replace(layout=replace(TEAM, chunk=4)),
-    "16 double outputs, ragged": Case(
-        ("tanh", "gelu"), "cross_entropy", "adamw", "one_cycle", RAGGED, replace(TEAM, chunk=3), 3,
-        torch.float64, bias="layer", settings=EVERYTHING,
-    ),
-    "layer by layer": Case(
-        ("tanh", "gelu"), "mean_squared_error", "momentum", "constant", OWN, replace(TEAM, vector=8), 3,
-        bias="layer", settings={"update_order": "layerwise", "dropout": 0.2, "l2": 0.1},
-    ),
+    "16 double outputs, ragged": case(
+        "tanh gelu cross_entropy adamw one_cycle", RAGGED, replace(TEAM, chunk=3), 3, dtype=DOUBLE, bias="layer",
+        **EVERYTHING),
+    "layer by layer": case(
+        "tanh gelu mean_squared_error momentum constant", OWN, replace(TEAM, vector=8), 3, bias="layer",
+        update_order="layerwise", dropout=0.2, l2=0.1),
 }  # fmt: skip
 BLOCK = Layout(Kind.GPU_BLOCK, threads=3, accumulators=32, cols=8)
 QUADS = Layout(Kind.GPU_WIDE, registers=4, threads=3, accumulators=16, cols=2)
@@ -177,7 +158,7 @@ BLOCKS = {
     "figures, quads": FIGURES._replace(layout=replace(QUADS, chunk=4)),
     "figures, streamed": FIGURES._replace(layout=replace(STREAMED, chunk=4)),
 }  # fmt: skip
-SMALL = Case(("tanh",), "mean_squared_error", "sgd", "constant", OWN, STREAMED, 3, widths=(3, 17, 4))
+SMALL = case("tanh mean_squared_error sgd constant", OWN, STREAMED, 3, widths=(3, 17, 4))
 MORE_BLOCKS = {
     "a block, shared rows": TEAMS["shared rows, a bias per layer"]._replace(layout=BLOCK, samples=OWN),
     "a block, layer by layer": TEAMS["layer by layer"]._replace(layout=BLOCK),

@@ -13,10 +13,9 @@ from torch.optim import SGD, Optimizer, lr_scheduler
 import gpubp
 from gpubp.errors import ConfigError
 from gpubp.maths.schedules import SCHEDULES, scheduled
-from gpubp.state import Status
-from gpubp.stopping import decide, plateau
+from gpubp.stopping import plateau
 
-from .helpers import generator, population, same_bits, samples, start
+from .helpers import generator, population, samples, start
 from .tolerances import SCHEDULE
 
 STEPS = 50
@@ -94,22 +93,6 @@ def test_a_schedule_is_torchs_for_50_steps(name: str, warmup: bool) -> None:
     torch.testing.assert_close(found, reference, **SCHEDULE)
 
 
-@pytest.mark.parametrize("name", [*REFERENCES, "plateau"])
-def test_a_network_without_warmup_starts_at_once_among_others_that_have_one(name: str) -> None:
-    hyper = columns(name, False) if name != "plateau" else {"lr": torch.ones(4, 1), "plateau_min_lr": torch.zeros(4, 1)}
-    hyper = {each: column.double() for each, column in hyper.items()}
-    if name == "plateau":
-        hyper["scale"] = torch.tensor([[1.0], [0.5], [0.1], [1.0]], dtype=torch.float64)
-    totals = torch.tensor(TOTALS, dtype=torch.float64)[:, None]
-    warm = {
-        "warmup": torch.tensor([[0.0], [8.0], [0.0], [1.0]], dtype=torch.float64),
-        "warmup_start": torch.full_like(totals, 0.1),
-    }
-    plain, mixed = rates(name, hyper, totals), rates(name, {**hyper, **warm}, totals)
-    assert same_bits(plain[::2], mixed[::2])
-    assert not torch.equal(plain[1], mixed[1])
-
-
 @pytest.mark.parametrize(("share", "total"), [(0.0, 50), (0.01, 50), (0.3, 1)])
 def test_one_cycle_without_a_step_to_rise_in_falls_from_its_first(share: float, total: int) -> None:
     optimizer = SGD([torch.zeros(1, requires_grad=True)], lr=0.5)
@@ -176,18 +159,6 @@ def test_plateau_is_torchs_reduce_lr_on_plateau() -> None:
         torch.testing.assert_close(found[:, 0], torch.tensor(reference, dtype=torch.float64), **SCHEDULE)
         seen.update(enumerate(reference))
     assert {number for number, lr in seen if lr < RATES[number]} == {0, 1, 2, 3}
-
-
-def test_plateau_leaves_networks_alone_that_no_longer_run() -> None:
-    spec = gpubp.NetworkSpec((1, 1))
-    state = start(
-        population(spec, 3), gpubp.Dataset(*samples(spec, 4)), schedule="plateau", plateau_patience=0, steps=5
-    )
-    state.status[1] = Status.finished
-    for _ in range(3):
-        decide(state, torch.ones(3), torch.ones(3) > 0, torch.ones(3) > 0)
-    assert state.memory["scale"][:, 0].tolist() == pytest.approx([0.01, 1.0, 0.01])
-    assert state.memory["best"][:, 0].tolist() == [1.0, float("inf"), 1.0]
 
 
 def test_a_rate_of_another_precision_is_refused_also_of_a_warm_up(monkeypatch: pytest.MonkeyPatch) -> None:

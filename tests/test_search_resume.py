@@ -9,22 +9,21 @@ import json
 import shutil
 import signal
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 import yaml
 
 import gpubp
 from gpubp.errors import CheckpointError, ConfigError
-from gpubp.runs import run as running
 from gpubp.search import Hyperband
 
 from . import short_runs
 from .helpers import covering, differing, quick
 from .searches import SEARCHES, data, run
-from .short_runs import Slow, Stop, forge, hears, killed, stopped, told
+from .short_runs import Stop, forge, hears, killed, stopped, told
 
 LINEAGE = "lineage.jsonl"
 
@@ -81,20 +80,10 @@ def test_a_run_that_ends_right_after_a_decision_resumes_to_the_same(
     same(resumed(tmp_path / "run"), whole[kind])
 
 
-def go_on(folder: Path, kind: str, epochs: int) -> None:
-    """In a process of its own: the run, or the rest of it, in calls of a step."""
-    torch.set_num_threads(1)
-    running.CALL = 1e-9
-    if folder.exists():
-        gpubp.resume(folder, data(), data(9), reporters=[Slow()], checkpoint_minutes=1e-5)
-    else:
-        run(kind, folder, epochs, reporters=[Slow()])
-
-
 @pytest.mark.parametrize(("kind", "kills"), quick(itertools.product(SEARCHES, (1, 200)), [("pbt", 1)]))
 def test_a_run_killed_at_random_moments_resumes_to_the_same_bits(kind: str, kills: int, tmp_path: Path) -> None:
     folder, epochs = tmp_path / "run", 15 * kills
-    killed(kills, folder, go_on, kind, epochs)
+    killed(kills, folder, partial(run, kind, epochs=epochs), (data, partial(data, 9)))
     same(resumed(folder), run(kind, epochs=epochs))
 
 

@@ -56,21 +56,14 @@ def one_after_the_other() -> gpubp.Result:
 
 
 @pytest.mark.cpu("counts threads of a CPU")
-@pytest.mark.parametrize("number", [1, 2, 4])
+@pytest.mark.parametrize(("number", "slots"), [(1, None), (2, None), (4, None), (2, 4)])
 def test_populations_side_by_side_have_the_bits_of_each_alone_and_no_more_threads_than_there_are(
-    number: int, whole: gpubp.Result
+    number: int, slots: int | None, whole: gpubp.Result
 ) -> None:
-    with threads(number), calls(meet=number > 1) as seen:
-        same(train(ROWS, engine="cpu"), whole, history=False)
+    with threads(number), calls(meet=number > 1 and slots is None) as seen:
+        found = train(ROWS, engine="cpu", slots=slots)
+    same_rows(found, whole) if slots else same(found, whole, history=False)
     assert max(seen) == number, "all threads, and no more"
-
-
-@pytest.mark.cpu("counts threads of a CPU")
-def test_networks_that_stream_through_slots_side_by_side_too(whole: gpubp.Result) -> None:
-    with threads(2), calls() as seen:
-        found = train(ROWS, engine="cpu", slots=4)
-    assert max(seen) == 2
-    same_rows(found, whole)
 
 
 @pytest.mark.cpu("counts threads of a CPU")

@@ -23,7 +23,7 @@ from gpubp.results.saved import read_results
 from gpubp.runs.run import Run
 
 from .apart import APART
-from .commands import Capture
+from .commands import Capture, here  # noqa: F401
 from .helpers import handled, population, same_bits
 from .short_runs import CPU, Stop, hears
 from .test_train import SPEC, config, data
@@ -74,8 +74,10 @@ def test_a_process_that_trains_in_a_loop_ends_by_the_signal_with_its_training_sa
         assert f"this exception's `result` has the outcome; continue with gpubp.resume('{tmp_path}/run 0'" in told
 
 
-def test_a_handler_that_raises_nothing_is_called_and_the_result_is_returned() -> None:
-    called, reporter = list[int](), Last(signal.SIGTERM, number=2)
+@pytest.mark.parametrize("sent", [(signal.SIGTERM,), (signal.SIGINT, signal.SIGTERM)])
+def test_a_handler_that_raises_nothing_is_called_and_the_result_is_returned(sent: tuple[int, ...]) -> None:
+    """Of both signals with that which ends the process."""
+    called, reporter = list[int](), Last(*sent, number=2)
     with handled(signal.SIGTERM, lambda number, frame: called.append(number)):
         result = train(reporter)
     assert called == [signal.SIGTERM]
@@ -83,13 +85,6 @@ def test_a_handler_that_raises_nothing_is_called_and_the_result_is_returned() ->
     assert (result.interrupted, result.statuses["running"], len(result.history)) == (signal.SIGTERM, 3, 2)
     assert "3 running" in repr(result)
     assert "stopped by SIGTERM" in repr(result)
-
-
-def test_of_both_signals_the_one_that_ends_the_process_is_delivered() -> None:
-    called = list[int]()
-    with handled(signal.SIGTERM, lambda number, frame: called.append(number)):
-        assert train(Last(signal.SIGINT, signal.SIGTERM, number=2)).interrupted == signal.SIGTERM
-    assert called == [signal.SIGTERM]
 
 
 def test_a_signal_that_the_caller_ignores_stays_ignored() -> None:
@@ -137,10 +132,7 @@ def test_in_another_thread_signals_stay_the_main_threads() -> None:
     assert set(seen[:-1]) == {signal.getsignal(signal.SIGINT)}
 
 
-def test_the_command_line_says_how_many_rows_wait(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture
-) -> None:
-    monkeypatch.chdir(tmp_path)
+def test_the_command_line_says_how_many_rows_wait(monkeypatch: pytest.MonkeyPatch, capsys: Capture) -> None:
     monkeypatch.setattr(outcome, "reporters", lambda *given: [gpubp.ConsoleReporter(), Last(signal.SIGINT, number=2)])
     assert main([*COMMAND.split(), "--slots", "1", "--networks", "7"]) == 128 + signal.SIGINT
     told = capsys.readouterr()
@@ -154,9 +146,8 @@ COMMAND = f"train {ASKED} --engine eager --run-dir run"
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_the_command_line_says_how_to_resume_and_it_works(
-    number: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture
+    number: int, monkeypatch: pytest.MonkeyPatch, capsys: Capture
 ) -> None:
-    monkeypatch.chdir(tmp_path)
     with monkeypatch.context() as patch:
         patch.setattr(outcome, "reporters", lambda *given: [gpubp.ConsoleReporter(), Last(number, number=2)])
         assert main(COMMAND.split()) == 128 + number
@@ -171,9 +162,8 @@ def test_the_command_line_says_how_to_resume_and_it_works(
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_before_any_training_is_one_line(
-    number: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture
+    number: int, monkeypatch: pytest.MonkeyPatch, capsys: Capture
 ) -> None:
-    monkeypatch.chdir(tmp_path)
     before = signal.getsignal(number)
     monkeypatch.setattr(settings, "load_data", lambda settings: os.kill(os.getpid(), number))
     assert main([*COMMAND.split(), "--device", "cpu"]) == 128 + number
@@ -181,10 +171,7 @@ def test_a_signal_before_any_training_is_one_line(
     assert signal.getsignal(number) is before
 
 
-def test_a_second_ctrl_c_names_the_last_checkpoint(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture
-) -> None:
-    monkeypatch.chdir(tmp_path)
+def test_a_second_ctrl_c_names_the_last_checkpoint(monkeypatch: pytest.MonkeyPatch, capsys: Capture) -> None:
     twice = [Stop(2, signal.SIGINT), Stop(2, signal.SIGINT)]
     with monkeypatch.context() as patch:
         patch.setattr(outcome, "reporters", lambda *given: twice)

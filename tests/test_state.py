@@ -34,19 +34,6 @@ def begun() -> TrainState:
     return state
 
 
-@pytest.mark.parametrize("engine", ENGINES)
-def test_some_of_the_networks_with_their_settings_and_places_train_as_among_all(engine: str) -> None:
-    settings = {"lr": [0.01 * n for n in range(1, COUNT + 1)], "dropout": 0.1, "steps": torch.arange(2, 2 + COUNT)}
-    config = gpubp.TrainConfig(batch_size=4, class_weight=torch.rand(COUNT, 4), **settings)
-    population, some = gpubp.Population.create(SPEC, COUNT, dtype=torch.float64), torch.tensor([4, 0, 3])
-    part = TrainState.start(population.take(some), config.take(some), dataset(), position=some)
-    whole = TrainState.start(population, config, dataset())
-    for state in (whole, part):
-        state.limit.copy_(state.end)
-        ENGINES[engine](state, dataset(), 9)
-    assert differing(part, whole.rows(some)) == []
-
-
 NAMES = [name for name, _ in begun().tensors()]
 
 

@@ -37,70 +37,43 @@ def one_step(spec: gpubp.NetworkSpec, params: Tensor, inputs: Tensor, target: Te
     return train(gpubp.Population(spec, params, 5, ids), gpubp.Dataset(inputs, target), **settings)
 
 
-def penalised(spec: gpubp.NetworkSpec, parts: list[Tensor], l1: float, l2: float) -> Tensor:
-    """l1 |w| + l2 / 2 w^2 over weights, which are every other part."""
-    return sum(l1 * weight.abs().sum() + l2 / 2 * weight.square().sum() for weight in parts[::2])
+LIMITS = torch.tensor([0.01, 0.1, 1e3], dtype=torch.float64)  # the first clips, the last does not
+SETTINGS: dict[str, dict[str, Tensor]] = {
+    "nothing": {},
+    "l1": {"l1": COLUMN},
+    "l2": {"l2": COLUMN},
+    "both penalties": {"l1": COLUMN, "l2": COLUMN.flip(0)},
+    "norms": {"clip_norm": 5 * LIMITS, "l2": COLUMN},
+    "values": {"clip_value": LIMITS},
+    "values before norms": {"clip_value": LIMITS, "clip_norm": torch.full_like(LIMITS, 0.08)},
+}
 
 
-def check(spec: gpubp.NetworkSpec, losses: list[Tensor], lists: list[list[Tensor]], **settings: object) -> None:
-    """One step of sgd with lr 1 takes off the gradients in `lists`, and reports `losses`."""
+@pytest.mark.parametrize("spec", SPECS, ids=str)
+@pytest.mark.parametrize("name", SETTINGS)
+def test_a_step_of_sgd_subtracts_the_gradient_of_loss_and_penalties_that_is_clipped(
+    name: str, spec: gpubp.NetworkSpec
+) -> None:
+    """l1 |w| + l2 / 2 w^2 of weights, which are every other part, alone; norms are those of whole networks."""
     params, inputs, target = batch(spec)
-    state = one_step(spec, params, inputs, target, **settings)
-    torch.testing.assert_close(state.loss, torch.stack(losses).detach(), **GRADIENT)
-    moved = params - state.population.params
-    torch.testing.assert_close(moved, torch.stack([reference_row(parts) for parts in lists]), **GRADIENT)
-
-
-def references(spec: gpubp.NetworkSpec, l1: Tensor | None = None, l2: Tensor | None = None):
-    """Loss and differentiated parts of the three networks of batch()."""
-    params, inputs, target = batch(spec)
-    losses, lists = [], []
+    state, norms = one_step(spec, params, inputs, target, **SETTINGS[name]), list[float]()
     for n in range(3):
+        own = {key: float(column[n]) for key, column in SETTINGS[name].items()}
         parts = leaves(spec, params[n])
         loss = reference_loss(spec.loss, reference_out(spec, parts, inputs[n]), target[n])
-        terms = [0.0 if column is None else float(column[n]) for column in (l1, l2)]
-        loss = loss + penalised(spec, parts, *terms)
+        for weight in parts[::2]:
+            loss = loss + own.get("l1", 0) * weight.abs().sum() + own.get("l2", 0) / 2 * weight.square().sum()
         loss.backward()
-        losses.append(loss)
-        lists.append(parts)
-    return losses, lists
-
-
-@pytest.mark.parametrize("spec", SPECS, ids=str)
-def test_a_step_of_sgd_subtracts_the_gradient(spec: gpubp.NetworkSpec) -> None:
-    check(spec, *references(spec))
-
-
-@pytest.mark.parametrize("spec", SPECS, ids=str)
-def test_l1_and_l2_are_terms_of_the_loss_over_weights_alone(spec: gpubp.NetworkSpec) -> None:
-    check(spec, *references(spec, l1=COLUMN), l1=COLUMN)
-    check(spec, *references(spec, l2=COLUMN), l2=COLUMN)
-    both = COLUMN.flip(0)
-    check(spec, *references(spec, COLUMN, both), l1=COLUMN, l2=both)
-
-
-@pytest.mark.parametrize("spec", SPECS, ids=str)
-def test_clip_norm_limits_the_norm_of_a_whole_network(spec: gpubp.NetworkSpec) -> None:
-    limits = torch.tensor([0.05, 0.5, 1e3], dtype=torch.float64)
-    losses, lists = references(spec, l2=COLUMN)
-    before = [reference_row(parts).norm() for parts in lists]
-    assert before[0] > limits[0]
-    assert before[2] < limits[2]
-    for parts, limit in zip(lists, limits.tolist()):
-        torch.nn.utils.clip_grad_norm_([part for part in parts if part.grad is not None], limit)
-    check(spec, losses, lists, clip_norm=limits, l2=COLUMN)
-
-
-@pytest.mark.parametrize("spec", SPECS, ids=str)
-def test_clip_value_limits_each_number_and_comes_before_clip_norm(spec: gpubp.NetworkSpec) -> None:
-    limits = torch.tensor([0.01, 0.1, 1e3], dtype=torch.float64)
-    losses, lists = references(spec)
-    for parts, limit in zip(lists, limits.tolist()):
-        torch.nn.utils.clip_grad_value_(parts, limit)
-    check(spec, losses, lists, clip_value=limits)
-    for parts in lists:
-        torch.nn.utils.clip_grad_norm_([part for part in parts if part.grad is not None], 0.08)
-    check(spec, losses, lists, clip_value=limits, clip_norm=0.08)
+        norms.append(float(reference_row(parts).norm()))
+        if "clip_value" in own:
+            torch.nn.utils.clip_grad_value_(parts, own["clip_value"])
+        if "clip_norm" in own:
+            torch.nn.utils.clip_grad_norm_([part for part in parts if part.grad is not None], own["clip_norm"])
+        torch.testing.assert_close(state.loss[n], loss.detach(), **GRADIENT)
+        moved = params[n] - state.population.params[n]
+        torch.testing.assert_close(moved, reference_row(parts), **GRADIENT)
+    assert norms[0] > 5 * LIMITS[0]
+    assert norms[2] < 5 * LIMITS[2]
 
 
 @pytest.mark.parametrize("spec", SPECS, ids=str)

@@ -121,7 +121,7 @@ def test_settings_of_text_files_are_refused_for_an_npz(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["a.csv", "a.npz", "a.parquet"])
-def test_a_missing_an_empty_and_a_damaged_file_are_refused(write: Write, name: str) -> None:
+def test_a_missing_an_empty_and_a_damaged_file_are_refused(write: Write, tmp_path: Path, name: str) -> None:
     with refused(f"{name} cannot be read: No such file or directory"):
         load(f"nowhere/{name}")
     with refused(f"{name} is empty; samples expected"):
@@ -130,37 +130,30 @@ def test_a_missing_an_empty_and_a_damaged_file_are_refused(write: Write, name: s
            "a.parquet": " cannot be read as .parquet: it is damaged, or another file"}  # fmt: skip
     with refused(name + why[name]):
         read(write(name, b"a,b\n1,2\n1,2,3\n1,2\n"))
-
-
-@pytest.mark.parametrize("name", ["a.npz", "a.parquet"])
-def test_half_a_file_is_refused_with_the_reason(write: Write, tmp_path: Path, name: str) -> None:
     np.savez(tmp_path / "a.npz", X=np.ones((9, 9)), y=np.ones(9))
     parquet.write_table(pyarrow.table({"x": [1.0]}), tmp_path / "a.parquet")
-    whole = (tmp_path / name).read_bytes()
-    with refused(f"{name} cannot be read as .{name[2:]}: it is damaged, or another file"):
-        read(write(name, whole[: len(whole) // 2]))
+    if name != "a.csv":
+        whole = (tmp_path / name).read_bytes()
+        with refused(f"{name} cannot be read as .{name[2:]}: it is damaged, or another file"):
+            read(write(name, whole[: len(whole) // 2]))
 
 
-def test_a_directory_is_refused(tmp_path: Path) -> None:
-    with refused("is a directory; a file that ends in .csv, .tsv, .npz, .parquet expected"):
-        load(tmp_path)
+def test_what_is_no_file_that_may_be_read_is_refused(
+    write: Write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (tmp_path / "d.csv").mkdir()
-    with refused("d.csv is a directory"):
-        read(tmp_path / "d.csv")
-
-
-def test_a_file_that_may_not_be_read_is_refused(write: Write, monkeypatch: pytest.MonkeyPatch) -> None:
+    for given, told in (
+        (tmp_path, "is a directory; a file that ends in .csv, .tsv, .npz, .parquet expected"),
+        (tmp_path / "d.csv", "d.csv is a directory"),
+        ("a.cvs", "a.cvs: the ending '.cvs' is unknown; did you mean '.csv'?; allowed: .csv, .npz, .parquet, .tsv"),
+        ("folder/data", "the ending '' is unknown"),
+    ):
+        with refused(told):
+            load(given)
     path = write("a.csv", FLOWERS)
     monkeypatch.setattr(Path, "open", failing(PermissionError(13, "Permission denied")))
     with refused("a.csv cannot be read: Permission denied"):
         read(path)
-
-
-def test_an_unknown_ending_gets_the_nearest_one() -> None:
-    with refused("a.cvs: the ending '.cvs' is unknown; did you mean '.csv'?; allowed: .csv, .npz, .parquet, .tsv"):
-        load("a.cvs")
-    with refused("the ending '' is unknown"):
-        load("folder/data")
 
 
 def test_columns_of_a_parquet_file_need_different_names(tmp_path: Path) -> None:
@@ -181,17 +174,13 @@ class Bomb:
         return open, (str(self.path), "w")
 
 
-@pytest.mark.parametrize("name", ["X", "y"])
-def test_a_pickle_in_an_npz_is_refused_and_nothing_is_executed(tmp_path: Path, name: str) -> None:
-    arrays: dict[str, Any] = {"X": np.ones((1, 2)), "y": np.ones(1)}
-    arrays[name] = np.array([Bomb(tmp_path / "executed")], dtype=object)
-    np.savez(tmp_path / "a.npz", **arrays)
-    with refused(f"a.npz: array '{name}' holds pickled Python objects, which can execute code and are never loaded"):
-        read(tmp_path / "a.npz")
-    assert not (tmp_path / "executed").exists()
-
-
-def test_a_pickle_called_npz_is_refused_and_nothing_is_executed(write: Write, tmp_path: Path) -> None:
+def test_a_pickle_in_an_npz_or_called_npz_is_refused_and_nothing_is_executed(write: Write, tmp_path: Path) -> None:
+    for name in ("X", "y"):
+        arrays: dict[str, Any] = {"X": np.ones((1, 2)), "y": np.ones(1)}
+        arrays[name] = np.array([Bomb(tmp_path / "executed")], dtype=object)
+        np.savez(tmp_path / "a.npz", **arrays)
+        with refused(f"a.npz: array '{name}' holds pickled Python objects, which can execute code and are never load"):
+            read(tmp_path / "a.npz")
     path = write("a.npz", pickle.dumps(Bomb(tmp_path / "executed")))
     with refused("a.npz is not an .npz archive, as numpy.savez writes it"):
         read(path)

@@ -125,13 +125,6 @@ def test_texts_that_look_like_something_else_are_questioned_as_inputs_and_as_tar
     assert load(path, target="x", validation=0, reading=Reading(text=("x",))).loss == "cross_entropy"
 
 
-def test_a_question_mark_among_numbers_is_a_missing_value_whose_sample_is_named(write: Write) -> None:
-    path = write("a.csv", "x;y\n1.5;1\n?;2\n2.5;3\n")
-    with pytest.raises(DataError, match=r"column 'x' lacks 1 of 3 values, the first in sample 1; train with --impute"):
-        load(path, target="y", validation=0)
-    assert load(path, target="y", validation=0, impute="mean").widths_in == 1
-
-
 def test_whole_numbers_beyond_2_to_the_53_are_no_inputs_and_no_targets(write: Write) -> None:
     path = write("a.csv", f"x;y\n1;1.5\n{2**53 + 1};2.5\n3;0.5\n")
     for target in ("x", "y"):

@@ -95,22 +95,6 @@ def test_the_ranking_is_by_validation_loss_or_else_by_loss_without_diverged_netw
             assert expected != sorted(expected, key=lambda n: float(result.loss[n])), "the two orders differ"
 
 
-def test_a_sample_of_weight_0_is_ignored_and_weights_act_as_counts() -> None:
-    inputs, targets = samples(SPEC, 6)
-    weight = torch.tensor([1.0, 2.0, 0.0, 1.0, 0.0, 2.0], dtype=torch.float64)
-    settings: dict[str, Any] = {"batch_size": 6, "shuffle": "none", "optimizer": "sgd", "lr": 0.1}
-    index = [0, 1, 1, 3, 5, 5]
-    weighted, repeated, plain = (
-        trained(given=each, **settings) for each in (
-            gpubp.Dataset(inputs, targets, sample_weight=weight), gpubp.Dataset(inputs[index], targets[index]),
-            gpubp.Dataset(inputs, targets),
-        )
-    )  # fmt: skip
-    torch.testing.assert_close(weighted.population.params, repeated.population.params)
-    torch.testing.assert_close(weighted.loss, repeated.loss)
-    assert (weighted.population.params - plain.population.params).abs().max() > 1e-3
-
-
 def test_plateau_reduces_only_the_rates_of_networks_that_do_not_improve() -> None:
     rates = [0.01, 1e-14, 0.01]
     settings = config(optimizer="sgd", lr=rates, schedule="plateau", plateau_patience=1, plateau_factor=0.5, steps=40)
@@ -261,21 +245,21 @@ def test_the_memory_of_another_optimizer_or_of_other_networks_is_refused() -> No
 
 
 @pytest.mark.parametrize("optimizer", gpubp.OPTIMIZERS)
-def test_networks_that_leave_join_and_move_keep_the_memory_that_is_theirs(optimizer: str) -> None:
-    """Each as if it went on alone."""
+def test_networks_that_leave_join_and_move_keep_the_memory_that_is_theirs(optimizer: str, tmp_path: Path) -> None:
+    """Each as if it went on alone, and as its replay finds it."""
     first = gpubp.train(population(SPEC, 4), data(), config(optimizer=optimizer), engine="eager")
     joined = gpubp.Population.create(SPEC, seed=first.population.seed, ids=[9], dtype=first.population.params.dtype)
     mixed = replace(first.population.take([3, 0]).concatenate(joined), seed=1)
-    rates = [0.1, 0.01, 0.03]
-    then = gpubp.train(
-        mixed, data(), config(optimizer=optimizer, lr=rates), engine="eager", optimizer_state=first.state
-    )
+    rates, memory = [0.1, 0.01, 0.03], {"optimizer_state": first.state}
+    chosen = config(optimizer=optimizer, lr=rates)
+    then = gpubp.train(mixed, data(), chosen, engine="eager", run_dir=tmp_path, **memory)
     for row, of in enumerate((3, 0, None)):
-        memory = {} if of is None else {"optimizer_state": first.state.rows([of])}
+        own: dict[str, Any] = {} if of is None else {"optimizer_state": first.state.rows([of])}
         alone = gpubp.train(
-            mixed.take([row]), data(), config(optimizer=optimizer, lr=rates[row]), engine="eager", **memory
+            mixed.take([row]), data(), config(optimizer=optimizer, lr=rates[row]), engine="eager", **own
         )
         assert same_bits(then.population.params[row], alone.population.params[0])
+        assert gpubp.replay(tmp_path, row, data=data(), population=mixed, **memory).same
 
 
 def test_a_note_says_where_samples_come_in_the_same_order_again() -> None:
@@ -284,13 +268,3 @@ def test_a_note_says_where_samples_come_in_the_same_order_again() -> None:
         networks = replace(first.population, seed=first.population.seed + more)
         then = gpubp.train(networks, data(), config(shuffle=shuffle), engine="eager", optimizer_state=first.state)
         assert ("samples and dropout are as in the training before" in " ".join(then.notes)) == told
-
-
-def test_a_replay_finds_the_memory_of_networks_that_moved_or_joined(tmp_path: Path) -> None:
-    first = gpubp.train(population(SPEC, 4), data(), config(), engine="eager")
-    joined = gpubp.Population.create(SPEC, seed=first.population.seed, ids=[9], dtype=first.population.params.dtype)
-    mixed = first.population.take([3, 0]).concatenate(joined)
-    gpubp.train(mixed, data(), config(), engine="eager", optimizer_state=first.state, run_dir=tmp_path / "run")
-    for row in range(3):
-        again = {"data": data(), "population": mixed, "optimizer_state": first.state}
-        assert gpubp.replay(tmp_path / "run", row, **again).same
