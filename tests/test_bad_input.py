@@ -147,7 +147,7 @@ def test_valid_variants_of_the_refused_input_are_accepted() -> None:
 
 
 COMMANDS = {
-    "wrong width": ("--data xor --widths 3,4,1", "error: widths from 3 to 1: the data need 2,...,1"),
+    "wrong width": ("--data xor --widths 3,4,1", "error: widths 3,4,1: the data need 2,...,1"),
     "widths of letters": ("--data xor --widths 2,x,1", "--widths '2,x,1': whole numbers separated by commas expected"),
     "dtype": ("--data xor --dtype float46", "dtype 'float46' is unknown; did you mean 'float64'?"),
     "device": ("--data xor --device cuba", "device 'cuba' is unknown; allowed: auto, cpu, cuda"),

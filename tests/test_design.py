@@ -221,7 +221,7 @@ def test_a_design_and_flags_have_one_precedence_and_no_cell_is_dropped(capsys: C
     for message, given in (
         ("design: row 1: momentum is not a hyper-parameter of optimizer 'adam'", "--design wrong.csv"),
         ("design: row 0: loss 'mse' is unknown", "--design loss.csv --momentum 0.5"),
-        ("design: row 1: widths from 5 to 3: the data need 4,...,3", "--design ends.csv"),
+        ("design: row 1: widths 5,5,3: the data need 4,...,3", "--design ends.csv"),
         ("--lr: no network takes it; all have a cell of their own", "--design own.csv --lr 0.5"),
         ("--lr 0.1,0.2: with --design one value", "--design mixed.csv --lr 0.1,0.2"),
         ("--optimizer adam,sgd: with --design one value", "--design own.csv --optimizer adam,sgd"),

@@ -193,12 +193,11 @@ def _check_widths(widths: Column, sides: tuple[int, int]) -> None:
     """Refuse topologies that do not fit the data."""
     import numpy as np
 
-    ends = [(each[0], each[-1]) for each in widths.options or ()]
-    for row in np.isin(widths.values, [code for code, each in enumerate(ends) if each != sides]).nonzero()[0]:
-        found = ends[widths.values[row]]
-        raise ConfigError(
-            f"design: row {row}: widths from {found[0]} to {found[1]}: the data need {sides[0]},...,{sides[1]}"
-        )
+    given = widths.options or ()
+    wrong = [code for code, each in enumerate(given) if (each[0], each[-1]) != sides]
+    for row in np.isin(widths.values, wrong).nonzero()[0]:
+        found = ",".join(map(str, given[widths.values[row]]))
+        raise ConfigError(f"design: row {row}: widths {found}: the data need {sides[0]},...,{sides[1]}")
 
 
 def _check_whole(name: str, given: float | str, found: Any) -> None:
