@@ -96,15 +96,6 @@ SOME = pytest.mark.parametrize(("dtype", "shuffle", "name"), [
 
 
 @SOME
-def test_any_cut_of_the_steps_gives_the_same_bits(dtype: torch.dtype, shuffle: str, name: str) -> None:
-    own = small(dtype, steps=7, shuffle=shuffle)
-    with laid_out(layouts(dtype, BATCH)[name]):
-        whole = own.train()
-        for cuts in ([1] * 7, [3, 4], [6, 1], [2, 100]):
-            assert not differences(own.train(cuts=cuts), whole), cuts
-
-
-@SOME
 def test_networks_may_be_and_end_at_different_steps(dtype: torch.dtype, shuffle: str, name: str) -> None:
     ends = [1 + (5 * n) % STEPS for n in EVERYONE]
     own = small(dtype, steps=ends, shuffle=shuffle)

@@ -17,7 +17,7 @@ from gpubp.engines import block, eager
 from gpubp.maths import blocks
 from gpubp.state import Status
 
-from .helpers import copied, covering, differences, generator, population, same_bits, samples, start, threads, train
+from .helpers import copied, covering, differences, population, same_bits, samples, start, threads, train
 
 SPECS = {
     "2-2-2": gpubp.NetworkSpec((2, 2, 2), "sigmoid", "sigmoid", "half_squared_error", bias="layer"),
@@ -91,80 +91,6 @@ def test_blocks_threads_and_cuts_change_no_bit(
         sizes = [part.stop - part.start for part in blocks.blocks(spec, COUNT, BATCH, 4, torch.device("cpu"))]
         assert sizes[0] == size
         assert not differences(train(population, data, **settings), whole), f"blocks of {size}"
-
-
-COLUMNS: dict[str, tuple[str, dict[str, Any]]] = {
-    "lr": ("2-2-2", {"lr": [0.01 * (n + 1) for n in range(COUNT)]}),
-    "dropout": ("5-33-2", {"dropout": [0.1 * n for n in range(COUNT)]}),
-    "clip_norm": ("64-32-10", {"clip_norm": [0.05 * (n + 1) for n in range(COUNT)]}),
-    "clip_value": ("64-32-10", {"clip_value": [0.01 * (n + 1) for n in range(COUNT)]}),
-    "label_smoothing": ("64-32-10", {"label_smoothing": [0.1 * n for n in range(COUNT)]}),
-    "class_weight": ("64-32-10", {"class_weight": torch.rand(COUNT, 10, generator=generator(2))}),
-    "delta": ("13-7-3", {"delta": [0.2 * (n + 1) for n in range(COUNT)]}),
-    "penalties": ("5-33-2", {"l1": [1e-3 * n for n in range(COUNT)], "l2": [1e-2 * n for n in range(COUNT)]}),
-    "decay": ("5-33-2", {"optimizer": "adamw", "weight_decay": [0.1 * n for n in range(COUNT)]}),
-    "betas": ("8-16-1", {"beta1": [0.1 * n for n in range(COUNT)], "beta2": [0.9 + 0.01 * n for n in range(COUNT)]}),
-    "warmup": ("13-7-3", {"warmup": list(range(COUNT)), "schedule": "cosine"}),
-    "one_cycle": ("13-7-3", {"schedule": "one_cycle", "pct_start": [0.1 * (n + 1) for n in range(COUNT)]}),
-}  # fmt: skip
-
-
-@pytest.mark.parametrize("name", COLUMNS)
-def test_a_network_uses_only_its_hyper_parameters(name: str) -> None:
-    chosen, columns = COLUMNS[name]
-    spec = SPECS[chosen]
-    settings = {"optimizer": "adam", "batch_size": BATCH, "steps": STEPS} | columns
-    everyone = train(networks(spec), dataset(spec), **settings)
-    for rows in ([7], [8, 0], [3, 7, 1, 2]):
-        own = {key: value if isinstance(value, str) else [value[n] for n in rows] for key, value in columns.items()}
-        if "class_weight" in own:
-            own["class_weight"] = columns["class_weight"][rows]
-        some = train(networks(spec, rows), dataset(spec), **settings | own)
-        assert not differences(some, everyone, others=rows), rows
-        if len(rows) == 1 and not isinstance(own.get("class_weight"), Tensor):
-            plain = {key: value if isinstance(value, str) else value[0] for key, value in own.items()}
-            alone = train(networks(spec, rows), dataset(spec), **settings | plain)
-            assert not differences(alone, everyone, others=rows)
-
-
-@pytest.mark.parametrize(
-    ("name", "kind"), covering(SPECS, ["rows", "own samples", "weights", "shared weights"], meet=1)
-)
-def test_a_network_uses_only_its_data(name: str, kind: str) -> None:
-    """Ragged rows, own inputs, own weights: network 7 learns the same from them alone."""
-    spec, source = SPECS[name], generator(3)
-    index = [torch.randperm(SAMPLES, generator=source)[: 1 + 2 * n] for n in range(COUNT)]
-    weight = torch.rand(COUNT, SAMPLES, generator=source) + 0.1
-    inputs, target = samples(spec, COUNT, SAMPLES, dtype=torch.float32)
-
-    def data(rows: Rows) -> gpubp.Dataset:
-        if kind == "rows":
-            return dataset(spec, rows=[index[n] for n in rows])
-        if kind == "own samples":
-            return gpubp.Dataset(inputs[rows], target[rows], rows=[index[n] for n in rows])
-        return dataset(spec, sample_weight=weight[rows] if kind == "weights" else weight[0])
-
-    settings = {"optimizer": "adam", "batch_size": BATCH, "epochs": 3}
-    everyone = train(networks(spec), data(list(range(COUNT))), **settings)
-    lengths = everyone.end.tolist()
-    assert (len(set(lengths)) > 1) == ("weights" not in kind), "ragged rows make other numbers of steps"
-    assert everyone.step.tolist() == lengths
-    for rows in ([7], [8, 0], [3, 7, 1, 2]):
-        assert not differences(train(networks(spec, rows), data(rows), **settings), everyone, others=rows), rows
-
-
-@SOME
-def test_networks_may_end_at_different_steps_within_a_call(name: str) -> None:
-    spec, data = SPECS[name], dataset(SPECS[name])
-    ends = [5, 1, 8, 3, 8, 2, 8, 7, 5]
-    settings = {"optimizer": "adam", "batch_size": BATCH}
-    whole = train(networks(spec), data, steps=ends, **settings)
-    assert whole.step.tolist() == ends
-    for cuts in ([1] * 8, [6, 2]):
-        assert not differences(train(networks(spec), data, cuts, steps=ends, **settings), whole)
-    for number in (0, 1, 7):
-        alone = train(networks(spec, [number]), data, steps=ends[number], **settings)
-        assert not differences(alone, whole, others=[number]), number
 
 
 @SOME
@@ -253,25 +179,20 @@ def test_outs_and_gradients_of_many_networks_take_the_memory_of_a_block(monkeypa
 
 
 @pytest.mark.cpu
-@pytest.mark.parametrize("place", ["backprop.product", "numerics.row_sums", "optimizers.update"])
-def test_a_number_that_depends_on_the_neighbours_is_found_out(place: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A violation of this file's promise, planted: a part in a million, and only by how many networks there are."""
-    spec, data = SPECS["13-7-3"], dataset(SPECS["13-7-3"])
-    if place == "backprop.product":
-        product = backprop.product
-        monkeypatch.setattr(
-            backprop, "product", lambda left, *rest: product(left, *rest) * (1 + 2**-20 * (len(left) > 4))
-        )
-    elif place == "numerics.row_sums":
-        sums = block.row_sums
-        monkeypatch.setattr(block, "row_sums", lambda rows: sums(rows) * (1 + 2**-20 * (len(rows) > 4)))
-    else:
-        update = block.update
-        monkeypatch.setattr(
-            block,
-            "update",
-            lambda rule, param, grad, *rest: update(rule, param, grad * (1 + 2**-20 * (len(grad) > 4)), *rest),
-        )
+@pytest.mark.parametrize(
+    ("owner", "name", "at"), [(backprop, "product", 0), (block, "row_sums", 0), (block, "update", 2)]
+)
+def test_a_number_that_depends_on_the_neighbours_is_found_out(
+    owner: Any, name: str, at: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A violation of this file's promise, planted in argument `at`: a part in a million, and only by how many networks
+    there are."""
+    spec, data, proper = SPECS["13-7-3"], dataset(SPECS["13-7-3"]), getattr(owner, name)
+
+    def planted(*given: Any) -> Any:
+        return proper(*given[:at], given[at] * (1 + 2**-20 * (len(given[at]) > 4)), *given[at + 1 :])
+
+    monkeypatch.setattr(owner, name, planted)
     settings = {"optimizer": "sgd", "batch_size": BATCH, "steps": STEPS, "l2": 0.1, "clip_norm": 0.5, "lr": 0.1}
     everyone = train(networks(spec), data, **settings)
     alone = train(networks(spec, [7]), data, **settings)
