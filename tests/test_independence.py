@@ -13,7 +13,7 @@ from torch.utils._pytree import tree_leaves
 
 import gpubp
 from gpubp import backprop
-from gpubp.engines import block, eager
+from gpubp.engines import eager
 from gpubp.maths import blocks
 from gpubp.state import Status
 
@@ -176,24 +176,3 @@ def test_outs_and_gradients_of_many_networks_take_the_memory_of_a_block(monkeypa
             backprop.gradients(spec, params, inputs, target)
         taken.append(largest.numbers)
     assert taken == [4 * 50 * 40, 64 * spec.size], "a block's outs; the gradients themselves"
-
-
-@pytest.mark.cpu
-@pytest.mark.parametrize(
-    ("owner", "name", "at"), [(backprop, "product", 0), (block, "row_sums", 0), (block, "update", 2)]
-)
-def test_a_number_that_depends_on_the_neighbours_is_found_out(
-    owner: Any, name: str, at: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A violation of this file's promise, planted in argument `at`: a part in a million, and only by how many networks
-    there are."""
-    spec, data, proper = SPECS["13-7-3"], dataset(SPECS["13-7-3"]), getattr(owner, name)
-
-    def planted(*given: Any) -> Any:
-        return proper(*given[:at], given[at] * (1 + 2**-20 * (len(given[at]) > 4)), *given[at + 1 :])
-
-    monkeypatch.setattr(owner, name, planted)
-    settings = {"optimizer": "sgd", "batch_size": BATCH, "steps": STEPS, "l2": 0.1, "clip_norm": 0.5, "lr": 0.1}
-    everyone = train(networks(spec), data, **settings)
-    alone = train(networks(spec, [7]), data, **settings)
-    assert differences(alone, everyone, others=[7])
