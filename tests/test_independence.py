@@ -93,19 +93,6 @@ def test_blocks_threads_and_cuts_change_no_bit(
         assert not differences(train(population, data, **settings), whole), f"blocks of {size}"
 
 
-@SOME
-def test_networks_may_be_at_different_steps(name: str) -> None:
-    """As after a retirement: the newcomers start while others are under way."""
-    spec, data = SPECS[name], dataset(SPECS[name])
-    settings = {"optimizer": "adam", "batch_size": BATCH, "steps": STEPS, "dropout": 0.2}
-    plain = train(networks(spec), data, **settings)
-    mixed = start(networks(spec), data, **settings)
-    for part, steps in ((slice(0, 3), 2), (slice(2, 6), 3), (slice(0, COUNT), 4), (slice(0, COUNT), 8)):
-        eager.run(mixed.rows(part), data, steps)
-    assert mixed.step.tolist() == [STEPS] * COUNT
-    assert not differences(mixed, plain)
-
-
 def check_retired(engine: Any, population: gpubp.Population, data: gpubp.Dataset, **settings: Any) -> None:
     """Of networks that no longer run after three steps no number moves, and of others all do as without them."""
     plain = train(population, data, engine=engine, **settings)
