@@ -17,7 +17,7 @@ from gpubp.engines import eager
 from gpubp.maths import blocks
 from gpubp.state import Status
 
-from .helpers import copied, covering, differences, population, same_bits, samples, start, threads, train
+from .helpers import copied, covering, differences, population, quick, same_bits, samples, start, threads, train
 
 SPECS = {
     "2-2-2": gpubp.NetworkSpec((2, 2, 2), "sigmoid", "sigmoid", "half_squared_error", bias="layer"),
@@ -26,10 +26,6 @@ SPECS = {
     "64-32-10": gpubp.NetworkSpec((64, 32, 10), "relu", loss="cross_entropy"),
     "13-7-3": gpubp.NetworkSpec((13, 7, 3), ("elu",), loss="huber", train_bias=False),
 }
-SOME = pytest.mark.parametrize(
-    "name",
-    ["8-16-1", "5-33-2", *(pytest.param(each, marks=pytest.mark.slow) for each in ("2-2-2", "64-32-10", "13-7-3"))],
-)
 COUNT, SAMPLES, STEPS, BATCH = 9, 23, 8, 6
 LR = {"sgd": 0.1, "adam": 0.01, "amsgrad": 0.01}
 Rows = list[int]
@@ -117,7 +113,7 @@ def test_retired_networks_do_not_move_and_affect_no_other() -> None:
     check_retired(eager, networks(spec), dataset(spec), **settings)
 
 
-@SOME
+@pytest.mark.parametrize("name", quick(SPECS, ["8-16-1", "5-33-2"]))
 def test_the_outs_of_a_network_are_the_same_alone_and_among_others(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     spec = SPECS[name]
     params = networks(spec).params
