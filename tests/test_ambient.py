@@ -226,10 +226,3 @@ def test_products_are_whole_until_the_last_of_several_calls_returns() -> None:
         assert products.fp32_precision == "bf16"
         every.fp32_precision = "ieee"
         assert products.fp32_precision == "ieee", "it follows what is set for more than products, as before"
-
-
-def test_a_network_made_in_inference_mode_can_be_trained_on() -> None:
-    with torch.inference_mode():
-        module = gpubp.Population.create(SPEC, 2).network(1)
-    module(torch.ones(2, 4)).sum().backward()
-    assert module[0].weight.grad.any()

@@ -114,8 +114,7 @@ def doubles(count: int, seed: int = 0) -> Array:
     rng = np.random.default_rng(seed)
     every = rng.integers(0, 2**64, count // 4, dtype=np.uint64).view(np.float64)
     sizes = [10 ** rng.uniform(*powers, count // 4) for powers in [(-17, 3), (-2, 1), (0, 2.86)]]
-    moderate = np.concatenate(sizes)
-    special = np.array(SPECIAL)
+    moderate, special = np.concatenate(sizes), np.array(SPECIAL)
     return np.concatenate([every, moderate * rng.choice([-1, 1], len(moderate)), special, -special])
 
 
@@ -141,12 +140,8 @@ def kinds() -> list[tuple[int, str]]:
     if platform.machine() not in ("x86_64", "AMD64"):
         return [(1, "native"), (4, "native")]
     flags = Path("/proc/cpuinfo").read_text().split() if Path("/proc/cpuinfo").exists() else []
-    found = [(1, "native")]
-    if "avx2" in flags:
-        found.append((8, "x86-64-v3"))
-    if "avx512f" in flags:
-        found.append((16, "native"))
-    return found
+    wide = {"avx2": (8, "x86-64-v3"), "avx512f": (16, "native")}
+    return [(1, "native"), *(kind for flag, kind in wide.items() if flag in flags)]
 
 
 @pytest.fixture(scope="session")

@@ -58,14 +58,8 @@ WRONG: dict[str, tuple[Any, type[GpubpError], str]] = {
     "a short mask": ([[True, False]], ShapeError, r"rows\[0\]: a mask of 2 truth values; 6, one per row, expected"),
     "a mixture": ([[True, 2, 0, 0, 0, 0]], DataError, r"rows\[0\]: truth values and numbers; whole numbers"),
     "two dimensions": ([[[0, 1]]], ShapeError, r"rows\[0\]: int64 \(1, 2\); whole numbers, each a row"),
-    **{
-        f"one mask for all, {name}": (
-            kind(SHOP == 0),
-            ShapeError,
-            r"rows is a \w+ of single values; a list with a mask or",
-        )
-        for name, kind in KINDS.items()
-    },
+    **{f"one mask for all, {name}": (kind(SHOP == 0), ShapeError, r"rows is a \w+ of single values; a list with a mask")
+       for name, kind in KINDS.items()},
     "no list": (3, ShapeError, "rows is a int of single values"),
     "a number of NumPy's": (np.float32(3), ShapeError, "rows is a ndarray of single values"),
     "a negative row": ([[0, -1]], DataError, r"rows\[0\] -1: a row from 0 to 5 expected"),
@@ -73,7 +67,7 @@ WRONG: dict[str, tuple[Any, type[GpubpError], str]] = {
     "a mask of none": ([[0], [False] * 6], DataError, r"rows\[1\] selects none of 6 samples; one or more expected"),
     "text": ([["0"]], DataError, r"rows\[0\] holds str '0' at \[0\]; numbers of at most 64 bits"),
     "a dict": ({0: [1]}, DataError, r"rows is a dict; a list in the order of the networks, such as list\(rows.values"),
-}
+}  # fmt: skip
 
 
 @pytest.mark.parametrize("name", WRONG)
@@ -96,27 +90,23 @@ def test_rows_of_a_population_are_taken_by_a_mask_and_from_the_end_as_in_a_list(
     assert same_bits(networks.network(-1)[0].weight.T.flatten(), networks.params[3, :6])
 
 
-TAKES: dict[str, tuple[Any, str]] = {
-    "a short mask": ([True, False], "take: a mask of 2 truth values; 4, one per row, expected"),
-    "floats": ([0.0, 1.0], r"take: float64 \(2,\); whole numbers, each a row, or a mask of 4 truth values"),
-    "one row": (2, r"take: int64 \(\); whole numbers, each a row"),
-    "too far": ([4], "take 4: a row from 0 to 3, or from -4 to -1 from the end, expected"),
-    "too far from the end": ([-5], "take -5: a row from 0 to 3, or from -4 to -1 from the end, expected"),
-}
-
-
-@pytest.mark.parametrize("name", TAKES)
-def test_rows_that_a_population_does_not_have_are_refused(name: str) -> None:
-    index, message = TAKES[name]
+@pytest.mark.parametrize(
+    ("name", "given", "message"),
+    [
+        ("take", [[True, False]], "take: a mask of 2 truth values; 4, one per row, expected"),
+        ("take", [[0.0, 1.0]], r"take: float64 \(2,\); whole numbers, each a row, or a mask of 4 truth values"),
+        ("take", [2], r"take: int64 \(\); whole numbers, each a row"),
+        ("take", [[4]], "take 4: a row from 0 to 3, or from -4 to -1 from the end, expected"),
+        ("take", [[-5]], "take -5: a row from 0 to 3, or from -4 to -1 from the end, expected"),
+        ("copy_rows", [[0, 1], [2, -2]], "copy_rows: target has a row twice"),
+        ("copy_rows", [[0], [True, False, True, False]], "source of 1 rows, target of 2: equal lengths expected"),
+    ],
+)
+def test_rows_that_a_population_does_not_have_and_two_sources_of_one_are_refused(
+    name: str, given: list[Any], message: str
+) -> None:
     with pytest.raises(ShapeError, match=message):
-        population(SPEC, 4).take(index)
-
-
-def test_a_copy_has_one_source() -> None:
-    with pytest.raises(ShapeError, match="copy_rows: target has a row twice"):
-        population(SPEC, 4).copy_rows([0, 1], [2, -2])
-    with pytest.raises(ShapeError, match="source of 1 rows, target of 2: equal lengths expected"):
-        population(SPEC, 4).copy_rows([0], [True, False, True, False])
+        getattr(population(SPEC, 4), name)(*given)
 
 
 @pytest.mark.parametrize("ids", [[True, False], [0.0, 1.0], ["a"], {1: 2}, [[1, 2]], [-1], []])
@@ -209,14 +199,8 @@ def test_read_only_memory_is_copied_without_a_warning() -> None:
     [
         (lambda: gpubp.TrainConfig(steps=1, lr=[True, False]), "lr .*: a number, or N numbers, expected"),
         (lambda: gpubp.TrainConfig(steps=1, lr="0.1"), "lr is a str; an ordered list"),
-        (
-            lambda: gpubp.TrainConfig(steps=2**63),
-            "steps holds 9223372036854775808; numbers of at most 64 bits, with a sign",
-        ),
-        (
-            lambda: gpubp.TrainConfig(steps=1, class_weight={0: 1.0}),
-            "class_weight is a dict; a number per class expected",
-        ),
+        (lambda: gpubp.TrainConfig(steps=2**63), "steps holds 9223372036854775808; numbers of at most 64 bits, with a"),
+        (lambda: gpubp.TrainConfig(steps=1, class_weight={0: 1.0}), "class_weight is a dict; a number per class exp"),
         (lambda: gpubp.TrainConfig(steps=1, class_weight=[True, False]), r"class_weight \[True, False\]: numbers of 0"),
         (lambda: gpubp.TrainConfig(steps=1, extra=[1]), r"extra \[1\]: a dict of hyper-parameters by name expected"),
         (lambda: gpubp.TrainConfig(steps=1, lr={0.1, 0.2}), "lr is a set; an ordered list"),

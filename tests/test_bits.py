@@ -19,7 +19,7 @@ import gpubp
 from gpubp.engines import cpu
 
 from .gpu_cases import FEATURES
-from .helpers import LOGITS, compiled, train  # noqa: F401
+from .helpers import LOGITS, compiled, quick, train  # noqa: F401
 
 FILE = Path(__file__).parent / "bits.json"
 COUNT, SAMPLES, BATCH, STEPS = 5, 23, 6, 7
@@ -89,12 +89,10 @@ def hashed(name: str, dtype: str, engine: Any = cpu) -> str:
 # Activations of every function of the kernels, exp, expm1, erf and sin, and one of each other kind.
 QUICK = [*itertools.islice(CASES, 0, len(gpubp.ACTIVATIONS) // 2, 2), "class weights"]
 QUICK += [name for name in CASES if name.startswith("adam, ")]
-SLOW = [(name, dtype) for name in CASES for dtype in DTYPES if dtype == "float64" or name not in QUICK]
 
 
 @pytest.mark.parametrize(
-    ("name", "dtype"),
-    [*((name, "float32") for name in QUICK), *(pytest.param(*each, marks=pytest.mark.slow) for each in SLOW)],
+    ("name", "dtype"), quick(itertools.product(CASES, DTYPES), [(name, "float32") for name in QUICK])
 )
 def test_a_trained_network_has_the_bits_that_it_had(name: str, dtype: str) -> None:
     assert hashed(name, dtype) == json.loads(FILE.read_text())[name][dtype]

@@ -56,74 +56,67 @@ def test_a_design_may_come_in_any_form_and_is_kept_with_the_run(tmp_path: Path) 
     )
 
 
-@pytest.mark.parametrize(
-    ("design", "more", "error", "told"),
-    [
-        ([], {}, ConfigError, "the design has no rows"),
-        (7, {}, ConfigError, "design is a int; a mapping of columns"),
-        ({"lr": 0.1}, {}, ConfigError, "column 'lr' is a float; a list of numbers, names or truth values expected"),
-        ({"lr": [0.1], "widths": ["3,4", "3,4"]}, {}, ConfigError, "columns of 1 to 2 rows; equal lengths expected"),
-        ([{"width": "3,4"}], {}, ConfigError, "column 'width' is unknown; did you mean 'widths'"),
-        ([{"LR": 0.1}], {}, ConfigError, "column 'LR' is unknown; did you mean 'lr'"),
-        ([{"lr": 0.1}], {}, ConfigError, "row 0: widths are missing"),
-        (
-            [{"widths": "3,4"}, {"widths": "3,x,4"}],
-            {},
-            ConfigError,
-            "row 1: widths '3,x,4': whole numbers of 1 or more, separated by commas, expected",
-        ),
-        (
-            [{"widths": "3,4"}, {"widths": "3,4", "lr": "big"}],
-            {},
-            ConfigError,
-            r"row 1: lr 'big': a number in \[0, inf\) expected",
-        ),
-        ([{"widths": "3,4"}, {"widths": "3,4", "momentum": 1}], {}, ConfigError, "row 1: momentum is not a hyper-par"),
-        ([{"widths": "3,4", "hidden": "relo"}], {}, SpecError, "row 0: .*'relo' is unknown; did you mean 'relu'"),
-        ([{"widths": "2,4"}], {}, GpubpError, "the last size must be 2"),
-        ([{"widths": "3,4", "fold": 3}], {}, DataError, "row 0: fold 3: the data have 3, from 0 to 2"),
-        ([{"widths": "3,4", "seed": -1}], {}, ConfigError, "row 0: seed -1: a whole number from 0 to"),
-        ([{"widths": "3,4", "init": "glorot"}], {}, ConfigError, "row 0: init 'glorot' is unknown; did you mean"),
-        ([{"widths": "3,4", "batch_size": 2.5}], {}, ConfigError, "row 0: batch_size 2.5: a whole number from 1 to"),
-        ([{"widths": "3,4"}, {"widths": "3,9"}], {}, ConfigError, "from 3 to 4 and from 3 to 9: the same inputs"),
-        ([{"widths": "3,4", "restore_best": "perhaps"}], {}, ConfigError, "true or false expected"),
-        ([{"widths": "3,4"}, {"widths": "3,4", "lr": np.inf}], {}, ConfigError, "row 1: lr inf: a number in"),
-        ([{"widths": "3,4"}, {"widths": "3,4", "lr": 10**400}], {}, ConfigError, "row 1: lr 10*"),
-        ([{"widths": "3,4", "lr": True}], {}, ConfigError, "row 0: lr True: a number in"),
-        ([{"widths": "3,4", "lr": "nan"}], {}, ConfigError, "row 0: lr 'nan': a number in"),
-        ([{"widths": "3,4", "lr": np.array([0.1, 0.2])}], {}, ConfigError, "row 0: lr array.*: a number in"),
-        ([{"widths": "3,4", "epochs": 2**70}], {}, ConfigError, "row 0: epochs 1180591620717411303424: a whole"),
-        ([{"widths": "3,4", "epochs": np.inf}], {}, ConfigError, "row 0: epochs inf: a whole number from 1 to"),
-        ([{"widths": "3,4", "optimizer": ["adam"]}], {}, ConfigError, "row 0: optimizer .* did you mean 'adam'"),
-        (
-            [{"widths": "3,4", "lr": "0,1"}],
-            {},
-            ConfigError,
-            "row 0: lr '0,1': a number in .*, with a decimal point, exp",
-        ),
-        ([{"widths": "3,4", "init": 5}], {}, ConfigError, "row 0: init 5: a name expected"),
-        ([{"widths": "3,4", "bias": np.array(["none", "layer"])}], {}, ConfigError, "row 0: bias array.*: a name"),
-        ({"widths": ["3,4"], "lr": np.array([1j])}, {}, ConfigError, "column 'lr' is a ndarray of complex128"),
-        ({"widths": ["3,4"], "lr": [1], " lr": [2]}, {}, ConfigError, "column 'lr' is there twice"),
-        ([{"widths": "3,4", "extra.gain": 1}], {}, ConfigError, "row 0: gain is not a hyper-parameter"),
-        ([{"widths": "3,4"}], {"extra": 5}, ConfigError, "extra 5: a dict of hyper-parameters by name expected"),
-        ([{"widths": "3,4"}], {"lr": [0.1, 0.2]}, ConfigError, "all networks: lr .*: a number in"),
-        ([{"widths": "3,4", "class_weight": "1,x"}], {}, ConfigError, "row 0: class_weight '1,x': numbers separated"),
-        ([{"widths": "3,4", "class_weight": [1, 2]}], {}, ShapeError, "row 0: class_weight"),
-        (
-            [{"widths": "3,4", "class_weight": weight} for weight in ([1, 2], [1, 2, 3, 4])],
-            {},
-            ConfigError,
-            "row 0 and 1 like it: class_weights of 2 to 4 numbers: one per class expected",
-        ),
-        ([{"widths": "3,10000000000000,4"}], {}, ConfigError, "row 0: widths"),
-        ([{"widths": "3,1000000000000,4"}], {}, OutOfMemoryError, "row 0: 1 networks of"),
-        ([{"widths": "3,4"}], {"momentum": 3}, ConfigError, "momentum"),
-    ],
-)
-def test_a_design_that_cannot_be_is_refused_with_its_row(design: Any, more: Any, error: type, told: str) -> None:
+def one(**cells: Any) -> list[dict[str, Any]]:
+    """A design of one row."""
+    return [{"widths": "3,4", **cells}]
+
+
+REFUSED: tuple[tuple[Any, type[GpubpError], str], ...] = (  # a design of networks for 3 inputs and 4 classes
+    ([], ConfigError, "the design has no rows"),
+    (7, ConfigError, "design is a int; a mapping of columns"),
+    ({"lr": 0.1}, ConfigError, "column 'lr' is a float; a list of numbers, names or truth values expected"),
+    ({"lr": [0.1], "widths": ["3,4", "3,4"]}, ConfigError, "columns of 1 to 2 rows; equal lengths expected"),
+    ([{"width": "3,4"}], ConfigError, "column 'width' is unknown; did you mean 'widths'"),
+    ([{"LR": 0.1}], ConfigError, "column 'LR' is unknown; did you mean 'lr'"),
+    ([{"lr": 0.1}], ConfigError, "row 0: widths are missing"),
+    (one() + one(widths="3,x,4"), ConfigError,
+     "row 1: widths '3,x,4': whole numbers of 1 or more, separated by commas, expected"),
+    (one() + one(lr="big"), ConfigError, r"row 1: lr 'big': a number in \[0, inf\) expected"),
+    (one() + one(momentum=1), ConfigError, "row 1: momentum is not a hyper-par"),
+    (one(hidden="relo"), SpecError, "row 0: .*'relo' is unknown; did you mean 'relu'"),
+    (one(widths="2,4"), GpubpError, "the last size must be 2"),
+    (one(fold=3), DataError, "row 0: fold 3: the data have 3, from 0 to 2"),
+    (one(seed=-1), ConfigError, "row 0: seed -1: a whole number from 0 to"),
+    (one(init="glorot"), ConfigError, "row 0: init 'glorot' is unknown; did you mean"),
+    (one(batch_size=2.5), ConfigError, "row 0: batch_size 2.5: a whole number from 1 to"),
+    (one() + one(widths="3,9"), ConfigError, "from 3 to 4 and from 3 to 9: the same inputs"),
+    (one(restore_best="perhaps"), ConfigError, "true or false expected"),
+    (one() + one(lr=np.inf), ConfigError, "row 1: lr inf: a number in"),
+    (one() + one(lr=10**400), ConfigError, "row 1: lr 10*"),
+    (one(lr=True), ConfigError, "row 0: lr True: a number in"),
+    (one(lr="nan"), ConfigError, "row 0: lr 'nan': a number in"),
+    (one(lr=np.array([0.1, 0.2])), ConfigError, "row 0: lr array.*: a number in"),
+    (one(lr="0,1"), ConfigError, "row 0: lr '0,1': a number in .*, with a decimal point, exp"),
+    (one(epochs=2**70), ConfigError, "row 0: epochs 1180591620717411303424: a whole"),
+    (one(epochs=np.inf), ConfigError, "row 0: epochs inf: a whole number from 1 to"),
+    (one(optimizer=["adam"]), ConfigError, "row 0: optimizer .* did you mean 'adam'"),
+    (one(init=5), ConfigError, "row 0: init 5: a name expected"),
+    (one(bias=np.array(["none", "layer"])), ConfigError, "row 0: bias array.*: a name"),
+    ({"widths": ["3,4"], "lr": np.array([1j])}, ConfigError, "column 'lr' is a ndarray of complex128"),
+    ({"widths": ["3,4"], "lr": [1], " lr": [2]}, ConfigError, "column 'lr' is there twice"),
+    ([{"widths": "3,4", "extra.gain": 1}], ConfigError, "row 0: gain is not a hyper-parameter"),
+    (one(class_weight="1,x"), ConfigError, "row 0: class_weight '1,x': numbers separated"),
+    (one(class_weight=[1, 2]), ShapeError, "row 0: class_weight"),
+    (one(class_weight=[1, 2]) + one(class_weight=[1, 2, 3, 4]), ConfigError,
+     "row 0 and 1 like it: class_weights of 2 to 4 numbers: one per class expected"),
+    (one(widths="3,10000000000000,4"), ConfigError, "row 0: widths"),
+    (one(widths="3,1000000000000,4"), OutOfMemoryError, "row 0: 1 networks of"),
+)  # fmt: skip
+
+
+@pytest.mark.parametrize(("design", "error", "told"), REFUSED)
+def test_a_design_that_cannot_be_is_refused_with_its_row(design: Any, error: type, told: str) -> None:
     with pytest.raises(error, match=told):
-        train(design, **more)
+        train(design)
+
+
+@pytest.mark.parametrize(("name", "value", "told"), [
+    ("extra", 5, "extra 5: a dict of hyper-parameters by name expected"), ("momentum", 3, "momentum"),
+    ("lr", [0.1, 0.2], "all networks: lr .*: a number in"),
+])  # fmt: skip
+def test_settings_of_all_networks_that_cannot_be_are_refused(name: str, value: Any, told: str) -> None:
+    with pytest.raises(ConfigError, match=told):
+        train(one(), **{name: value})
 
 
 @pytest.mark.parametrize(

@@ -215,9 +215,17 @@ def test_a_run_whose_cluster_is_lost_ends_with_one_sentence_and_how_it_goes_on(
     assert capsys.readouterr().err == f"{run} {first}\nerror: the Ray of this machine has ended\n"
 
 
+def together(seconds: float = 0.0, stops: bool = False, **first: int) -> tuple[Together, list[Progress]]:
+    """Of two shards that began with this progress, and what it tells."""
+    heard = list[Progress]()
+    listening = Listeners((SimpleNamespace(progress=heard.append),), lambda _: None)  # type: ignore[arg-type]
+    told = Together([], [], listening, History(), seconds, [], {}, stops)
+    told.progress = [Progress(0, 0.0, 3, **first) for _ in range(2)]
+    return told, heard
+
+
 def test_the_first_rate_after_a_resume_is_that_of_this_call() -> None:
-    told = Together([], [], Listeners((), lambda _: None), History(), 50.0, [], {})
-    told.progress = [Progress(0, 0.0, 3), Progress(0, 0.0, 3)]
+    told, _ = together(50.0)
     told.hear(0, Begun(400, 20))
     told.hear(1, Begun(300, 15))
     told.hear(1, Begun(350, 17))  # its worker has died
@@ -226,25 +234,19 @@ def test_the_first_rate_after_a_resume_is_that_of_this_call() -> None:
 
 
 def test_shards_that_compile_are_told_of_together_until_one_trains() -> None:
-    heard = list[Progress]()
-    reporter = SimpleNamespace(progress=heard.append)
-    told = Together([], [], Listeners((reporter,), lambda _: None), History(), 0.0, [], {})  # type: ignore
-    told.progress = [Progress(0, 0.0, 3, compiling=4), Progress(0, 0.0, 3, compiling=5)]
+    told, heard = together(compiling=4)
     told.tell()
     told.hear(1, Progress(0, 0.0, 3, compiling=2))
     told.tell()
     told.hear(0, Progress(120, 1.0, 3))
     told.tell()
-    assert [*dict.fromkeys(each.compiling for each in heard)] == [9, 6, 0]
+    assert [*dict.fromkeys(each.compiling for each in heard)] == [8, 6, 0]
 
 
 @pytest.mark.parametrize("stops", [False, True])
 def test_the_steps_of_a_run_in_shards_are_those_of_networks_that_go_on(stops: bool) -> None:
     """As on one machine: networks that have stopped take no more, and where a search stops some nobody knows."""
-    heard = list[Progress]()
-    reporter = SimpleNamespace(progress=heard.append)
-    told = Together([], [], Listeners((reporter,), lambda _: None), History(), 0.0, [], {}, stops)  # type: ignore
-    told.progress = [Progress(0, 0.0, 3, steps=300)] * 2
+    told, heard = together(stops=stops, steps=300)
     told.hear(0, Progress(120, 1.0, 2, steps=220))
     status, step = torch.tensor([Status.stopped, Status.running, Status.finished]), torch.tensor([30, 60, 100])
     states = [{"status": status, "step": step, "end": torch.full((3,), 100)}]

@@ -73,15 +73,12 @@ def test_a_damaged_record_is_refused(record: Record, runs: Sequence[LightRun], t
     assert refused > 0.8 * MUTATIONS
 
 
-@pytest.mark.parametrize(
-    "text",
-    ["[" * 100_000, '{"sha256":' * 50_000, '{"a": ' + "9" * 5000 + "}", "[]", "null", "3", " " * (1 << 20) + "{}"],
-    ids=["lists", "mappings", "digits", "list", "null", "number", "long"],
-)
-def test_a_file_that_is_no_record_is_refused(record: Record, tmp_path: Path, text: str) -> None:
-    (tmp_path / "record.json").write_text(text)
-    with pytest.raises(CheckpointError, match=r"record.json cannot be read: "):
-        Record.load(tmp_path)
+def test_a_file_that_is_no_record_is_refused(tmp_path: Path) -> None:
+    deep, digits = ["[" * 100_000, '{"sha256":' * 50_000], '{"a": ' + "9" * 5000 + "}"
+    for text in (*deep, digits, "[]", "null", "3", " " * (1 << 20) + "{}"):
+        (tmp_path / "record.json").write_text(text)
+        with pytest.raises(CheckpointError, match=r"record.json cannot be read: "):
+            Record.load(tmp_path)
 
 
 @pytest.mark.parametrize("name", ["step", "limit", "position", "status", "source", "hyper.lr", "loss"])

@@ -20,6 +20,7 @@ from gpubp.resumed.replay import replay
 
 from .apart import APART
 from .commands import Capture, here, refused, run, trained  # noqa: F401
+from .helpers import quick
 from .replays import resealed
 
 RUNS = {
@@ -34,12 +35,10 @@ RUNS = {
 }
 
 
-LIKE_OTHERS = ("tutorial", "slots", "pbt", "halving")
+UNLIKE_OTHERS = ("scaled", "folds", "entities", "design")
 
 
-@pytest.mark.parametrize(
-    "kind", [pytest.param(kind, marks=[pytest.mark.slow] * (kind in LIKE_OTHERS)) for kind in RUNS]
-)
+@pytest.mark.parametrize("kind", quick(RUNS, UNLIKE_OTHERS))
 def test_a_run_of_the_command_line_knows_how_its_networks_began(kind: str, capsys: Capture) -> None:
     Path("rows.csv").write_text("lr,widths,init,init_scale\n0.1,4-3,,\n0.2,4-5-3,normal,\n0.3,,,0.5\n0.2,4-5-3,,2\n")
     trained(f"{RUNS[kind]} --tensorboard false --run-dir made", capsys)

@@ -28,6 +28,7 @@ from .helpers import (
     numbers,
     optimised,
     population,
+    quick,
     samples,
     start,
     train,
@@ -61,7 +62,6 @@ SIZES = {  # of what optimizers, schedules and losses have; `each` gives every n
     "label_smoothing": 0.3,
 }  # fmt: skip
 CASES = 30
-SLOW = pytest.mark.slow
 
 
 class Case(NamedTuple):
@@ -213,9 +213,7 @@ def test_the_cases_hold_every_row_of_every_table() -> None:
     assert set[Any]().union(*(held(case(number)) for number in CHOSEN)) == expected
 
 
-@pytest.mark.parametrize(
-    "number", [pytest.param(number, marks=[SLOW] * (number not in CHOSEN)) for number in range(8 * CASES)]
-)
+@pytest.mark.parametrize("number", quick(range(8 * CASES), CHOSEN))
 def test_each_step_is_eagers_from_the_same_numbers(number: int) -> None:
     own = case(number)
     data, theirs = own.data(), own.start()
@@ -239,7 +237,7 @@ def test_each_step_is_eagers_from_the_same_numbers(number: int) -> None:
     assert torch.equal(theirs.step, theirs.end)
 
 
-@pytest.mark.parametrize("number", [pytest.param(number, marks=[SLOW] * (number != 14)) for number in range(CASES)])
+@pytest.mark.parametrize("number", quick(range(CASES), [14]))
 def test_a_kernel_that_is_compiled_as_for_users_has_the_bits_of_one_that_is_compiled_fast(number: int) -> None:
     own = case(number)
     with laid_out(layouts(own.dtype, BATCH)[own.layout]):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import pytest
 import torch
 
@@ -9,7 +11,7 @@ import gpubp
 from gpubp.engines import cpu, eager
 from gpubp.state import Status
 
-from .helpers import compiled, copied, differences, laid_out, layouts, numbers, samples, train  # noqa: F401
+from .helpers import compiled, copied, differences, laid_out, layouts, numbers, quick, samples, train  # noqa: F401
 from .test_compiled import DTYPES, Case
 from .test_divergence import check_neighbours, trained_by_returning
 
@@ -33,10 +35,7 @@ def case(dtype: torch.dtype, optimizer: str = "momentum", lr: list[float] | None
     return Case(SPEC, dtype, "shared", "", "chosen", settings)
 
 
-@pytest.mark.parametrize(("dtype", "name"), [
-    pytest.param(dtype, name, marks=[pytest.mark.slow] * ((dtype, name) not in zip(DTYPES, NAMES)))
-    for dtype in DTYPES for name in LAYOUTS
-])  # fmt: skip
+@pytest.mark.parametrize(("dtype", "name"), quick(itertools.product(DTYPES, LAYOUTS), [*zip(DTYPES, NAMES)]))
 def test_the_step_of_divergence_is_that_of_one_step_at_a_time(dtype: torch.dtype, name: str) -> None:
     own = case(dtype, lr=rates(dtype))
     with laid_out(layouts(dtype, BATCH)[name]):

@@ -5,7 +5,6 @@ from __future__ import annotations
 import functools
 import itertools
 import operator
-from collections.abc import Iterable
 from dataclasses import replace
 from typing import Any, NamedTuple
 
@@ -27,6 +26,7 @@ from .helpers import (  # noqa: F401
     laid_out,
     layouts,
     population,
+    quick,
     same_bits,
     samples,
     threads,
@@ -101,14 +101,6 @@ def case(number: int, dtype: torch.dtype) -> Case:
     return Case(spec, dtype, KINDS[number % 4], number % 3 if number % 4 < 2 else 2 * (number % 2), number % 2 == 1)
 
 
-SLOW = pytest.mark.slow
-
-
-def slow(given: Iterable[Any]) -> list[Any]:
-    """As parameters, one or several each."""
-    return [pytest.param(*each if isinstance(each, tuple) else (each,), marks=SLOW) for each in given]
-
-
 def alike(one: Evaluation, other: Evaluation) -> bool:
     return same_bits(one.loss, other.loss) and same_bits(one.metric, other.metric)
 
@@ -116,10 +108,10 @@ def alike(one: Evaluation, other: Evaluation) -> bool:
 PLAIN = ("mean_absolute_error", "log_cosh", "quantile")  # whose figures are made as others' are
 
 
-@pytest.mark.parametrize(("number", "dtype"), [
-    pytest.param(number, dtype, marks=[SLOW] * (loss in PLAIN or dtype != DTYPES[number % 2]))
-    for number, loss in enumerate(LOSSES) for dtype in DTYPES
-])  # fmt: skip
+QUICK = {(number, DTYPES[number % 2]) for number, loss in enumerate(LOSSES) if loss not in PLAIN}
+
+
+@pytest.mark.parametrize(("number", "dtype"), quick(itertools.product(range(len(LOSSES)), DTYPES), QUICK))
 def test_figures_are_eagers(number: int, dtype: torch.dtype) -> None:
     own = case(number, dtype)
     mine, theirs = own.by(cpu), own.by(definition)
@@ -130,20 +122,21 @@ def test_figures_are_eagers(number: int, dtype: torch.dtype) -> None:
     torch.testing.assert_close(mine.metric, theirs.metric, **EVALUATION if counted else tolerance, equal_nan=True)
 
 
-@pytest.mark.parametrize(("number", "names"), [
-    (0, ("networks", "outputs in chunks")), (3, ("one number", "team", "networks in chunks")),
-    pytest.param(9, ("outputs", "three registers", "networks in chunks"), marks=SLOW),
-    pytest.param(7, ("three registers", "networks, half a register"), marks=SLOW),
-])  # fmt: skip
-def test_every_layout_gives_the_same_bits(number: int, names: tuple[str, ...]) -> None:
+LAID_OUT = {0: ("networks", "outputs in chunks"), 3: ("one number", "team", "networks in chunks"),
+            9: ("outputs", "three registers", "networks in chunks"),
+            7: ("three registers", "networks, half a register")}  # fmt: skip
+
+
+@pytest.mark.parametrize("number", quick(LAID_OUT, (0, 3)))
+def test_every_layout_gives_the_same_bits(number: int) -> None:
     own = case(number, DTYPES[number % 2])
     expected = own.by(cpu)
-    for name in names:
+    for name in LAID_OUT[number]:
         with laid_out(layouts(own.dtype, 12)[name]), threads(2):  # chunks of 7, and one of 3
             assert alike(own.by(cpu), expected), name
 
 
-@pytest.mark.parametrize("number", [3, *slow([8])])
+@pytest.mark.parametrize("number", quick([3, 8], [3]))
 def test_a_network_gets_its_bits_alone_in_any_order_and_by_any_number_of_threads(number: int) -> None:
     own = case(number, DTYPES[number % 2])
     whole = own.by(cpu)
@@ -162,10 +155,7 @@ def test_a_network_gets_its_bits_alone_in_any_order_and_by_any_number_of_threads
 PLAYED = [("thread", 9), ("block in chunks", 8), ("parts of a warp", 6), ("quads", 8)]
 
 
-@pytest.mark.parametrize(
-    ("name", "number"),
-    [*PLAYED, *slow(each for each in itertools.product(GPU, (0, 2, 3, 6, 8, 9)) if each not in PLAYED)],
-)
+@pytest.mark.parametrize(("name", "number"), quick(itertools.product(GPU, (0, 2, 3, 6, 8, 9)), PLAYED))
 def test_a_gpu_gives_the_cpus_bits(number: int, name: str) -> None:
     own = case(number, torch.float32)
     with playing(Player(), GPU[name]) as player:
@@ -173,7 +163,7 @@ def test_a_gpu_gives_the_cpus_bits(number: int, name: str) -> None:
     assert len(player.launches) == 1
 
 
-@pytest.mark.parametrize("count", [3, 65, *slow([1, 8, 64, 100, 1000])])
+@pytest.mark.parametrize("count", quick([1, 3, 8, 64, 65, 100, 1000], [3, 65]))
 def test_any_number_of_samples_is_added_up_in_one_order(count: int) -> None:
     """The order of docs/engine.md: sample m belongs to partial sum m % 8."""
     spec = gpubp.NetworkSpec((3, 1), loss="mean_absolute_error")

@@ -12,7 +12,7 @@ import torch
 import gpubp
 from gpubp.engines import build, cpu
 
-from .helpers import compiled, differences, laid_out, layouts, noted, threads  # noqa: F401
+from .helpers import compiled, differences, laid_out, layouts, noted, quick, threads  # noqa: F401
 from .test_compiled import BATCH, CASES, COUNT, DTYPES, STEPS, Case, case
 from .test_independence import check_retired
 
@@ -70,9 +70,7 @@ def small(dtype: torch.dtype, **settings: Any) -> Case:
     return Case(spec, dtype, "shared", "", "chosen", rest | settings)
 
 
-FLOAT32 = pytest.mark.parametrize(
-    "dtype", [pytest.param(torch.float64, marks=SLOW), torch.float32], ids=["float64", "float32"]
-)
+FLOAT32 = pytest.mark.parametrize("dtype", quick(DTYPES, [torch.float32]), ids=str)
 
 
 @FLOAT32
@@ -89,22 +87,10 @@ def test_a_network_is_the_same_among_any_number_in_any_order(dtype: torch.dtype)
 
 
 SHUFFLED = [(torch.float32, "network", "networks"), (torch.float64, "shared", "outputs")]
-SOME = pytest.mark.parametrize(("dtype", "shuffle", "name"), [
-    pytest.param(*each, marks=[SLOW] * (each not in SHUFFLED))
-    for each in itertools.product(DTYPES, ("network", "shared"), ("networks", "outputs"))
-])  # fmt: skip
+ALL = itertools.product(DTYPES, ("network", "shared"), ("networks", "outputs"))
 
 
-@SOME
-def test_any_cut_of_the_steps_gives_the_same_bits(dtype: torch.dtype, shuffle: str, name: str) -> None:
-    own = small(dtype, steps=7, shuffle=shuffle)
-    with laid_out(layouts(dtype, BATCH)[name]):
-        whole = own.train()
-        for cuts in ([1] * 7, [3, 4], [6, 1], [2, 100]):
-            assert not differences(own.train(cuts=cuts), whole), cuts
-
-
-@SOME
+@pytest.mark.parametrize(("dtype", "shuffle", "name"), quick(ALL, SHUFFLED))
 def test_networks_may_be_and_end_at_different_steps(dtype: torch.dtype, shuffle: str, name: str) -> None:
     ends = [1 + (5 * n) % STEPS for n in EVERYONE]
     own = small(dtype, steps=ends, shuffle=shuffle)
@@ -125,7 +111,7 @@ def test_retired_networks_do_not_move_and_affect_no_other(dtype: torch.dtype) ->
     check_retired(cpu, own.population(), own.data(), **own.settings)
 
 
-@pytest.mark.parametrize("name", ["chosen", pytest.param("outputs", marks=SLOW)])
+@pytest.mark.parametrize("name", quick(["chosen", "outputs"], ["chosen"]))
 @FLOAT32
 def test_a_processor_without_avx_512_has_the_same_bits(
     dtype: torch.dtype, name: str, monkeypatch: pytest.MonkeyPatch
@@ -164,7 +150,7 @@ def test_another_compiler_gives_the_same_bits(number: int, name: str, monkeypatc
 
 
 @pytest.mark.cpu
-@pytest.mark.parametrize("name", ["outputs", pytest.param("team", marks=SLOW)])
+@pytest.mark.parametrize("name", quick(["outputs", "team"], ["outputs"]))
 def test_a_kernel_has_the_layout_that_these_tests_ask_for(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     own, layout = small(torch.float32), layouts(torch.float32, BATCH)[name]
     monkeypatch.setattr(cpu, "KERNELS", {})

@@ -10,6 +10,8 @@ import re
 import threading
 import time
 import weakref
+from collections.abc import Iterator
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -49,30 +51,22 @@ def told(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     main = Stream(asked, "main")
     asked.clear()
 
-    class within:
-        def __init__(self, name: str) -> None:
-            self.name = name
+    @contextlib.contextmanager
+    def within(name: str) -> Iterator[None]:
+        asked.append(f"into {name}")
+        try:
+            yield
+        finally:
+            asked.append(f"out of {name}")
 
-        def __enter__(self) -> None:
-            asked.append(f"into {self.name}")
-
-        def __exit__(self, kind: Any, error: Any, traceback: Any) -> None:
-            asked.append(f"out of {self.name}")
-
-    class ended(within):
+    @contextlib.contextmanager
+    def recording(graph: Any, pool: Any, stream: Stream, capture_error_mode: str) -> Iterator[None]:
         """torch.cuda.graph: a recording that an error has broken off cannot be ended without another."""
-
-        def __exit__(self, kind: Any, error: Any, traceback: Any) -> None:
-            super().__exit__(kind, error, traceback)
-            if isinstance(error, RuntimeError):
-                raise RuntimeError("operation failed due to a previous error during capture")
-
-    class Graph:
-        def replay(self) -> None:
-            asked.append("replay")
-
-    def recording(graph: Graph, pool: Any, stream: Stream, capture_error_mode: str) -> Any:
-        return ended(f"a recording in {pool} on {stream.name}, {capture_error_mode}")
+        with within(f"a recording in {pool} on {stream.name}, {capture_error_mode}"):
+            try:
+                yield
+            except RuntimeError:
+                raise RuntimeError("operation failed due to a previous error during capture") from None
 
     found: dict[str, Any] = {
         "current_stream": lambda *device: main, "stream": lambda stream: within(stream.name), "graph": recording,
@@ -83,7 +77,7 @@ def told(monkeypatch: pytest.MonkeyPatch) -> list[str]:
         monkeypatch.setattr(torch.cuda, name, like(getattr(torch.cuda, name), fake))
     named = {0: "side", -1: "copies"}
     monkeypatch.setattr(torch.cuda, "Stream", lambda device=None, priority=0: Stream(asked, named[priority]))
-    monkeypatch.setattr(torch.cuda, "CUDAGraph", Graph)
+    monkeypatch.setattr(torch.cuda, "CUDAGraph", lambda: SimpleNamespace(replay=lambda: asked.append("replay")))
     return asked
 
 

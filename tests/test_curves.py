@@ -89,12 +89,7 @@ def test_curves_go_into_no_file_that_a_link_names(kind: str, tmp_path: Path) -> 
     victim.write_bytes(b"precious" * 10)
     (tmp_path / "run").mkdir()
     place = tmp_path / "run" / curves.FILE
-    if kind == "link":
-        place.symlink_to(victim)
-        with pytest.raises(OSError, match="symbolic"):
-            curves.add(place.parent, 1, [losses([0], 1, 1.0)])
-    else:
-        place.hardlink_to(victim)
-        with pytest.raises(OSError, match="another file"):
-            curves.add(place.parent, 1, [losses([0], 1, 1.0)])
+    place.symlink_to(victim) if kind == "link" else place.hardlink_to(victim)
+    with pytest.raises(OSError, match="symbolic" if kind == "link" else "another file"):
+        curves.add(place.parent, 1, [losses([0], 1, 1.0)])
     assert victim.read_bytes() == b"precious" * 10

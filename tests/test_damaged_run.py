@@ -100,47 +100,40 @@ def test_a_damaged_config_ends_a_command_with_one_line(command: str, run: Path, 
         assert refused([command, str(run)], capsys).startswith(str(path))
 
 
-TYPES: dict[str, Callable[[int], pa.Array]] = {
-    "null": pa.nulls,
-    "text": lambda count: pa.array(["1"] * count),
-    "lists": lambda count: pa.array([[1]] * count),
-}
-DAMAGED: dict[str, Callable[[pa.Table], pa.Table]] = {
-    "no rows": lambda rows: rows.slice(0, 0),
-    "no network": lambda rows: rows.drop_columns(["network"]),
-    "no diverged_step": lambda rows: rows.drop_columns(["diverged_step"]),
-    "a column twice": lambda rows: rows.append_column("loss", rows["loss"]),
-}
+Damage = Callable[[pa.Table], pa.Table]
+NAMES = ("network", "id", "status", "steps", "diverged_step", "loss", "validation_loss", "lr")
+KEYS = {"a number": b"3", "null": b"null", "deep": b"[" * 100_000, "bytes": b"\xff"}
 
 
-@pytest.mark.parametrize("name", ["network", "id", "status", "steps", "diverged_step", "loss", "validation_loss", "lr"])
-def test_results_with_a_column_of_another_type_are_refused(name: str, run: Path) -> None:
-    path = run / "results.parquet"
-    rows = read_results(path)
-    at = rows.column_names.index(name)
-    for values in TYPES.values():
-        other = rows.set_column(at, name, values(len(rows)))
-        pa.parquet.write_table(other.replace_schema_metadata(None), path)  # without its digest, as older ones are
-        with pytest.raises(CheckpointError, match=f"column '{name}' holds .*: it is not the results of a run"):
-            read_results(path)
+def typed(name: str, cell: Any) -> Damage:
+    return lambda rows: rows.set_column(rows.column_names.index(name), name, pa.array([cell] * len(rows)))
+
+
+DAMAGED: dict[str, tuple[Damage, str]] = {
+    "no rows": (lambda rows: rows.slice(0, 0), "has .*: it is not the results of a run"),
+    "no network": (lambda rows: rows.drop_columns(["network"]), "has .*: it is not the results of a run"),
+    "no diverged_step": (lambda rows: rows.drop_columns(["diverged_step"]), "has .*: it is not the results of a run"),
+    "a column twice": (lambda rows: rows.append_column("loss", rows["loss"]), ": 2 columns are called 'loss'; "),
+    **{
+        f"{name} {cell}": (typed(name, cell), f"column '{name}' holds .*: it is not the results of a run")
+        for name in NAMES for cell in (None, "1", [1])
+    },
+    **{
+        f"keys, {name}": (
+            lambda rows, keys=keys: rows.replace_schema_metadata({result.KEYS: keys}), "not a whole .parquet file")
+        for name, keys in KEYS.items()
+    },
+}  # fmt: skip
 
 
 @pytest.mark.parametrize("name", DAMAGED)
-def test_results_of_another_shape_are_refused(name: str, run: Path) -> None:
-    path = run / "results.parquet"
-    pa.parquet.write_table(DAMAGED[name](read_results(path)).replace_schema_metadata(None), path)
+def test_results_that_are_none_are_refused(name: str, run: Path) -> None:
+    path, (damage, told) = run / "results.parquet", DAMAGED[name]
+    rows = read_results(path).replace_schema_metadata(None)  # without its digest, as older ones are
+    pa.parquet.write_table(damage(rows), path)
     for command in (["inspect", str(run)], ["predict", str(run), "--data", str(path)]):
         assert status(command) == 1
-    told = r"results.parquet has .*: it is not the results of a run|^\S+results.parquet: 2 columns are called 'loss'; "
-    with pytest.raises(CheckpointError, match=told):
-        read_results(path)
-
-
-@pytest.mark.parametrize("keys", [b"3", b"null", b"[" * 100_000, b"\xff"], ids=["a number", "null", "deep", "bytes"])
-def test_results_whose_keys_are_no_list_are_refused(keys: bytes, run: Path) -> None:
-    path = run / "results.parquet"
-    pa.parquet.write_table(read_results(path).replace_schema_metadata({result.KEYS: keys}), path)
-    with pytest.raises(CheckpointError, match=r"it is not a whole .parquet file"):
+    with pytest.raises(CheckpointError, match=rf"results.parquet.*{told}"):
         read_results(path)
 
 

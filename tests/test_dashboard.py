@@ -47,17 +47,10 @@ def made(tmp_path: Path) -> Iterator[Path]:
     return tmp_path / "runs"
 
 
-def processes() -> dict[int, int]:
-    """Those that run on Linux, and whose children they are."""
-    found = {}
-    for path in Path("/proc").glob("[0-9]*/stat"):
-        try:
-            state, parent, *_ = path.read_text().rpartition(")")[2].split()
-        except OSError:  # it has ended
-            continue
-        if state != "Z":
-            found[int(path.parent.name)] = int(parent)
-    return found
+def running(*which: str) -> list[str]:
+    """The ids of the processes that `ps` finds, but for those that have ended."""
+    found = subprocess.run(["ps", "-o", "pid=,stat=", *which], capture_output=True, text=True).stdout
+    return [number for number, state in map(str.split, found.splitlines()) if state[0] != "Z"]
 
 
 def test_it_serves_the_runs_on_the_loopback_interface_and_ends_with_ctrl_c(made: Path) -> None:
@@ -69,11 +62,11 @@ def test_it_serves_the_runs_on_the_loopback_interface_and_ends_with_ctrl_c(made:
         while time.monotonic() < until and len(names) < 4:
             names = json.load(urllib.request.urlopen(f"{address}data/runs", timeout=10))
         assert [name for name in names if shown.search(name)] == ["one/tensorboard"], "not its best networks"
-        helpers = {each for each, parent in processes().items() if parent == board.pid}
+        helpers = running("--ppid", str(board.pid))
         board.send_signal(signal.SIGINT)
         _, told = board.communicate(timeout=30)
     assert (board.returncode, told) == (0, f"TensorBoard shows {made}; Ctrl-C ends it\n")
-    while helpers & processes().keys():
+    while helpers and running("-p", ",".join(helpers)):
         assert time.monotonic() < until + 30, "its helper is left running"
         time.sleep(0.05)
 

@@ -6,19 +6,17 @@ import json
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 
 import gpubp
 from gpubp.checkpoints import checkpoint
 from gpubp.errors import ConfigError
-from gpubp.placing import placement
 from gpubp.runs import making
 
 from .commands import Capture, columns, error, here, run, trained  # noqa: F401
 from .helpers import alike, same_bits, samples
-from .short_runs import Stop, same_state, stopped, told
+from .short_runs import same_state, told
 
 SHAPE = gpubp.NetworkSpec((3, 4), loss="cross_entropy")
 FOLDS = [range(0, 30), range(10, 40), [*range(0, 10), *range(20, 50)]]
@@ -58,18 +56,6 @@ def same(one: gpubp.Result, other: gpubp.Result, history: bool = True) -> None:
     assert not history or told(one) == told(other)
 
 
-@pytest.fixture(name="whole", scope="module")
-def undisturbed() -> gpubp.Result:
-    return train(rows())
-
-
-@pytest.fixture(name="ragged", scope="module")
-def each_with_samples_of_its_own() -> tuple[list[dict[str, Any]], gpubp.Dataset, gpubp.Result]:
-    apart = data(rows=[range(number, 20 + 3 * number) for number in range(len(ROWS))])
-    design = [{name: value for name, value in row.items() if name != "fold"} for row in rows()]
-    return design, apart, train(design, apart)
-
-
 @pytest.mark.parametrize("engine", ["eager", "cpu"])
 def test_every_network_is_what_it_is_alone_and_stands_in_its_row(engine: str) -> None:
     some = [row for row in rows() if engine == "eager" or row["seed"] in (1, 4, 8)]
@@ -85,26 +71,6 @@ def test_every_network_is_what_it_is_alone_and_stands_in_its_row(engine: str) ->
         for name, value in alone.table.to_pylist()[0].items():
             assert name == "network" or repr(known[name]) == repr(value), name
     assert {"finished", "stopped", "diverged"} == set(result.status_names)
-
-
-def test_shares_and_groups_that_take_turns_change_no_bit(ragged: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    design, apart, expected = ragged
-    monkeypatch.setattr("gpubp.runs.run.placed", placement.Shards)
-    monkeypatch.setattr("gpubp.placing.placement.fitting", lambda *_: 2)
-    same(train(design, apart, device=["cpu"] * 2), expected)
-
-
-def test_a_stopped_run_resumes_to_the_same_networks(whole: gpubp.Result, tmp_path: Path, short_calls: None) -> None:
-    folder = tmp_path / "run"
-    stopped(lambda: train(rows(), run_dir=folder, checkpoint_minutes=0.0, reporters=[Stop(23, 2)]))
-    same(gpubp.resume(folder, data(rows=FOLDS), data(9)), whole)
-    model = gpubp.load(folder)
-    inputs = torch.rand(5, 3)
-    each = model.predict_proba(inputs, networks=[6, 4, 0], each=True)
-    for row, told_of in zip((6, 4, 0), each):
-        np.testing.assert_allclose(told_of, whole.network(row)(inputs).softmax(1).detach(), rtol=1e-5)
-    mean = model.predict_proba(inputs, networks=[6, 4, 0])
-    np.testing.assert_allclose(mean, np.mean(each, 0), rtol=1e-12)
 
 
 def test_networks_may_differ_in_nothing_but_their_seed() -> None:

@@ -13,11 +13,11 @@ from torch.utils._pytree import tree_leaves
 
 import gpubp
 from gpubp import backprop
-from gpubp.engines import block, eager
+from gpubp.engines import eager
 from gpubp.maths import blocks
 from gpubp.state import Status
 
-from .helpers import copied, covering, differences, generator, population, same_bits, samples, start, threads, train
+from .helpers import copied, covering, differences, population, quick, same_bits, samples, start, threads, train
 
 SPECS = {
     "2-2-2": gpubp.NetworkSpec((2, 2, 2), "sigmoid", "sigmoid", "half_squared_error", bias="layer"),
@@ -26,10 +26,6 @@ SPECS = {
     "64-32-10": gpubp.NetworkSpec((64, 32, 10), "relu", loss="cross_entropy"),
     "13-7-3": gpubp.NetworkSpec((13, 7, 3), ("elu",), loss="huber", train_bias=False),
 }
-SOME = pytest.mark.parametrize(
-    "name",
-    ["8-16-1", "5-33-2", *(pytest.param(each, marks=pytest.mark.slow) for each in ("2-2-2", "64-32-10", "13-7-3"))],
-)
 COUNT, SAMPLES, STEPS, BATCH = 9, 23, 8, 6
 LR = {"sgd": 0.1, "adam": 0.01, "amsgrad": 0.01}
 Rows = list[int]
@@ -93,93 +89,6 @@ def test_blocks_threads_and_cuts_change_no_bit(
         assert not differences(train(population, data, **settings), whole), f"blocks of {size}"
 
 
-COLUMNS: dict[str, tuple[str, dict[str, Any]]] = {
-    "lr": ("2-2-2", {"lr": [0.01 * (n + 1) for n in range(COUNT)]}),
-    "dropout": ("5-33-2", {"dropout": [0.1 * n for n in range(COUNT)]}),
-    "clip_norm": ("64-32-10", {"clip_norm": [0.05 * (n + 1) for n in range(COUNT)]}),
-    "clip_value": ("64-32-10", {"clip_value": [0.01 * (n + 1) for n in range(COUNT)]}),
-    "label_smoothing": ("64-32-10", {"label_smoothing": [0.1 * n for n in range(COUNT)]}),
-    "class_weight": ("64-32-10", {"class_weight": torch.rand(COUNT, 10, generator=generator(2))}),
-    "delta": ("13-7-3", {"delta": [0.2 * (n + 1) for n in range(COUNT)]}),
-    "penalties": ("5-33-2", {"l1": [1e-3 * n for n in range(COUNT)], "l2": [1e-2 * n for n in range(COUNT)]}),
-    "decay": ("5-33-2", {"optimizer": "adamw", "weight_decay": [0.1 * n for n in range(COUNT)]}),
-    "betas": ("8-16-1", {"beta1": [0.1 * n for n in range(COUNT)], "beta2": [0.9 + 0.01 * n for n in range(COUNT)]}),
-    "warmup": ("13-7-3", {"warmup": list(range(COUNT)), "schedule": "cosine"}),
-    "one_cycle": ("13-7-3", {"schedule": "one_cycle", "pct_start": [0.1 * (n + 1) for n in range(COUNT)]}),
-}  # fmt: skip
-
-
-@pytest.mark.parametrize("name", COLUMNS)
-def test_a_network_uses_only_its_hyper_parameters(name: str) -> None:
-    chosen, columns = COLUMNS[name]
-    spec = SPECS[chosen]
-    settings = {"optimizer": "adam", "batch_size": BATCH, "steps": STEPS} | columns
-    everyone = train(networks(spec), dataset(spec), **settings)
-    for rows in ([7], [8, 0], [3, 7, 1, 2]):
-        own = {key: value if isinstance(value, str) else [value[n] for n in rows] for key, value in columns.items()}
-        if "class_weight" in own:
-            own["class_weight"] = columns["class_weight"][rows]
-        some = train(networks(spec, rows), dataset(spec), **settings | own)
-        assert not differences(some, everyone, others=rows), rows
-        if len(rows) == 1 and not isinstance(own.get("class_weight"), Tensor):
-            plain = {key: value if isinstance(value, str) else value[0] for key, value in own.items()}
-            alone = train(networks(spec, rows), dataset(spec), **settings | plain)
-            assert not differences(alone, everyone, others=rows)
-
-
-@pytest.mark.parametrize(
-    ("name", "kind"), covering(SPECS, ["rows", "own samples", "weights", "shared weights"], meet=1)
-)
-def test_a_network_uses_only_its_data(name: str, kind: str) -> None:
-    """Ragged rows, own inputs, own weights: network 7 learns the same from them alone."""
-    spec, source = SPECS[name], generator(3)
-    index = [torch.randperm(SAMPLES, generator=source)[: 1 + 2 * n] for n in range(COUNT)]
-    weight = torch.rand(COUNT, SAMPLES, generator=source) + 0.1
-    inputs, target = samples(spec, COUNT, SAMPLES, dtype=torch.float32)
-
-    def data(rows: Rows) -> gpubp.Dataset:
-        if kind == "rows":
-            return dataset(spec, rows=[index[n] for n in rows])
-        if kind == "own samples":
-            return gpubp.Dataset(inputs[rows], target[rows], rows=[index[n] for n in rows])
-        return dataset(spec, sample_weight=weight[rows] if kind == "weights" else weight[0])
-
-    settings = {"optimizer": "adam", "batch_size": BATCH, "epochs": 3}
-    everyone = train(networks(spec), data(list(range(COUNT))), **settings)
-    lengths = everyone.end.tolist()
-    assert (len(set(lengths)) > 1) == ("weights" not in kind), "ragged rows make other numbers of steps"
-    assert everyone.step.tolist() == lengths
-    for rows in ([7], [8, 0], [3, 7, 1, 2]):
-        assert not differences(train(networks(spec, rows), data(rows), **settings), everyone, others=rows), rows
-
-
-@SOME
-def test_networks_may_end_at_different_steps_within_a_call(name: str) -> None:
-    spec, data = SPECS[name], dataset(SPECS[name])
-    ends = [5, 1, 8, 3, 8, 2, 8, 7, 5]
-    settings = {"optimizer": "adam", "batch_size": BATCH}
-    whole = train(networks(spec), data, steps=ends, **settings)
-    assert whole.step.tolist() == ends
-    for cuts in ([1] * 8, [6, 2]):
-        assert not differences(train(networks(spec), data, cuts, steps=ends, **settings), whole)
-    for number in (0, 1, 7):
-        alone = train(networks(spec, [number]), data, steps=ends[number], **settings)
-        assert not differences(alone, whole, others=[number]), number
-
-
-@SOME
-def test_networks_may_be_at_different_steps(name: str) -> None:
-    """As after a retirement: the newcomers start while others are under way."""
-    spec, data = SPECS[name], dataset(SPECS[name])
-    settings = {"optimizer": "adam", "batch_size": BATCH, "steps": STEPS, "dropout": 0.2}
-    plain = train(networks(spec), data, **settings)
-    mixed = start(networks(spec), data, **settings)
-    for part, steps in ((slice(0, 3), 2), (slice(2, 6), 3), (slice(0, COUNT), 4), (slice(0, COUNT), 8)):
-        eager.run(mixed.rows(part), data, steps)
-    assert mixed.step.tolist() == [STEPS] * COUNT
-    assert not differences(mixed, plain)
-
-
 def check_retired(engine: Any, population: gpubp.Population, data: gpubp.Dataset, **settings: Any) -> None:
     """Of networks that no longer run after three steps no number moves, and of others all do as without them."""
     plain = train(population, data, engine=engine, **settings)
@@ -204,7 +113,7 @@ def test_retired_networks_do_not_move_and_affect_no_other() -> None:
     check_retired(eager, networks(spec), dataset(spec), **settings)
 
 
-@SOME
+@pytest.mark.parametrize("name", quick(SPECS, ["8-16-1", "5-33-2"]))
 def test_the_outs_of_a_network_are_the_same_alone_and_among_others(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     spec = SPECS[name]
     params = networks(spec).params
@@ -250,29 +159,3 @@ def test_outs_and_gradients_of_many_networks_take_the_memory_of_a_block(monkeypa
             backprop.gradients(spec, params, inputs, target)
         taken.append(largest.numbers)
     assert taken == [4 * 50 * 40, 64 * spec.size], "a block's outs; the gradients themselves"
-
-
-@pytest.mark.cpu
-@pytest.mark.parametrize("place", ["backprop.product", "numerics.row_sums", "optimizers.update"])
-def test_a_number_that_depends_on_the_neighbours_is_found_out(place: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A violation of this file's promise, planted: a part in a million, and only by how many networks there are."""
-    spec, data = SPECS["13-7-3"], dataset(SPECS["13-7-3"])
-    if place == "backprop.product":
-        product = backprop.product
-        monkeypatch.setattr(
-            backprop, "product", lambda left, *rest: product(left, *rest) * (1 + 2**-20 * (len(left) > 4))
-        )
-    elif place == "numerics.row_sums":
-        sums = block.row_sums
-        monkeypatch.setattr(block, "row_sums", lambda rows: sums(rows) * (1 + 2**-20 * (len(rows) > 4)))
-    else:
-        update = block.update
-        monkeypatch.setattr(
-            block,
-            "update",
-            lambda rule, param, grad, *rest: update(rule, param, grad * (1 + 2**-20 * (len(grad) > 4)), *rest),
-        )
-    settings = {"optimizer": "sgd", "batch_size": BATCH, "steps": STEPS, "l2": 0.1, "clip_norm": 0.5, "lr": 0.1}
-    everyone = train(networks(spec), data, **settings)
-    alone = train(networks(spec, [7]), data, **settings)
-    assert differences(alone, everyone, others=[7])
