@@ -13,7 +13,7 @@ from torch.utils._pytree import tree_leaves
 
 import gpubp
 from gpubp import backprop
-from gpubp.engines import block, eager
+from gpubp.engines import eager
 from gpubp.maths import blocks
 from gpubp.state import Status
 
@@ -250,29 +250,3 @@ def test_outs_and_gradients_of_many_networks_take_the_memory_of_a_block(monkeypa
             backprop.gradients(spec, params, inputs, target)
         taken.append(largest.numbers)
     assert taken == [4 * 50 * 40, 64 * spec.size], "a block's outs; the gradients themselves"
-
-
-@pytest.mark.cpu
-@pytest.mark.parametrize("place", ["backprop.product", "numerics.row_sums", "optimizers.update"])
-def test_a_number_that_depends_on_the_neighbours_is_found_out(place: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A violation of this file's promise, planted: a part in a million, and only by how many networks there are."""
-    spec, data = SPECS["13-7-3"], dataset(SPECS["13-7-3"])
-    if place == "backprop.product":
-        product = backprop.product
-        monkeypatch.setattr(
-            backprop, "product", lambda left, *rest: product(left, *rest) * (1 + 2**-20 * (len(left) > 4))
-        )
-    elif place == "numerics.row_sums":
-        sums = block.row_sums
-        monkeypatch.setattr(block, "row_sums", lambda rows: sums(rows) * (1 + 2**-20 * (len(rows) > 4)))
-    else:
-        update = block.update
-        monkeypatch.setattr(
-            block,
-            "update",
-            lambda rule, param, grad, *rest: update(rule, param, grad * (1 + 2**-20 * (len(grad) > 4)), *rest),
-        )
-    settings = {"optimizer": "sgd", "batch_size": BATCH, "steps": STEPS, "l2": 0.1, "clip_norm": 0.5, "lr": 0.1}
-    everyone = train(networks(spec), data, **settings)
-    alone = train(networks(spec, [7]), data, **settings)
-    assert differences(alone, everyone, others=[7])

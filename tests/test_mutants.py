@@ -28,6 +28,7 @@ class Mutant(NamedTuple):
 
 GRADIENT = "test_gradient.py::test_the_gradient_is_autograds"
 STEP = "test_step.py::test_"
+ALONE = "test_independence.py::test_a_network_is_the_same_alone_and_among_any_others_in_any_order"
 MUTANTS = {
     "the update adds": Mutant(
         "maths/optimizers.py", "param.addcmul_(rates.direction, direction, value=-1)",
@@ -107,7 +108,7 @@ MUTANTS = {
     "all networks draw the same order": Mutant(
         "samples/data.py", 'keyed = ids if shuffle == "network"',
         'keyed = ids[:1].expand_as(ids) if shuffle == "network"',
-        "test_independence.py::test_a_network_is_the_same_alone_and_among_any_others_in_any_order[2-2-2-sgd-network]"),
+        f"{ALONE}[2-2-2-sgd-network]"),
     "a network that diverged keeps its step": Mutant(
         "engines/block.py", 'if good.device.type != "cpu" or not good.all():', "if False:",
         "test_divergence.py::test_slots_and_columns_go_back_with_the_row[adam]"),
@@ -117,7 +118,18 @@ MUTANTS = {
     "a lone network is not doubled": Mutant(
         "engines/block.py", "return tensor[:count] if count > 1 else torch.cat((tensor[:1], tensor[:1]))",
         "return tensor[:count] * (1 + 2.0**-18 * (count == 1))",
-        "test_independence.py::test_a_network_is_the_same_alone_and_among_any_others_in_any_order[5-33-2-amsgrad-none]"),
+        f"{ALONE}[5-33-2-amsgrad-none]"),
+    "a product depends on how many networks there are": Mutant(
+        "backprop.py", "net = product(belows[-1], weight, bias)",
+        "net = product(belows[-1], weight, bias) * (1 + 2.0**-20 * (len(weight) > 4))", f"{ALONE}[2-2-2-sgd-network]"),
+    "a norm depends on how many networks there are": Mutant(
+        "engines/block.py", "        squares = sum((row_sums(grad.flatten(1) * grad.flatten(1)) for grad in grads)",
+        "        squares = sum((row_sums((1 + 2.0**-20 * (len(grad) > 4)) * grad.flatten(1) ** 2) for grad in grads)",
+        "test_independence.py::test_a_network_uses_only_its_hyper_parameters[clip_norm]"),
+    "an update depends on how many networks there are": Mutant(
+        "maths/optimizers.py", "param.addcmul_(rates.direction, direction, value=-1)",
+        "param.addcmul_(rates.direction, direction * (1 + 2.0**-20 * (len(param) > 4)), value=-1)",
+        f"{ALONE}[2-2-2-sgd-network]"),
 }  # fmt: skip
 
 
