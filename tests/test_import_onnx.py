@@ -22,6 +22,8 @@ from gpubp.results.model import Model
 
 from .graphs import B1, B2, DRAW, FIRST, LAST, RELU, W1, W2, WEIGHTS, graph, node, outside, read
 from .helpers import covering, population, same_bits
+from .mutated_arrays import onnx_file
+from .mutations import damaged
 from .tolerances import EXPORTED
 
 
@@ -254,15 +256,10 @@ def test_a_file_larger_than_onnx_can_be_is_not_read(tmp_path: Path) -> None:
 
 
 def test_damaged_bytes_are_refused_or_read_and_nothing_else(tmp_path: Path) -> None:
-    """Of 300 files with some bytes changed, left out or repeated."""
-    source, refused = random.Random(7), list[str]()
-    good = graph(*WAYS["gelu by half of x"][:1], WEIGHTS, tmp_path / "x.onnx").read_bytes()
-    for _ in range(300):
-        content = bytearray(good)
-        for _ in range(source.randint(1, 4)):
-            at = source.randrange(len(content))
-            how = source.randrange(3)
-            content[at : at + how] = bytes([source.randrange(256)] * source.choice([how, 1, 0]))
+    """Of 300 files with something done to their bytes, or to what these say."""
+    good, refused = graph(*WAYS["gelu by half of x"][:1], WEIGHTS, tmp_path / "x.onnx").read_bytes(), list[str]()
+    for seed in range(300):
+        content = damaged(good, random.Random(seed))[0] if seed % 3 else onnx_file(random.Random(seed), good)
         (tmp_path / "bad.onnx").write_bytes(content)
         try:
             networks = read(tmp_path / "bad.onnx")
