@@ -16,6 +16,7 @@ from gpubp.maths.optimizers import Optimizer
 from gpubp.state import Status, TrainState
 from gpubp.system import gpus
 
+from .gpu_cases import KINDS
 from .helpers import differing, failing, noted, population, same_bits, samples, start, train
 from .recorder import recorded
 
@@ -56,29 +57,15 @@ def test_replayed_steps_have_the_bits_of_steps_taken_one_by_one(name: str, setti
     assert gpu.replays == [3 * 3, 3], "9 networks are 3 groups of 4; 3 steps are 3 recordings, 4 are one"
 
 
-@pytest.mark.parametrize("data", ["own samples", "own inputs", "weights"])
-def test_each_network_may_have_separate_data(data: str) -> None:
-    spec = SPECS["64-32-10"]
-    inputs, target = samples(spec, COUNT, SAMPLES, dtype=torch.float32)
-    weight = torch.rand(COUNT, SAMPLES, generator=torch.Generator().manual_seed(1))
-    given = {
-        "own samples": gpubp.Dataset(inputs[0], target[0], rows=[range(3 + n) for n in range(COUNT)]),
-        "own inputs": gpubp.Dataset(inputs, target),
-        "weights": gpubp.Dataset(inputs[0], target[0], sample_weight=weight),
-    }[data]
-    settings = {"batch_size": BATCH, "steps": STEPS}
-    expected = train(networks(spec), given, **settings)
+@pytest.mark.parametrize("name", KINDS)
+def test_every_feature_and_kind_of_data_has_these_bits(name: str) -> None:
+    """Also where networks end, and then are, at different steps."""
+    case = KINDS[name]
+    data, settings = case.data(torch.float32), {"batch_size": BATCH, "steps": 8, **case.settings}
+    expected = train(networks(case.spec, 5), data, **settings)
     with recorded():
-        assert not differing(train(networks(spec), given, **settings), expected)
-
-
-def test_networks_may_end_and_be_at_different_steps() -> None:
-    spec, data = SPECS["5-33-2"], dataset(SPECS["5-33-2"])
-    settings = {"batch_size": BATCH, "steps": [5, 3, 8, 3, 1, 8, 2, 5, 8], "dropout": 0.2}
-    expected = train(networks(spec), data, **settings)
-    with recorded():
-        state = start(networks(spec), data, **settings)
-        for part, steps in ((slice(0, 3), 2), (slice(2, 6), 1), (slice(0, COUNT), 3), (slice(0, COUNT), 8)):
+        state = start(networks(case.spec, 5), data, **settings)
+        for part, steps in ((slice(0, 3), 2), (slice(2, 4), 1), (slice(0, 5), 3), (slice(0, 5), 8)):
             eager.run(state.rows(part), data, steps)
     assert not differing(state, expected)
 
