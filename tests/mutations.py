@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import os
 import random
+import re
 import struct
 from collections.abc import Callable
 from pathlib import Path
@@ -25,6 +26,11 @@ NAMES = (
 CELLS = (*NAMES[:10], "nan", "inf", "-inf", "1e999", "9" * 5000, "1e-999", "0x10", "1_0", "٣", "", "−1", "1,5", "NULL",
          "true", "2024-01-01", "9007199254740993", "-0")  # fmt: skip
 CODINGS = ("utf-8-sig", "utf-16", "utf-32", "utf-7", "latin-1", "cp037")
+
+
+def planted(text: str) -> tuple[str, ...]:
+    """What stands in a source, and with a mistake: they differ at each [[right ~> wrong]] of `text`."""
+    return tuple(re.sub(r"\[\[(.*?) ~> (.*?)\]\]", rf"\{side}", text) for side in (1, 2))
 
 
 def damaged(content: bytes, chance: Chance) -> tuple[bytes, str]:
