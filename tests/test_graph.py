@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
 
 import pytest
 import torch
@@ -16,40 +15,22 @@ from gpubp.maths.optimizers import Optimizer
 from gpubp.state import Status, TrainState
 from gpubp.system import gpus
 
-from .gpu_cases import KINDS
-from .helpers import differing, failing, noted, population, same_bits, samples, start, train
+from .gpu_cases import CASES, KINDS
+from .helpers import differing, failing, noted, population, quick, same_bits, start, train
 from .recorder import recorded
+from .test_independence import BATCH, COUNT, SPECS, dataset
 
-SPECS = {
-    "2-2-2": gpubp.NetworkSpec((2, 2, 2), "sigmoid", "sigmoid", "half_squared_error", bias="layer"),
-    "5-33-2": gpubp.NetworkSpec((5, 33, 2), "gelu"),
-    "64-32-10": gpubp.NetworkSpec((64, 32, 10), "relu", loss="cross_entropy"),
-    "13-7-7-3": gpubp.NetworkSpec((13, 7, 7, 3), "elu", loss="huber", train_bias=False),
-}
-COUNT, SAMPLES, BATCH, STEPS = 9, 23, 6, 7
-SETTINGS: dict[str, dict[str, Any]] = {
-    "sgd": {"optimizer": "sgd", "lr": 0.1, "shuffle": "none"},
-    "adam": {"optimizer": "adam", "lr": [0.01 * (n + 1) for n in range(COUNT)], "shuffle": "shared"},
-    "nadam, dropout": {"optimizer": "nadam", "dropout": [0.1 * n for n in range(COUNT)], "shuffle": "network"},
-    "clipped": {"optimizer": "momentum", "lr": 0.01, "clip_norm": 0.5, "l1": 1e-3, "l2": 1e-2},
-    "scheduled": {"optimizer": "adamw", "schedule": "cosine", "warmup": 3},
-    "layerwise": {"optimizer": "rmsprop", "lr": 1e-3, "update_order": "layerwise", "clip_value": 0.1},
-}
-
-
-def dataset(spec: gpubp.NetworkSpec, **more: Any) -> gpubp.Dataset:
-    inputs, target = samples(spec, SAMPLES, dtype=torch.float32)
-    return gpubp.Dataset(inputs, target.sigmoid() if spec.loss == "half_squared_error" else target, **more)
+STEPS = 7
 
 
 def networks(spec: gpubp.NetworkSpec, count: int = COUNT) -> gpubp.Population:
     return population(spec, count, torch.float32)
 
 
-@pytest.mark.parametrize(("name", "settings"), [*zip(2 * [*SPECS], SETTINGS)])
-def test_replayed_steps_have_the_bits_of_steps_taken_one_by_one(name: str, settings: str) -> None:
+@pytest.mark.parametrize("name", SPECS)
+def test_replayed_steps_have_the_bits_of_steps_taken_one_by_one(name: str) -> None:
     spec, data = SPECS[name], dataset(SPECS[name])
-    chosen = {"batch_size": BATCH, "steps": STEPS, **SETTINGS[settings]}
+    chosen = {"batch_size": BATCH, "steps": STEPS, "lr": [0.01 * (n + 1) for n in range(COUNT)], "shuffle": "shared"}
     expected = train(networks(spec), data, **chosen)
     with recorded() as gpu:
         found = train(networks(spec), data, [3, 4], **chosen)
@@ -57,12 +38,13 @@ def test_replayed_steps_have_the_bits_of_steps_taken_one_by_one(name: str, setti
     assert gpu.replays == [3 * 3, 3], "9 networks are 3 groups of 4; 3 steps are 3 recordings, 4 are one"
 
 
-@pytest.mark.parametrize("name", KINDS)
-def test_every_feature_and_kind_of_data_has_these_bits(name: str) -> None:
-    """Also where networks end, and then are, at different steps."""
-    case = KINDS[name]
+@pytest.mark.parametrize("name", quick(CASES, [*KINDS, *[*CASES][::3]]))
+def test_every_row_and_feature_has_these_bits(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also where networks are, and end, at different steps, and samples are drawn for a few of them at once."""
+    case = CASES[name]
     data, settings = case.data(torch.float32), {"batch_size": BATCH, "steps": 8, **case.settings}
     expected = train(networks(case.spec, 5), data, **settings)
+    monkeypatch.setattr(gpubp.samples.data, "AT_ONCE", 100)
     with recorded():
         state = start(networks(case.spec, 5), data, **settings)
         for part, steps in ((slice(0, 3), 2), (slice(2, 4), 1), (slice(0, 5), 3), (slice(0, 5), 8)):
