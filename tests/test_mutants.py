@@ -112,6 +112,8 @@ MUTANTS = {
     "an update depends on how many networks there are": Mutant("maths/optimizers.py",
         "param.addcmul_(rates.direction, direction[[ ~>  * (1 + 2.0**-20 * (len(param) > 4))]], value=-1)",
         f"{ALONE}[2-2-2-sgd-network]"),
+    "a network is put back in part": Mutant("state.py", "mine[[.index_copy_(0, part, theirs) ~> [part] = theirs]]",
+        "test_memory_runs_out.py::test_memory_may_run_out_at_any_operation_without_a_network_half_written[eager]"),
 }  # fmt: skip
 
 

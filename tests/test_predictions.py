@@ -76,12 +76,6 @@ def test_targets_of_binary_cross_entropy_that_are_no_labels_are_predicted_as_pro
         assert model.classes == ()
 
 
-@pytest.mark.parametrize("loss", sorted(set(gpubp.LOSSES) - {"cross_entropy", "binary_cross_entropy"}))
-def test_losses_without_probabilities_refuse_them(loss: str) -> None:
-    with pytest.raises(ConfigError, match=f"loss '{loss}' gives no probabilities"):
-        Model(constant(loss, [0.0])).predict_proba(torch.zeros(1, 1), [0])
-
-
 def test_a_custom_loss_of_logits_gives_probabilities(monkeypatch: pytest.MonkeyPatch) -> None:
     rule = gpubp.LOSSES["binary_cross_entropy"]._replace(inverse_link=lambda out: torch.sigmoid(out))
     monkeypatch.setitem(gpubp.LOSSES, "custom", rule)
