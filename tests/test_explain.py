@@ -80,13 +80,9 @@ def row(explanation: Explanation, key: str = "new", dtype: torch.dtype = torch.f
 
 
 def told(
-    spec: gpubp.NetworkSpec,
-    steps_before: int = 2,
-    network: int = 1,
-    dtype: torch.dtype = torch.float64,
-    data: gpubp.Dataset | None = None,
-    **settings: Any,
-) -> dict[str, Any]:
+    spec: gpubp.NetworkSpec, steps_before: int = 2, network: int = 1, dtype: torch.dtype = torch.float64,
+    data: gpubp.Dataset | None = None, **settings: Any,
+) -> dict[str, Any]:  # fmt: skip
     """Explain a step of one of three networks, take it by the engine, and compare the bits. -> to_dict()"""
     data = data or gpubp.Dataset(*samples(spec, 11, dtype=dtype))
     state = start(population(spec, 3, dtype), data, **{**SETTINGS, **settings})
