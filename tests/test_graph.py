@@ -44,7 +44,7 @@ def test_every_row_and_feature_has_these_bits(name: str, monkeypatch: pytest.Mon
     case = CASES[name]
     data, settings = case.data(torch.float32), {"batch_size": BATCH, "steps": 8, **case.settings}
     expected = train(networks(case.spec, 5), data, **settings)
-    monkeypatch.setattr(gpubp.samples.data, "AT_ONCE", 100)
+    monkeypatch.setattr(gpubp.samples.data, "AT_ONCE", 30)
     with recorded():
         state = start(networks(case.spec, 5), data, **settings)
         for part, steps in ((slice(0, 3), 2), (slice(2, 4), 1), (slice(0, 5), 3), (slice(0, 5), 8)):
