@@ -78,10 +78,6 @@ def as_networks(chance: Chance, name: str) -> list[str]:
     return chance.choice(commands).split()
 
 
-def as_import(_: Chance, name: str) -> list[str]:
-    return ["from_onnx", name]
-
-
 KINDS = {
     "csv": Kind("x.csv", "data.csv", mutations.csv, as_data),
     "parquet": Kind("x.parquet", "data.parquet", mutated_arrays.parquet_file, as_data),
@@ -90,7 +86,7 @@ KINDS = {
     "parquet design": Kind("x.parquet", "design.parquet", mutated_arrays.parquet_file, as_design),
     "yaml": Kind("x.yaml", "config.yaml", mutations.yaml_file, as_settings),
     "yaml of a cluster": Kind("x.yaml", "cluster.yaml", mutations.yaml_file, as_settings_of_a_cluster),
-    "onnx": Kind("x.onnx", "networks.onnx", mutated_arrays.onnx_file, as_import),
+    "onnx": Kind("x.onnx", "networks.onnx", mutated_arrays.onnx_file, lambda _, name: ["from_onnx", name]),
     "safetensors": Kind("x.safetensors", "networks.safetensors", mutated_arrays.safetensors_file, as_networks),
 }
 

@@ -45,7 +45,9 @@ FEATURES: dict[str, dict[str, Any]] = {
 
 
 def _rows() -> Iterator[tuple[str, Case]]:
-    for name in gpubp.ACTIVATIONS:
+    every = tuple(gpubp.ACTIVATIONS)
+    yield "every activation", Case(gpubp.NetworkSpec((5, *[8] * len(every), 2), every))
+    for name in every:
         yield name, Case(gpubp.NetworkSpec((5, 33, 7, 2), name, name, "mean_squared_error"))
     for name in gpubp.LOSSES:
         output = "identity" if name in LOGITS else "sigmoid"

@@ -16,13 +16,9 @@ def read(path: Path, loss: str = "mean_squared_error", **ends: str) -> gpubp.Pop
 
 
 def graph(
-    nodes: list[Any],
-    weights: dict[str, Any],
-    path: Path,
-    outputs: tuple[str, ...] = ("y",),
-    whole: tuple[str, ...] = (),
-    width: int = 3,
-) -> Path:
+    nodes: list[Any], weights: dict[str, Any], path: Path, outputs: tuple[str, ...] = ("y",),
+    whole: tuple[str, ...] = (), width: int = 3,
+) -> Path:  # fmt: skip
     """A file of these nodes from `x` (M, width). whole: outputs that are whole numbers."""
     made = helper.make_graph(
         nodes,

@@ -107,12 +107,9 @@ def threads(number: int) -> Iterator[None]:
 
 
 def population(
-    spec: gpubp.NetworkSpec,
-    count: int | None = None,
-    dtype: torch.dtype = torch.float64,
-    ids: Iterable[int] | None = None,
-    seed: int = 5,
-) -> gpubp.Population:
+    spec: gpubp.NetworkSpec, count: int | None = None, dtype: torch.dtype = torch.float64,
+    ids: Iterable[int] | None = None, seed: int = 5,
+) -> gpubp.Population:  # fmt: skip
     """Networks whose biases are not 0, so that a mistake about them shows."""
     return gpubp.Population.create(spec, count, seed, "torch_linear", dtype=dtype, ids=ids, init_scale=1.5)
 
@@ -178,9 +175,8 @@ def put(state: TrainState, name: str, tensor: Tensor) -> None:
 
 def numbers(state: TrainState) -> dict[str, Tensor]:
     """Everything that an engine advances."""
-    found = {"params": state.population.params, **{f"slot {i}": slot for i, slot in enumerate(state.slots)}}
-    found |= {f"column {name}": column for name, column in state.columns.items()}
-    return found | {name: getattr(state, name) for name in ("loss", "total", *COUNTED)}
+    advanced = ("params", "slots", "columns", "loss", "total", *COUNTED)
+    return {name: each for name, each in state.tensors() if name.partition(".")[0] in advanced}
 
 
 def differences(one: TrainState, other: TrainState, rows: Any = slice(None), others: Any = None) -> list[str]:

@@ -22,6 +22,8 @@ from safetensors.torch import load, save
 
 from .mutations import CELLS, JUNK, NAMES, Chance, elsewhere
 
+TEXTS = [each.encode(errors="replace").decode() for each in NAMES]
+
 
 class Trap:
     """Unpickled, it makes a directory in the working directory."""
@@ -45,6 +47,8 @@ def npz(chance: Chance, _: bytes) -> bytes:
               "__import__('os').mkdir('executed')"]  # fmt: skip
     types = ["'<f8'", "'<f4'", "'<f2'", "'|O'", "'<U8'", "'<U500000000'", "'<c16'", "'|b1'", "'<u8'", "'>i4'",
              "'<M8[s]'", "'|V8'", "[('a', '<f8')]", "'<f16'", "'S3'"]  # fmt: skip
+    arrays = [np.arange(8), np.array(CELLS), np.full((8, 2), np.nan), np.full(8, 2**63, np.uint64), np.eye(8) > 0,
+              np.array(["x\0", "\ud800"]), np.full(8, 1e308), np.full((8, 2), np.float32(1e38))]  # fmt: skip
     methods = [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA]
     names = chance.sample(["inputs", "targets", "X", "y", "x", "../inputs", "other"], chance.randint(1, 4))
     if chance.random() < 0.3:
@@ -54,9 +58,9 @@ def npz(chance: Chance, _: bytes) -> bytes:
     with warnings.catch_warnings(action="ignore"), zipfile.ZipFile(stream, "w", chance.choice(methods)) as archive:
         for name in names:
             kind = chance.choice(["right", "lie", "lie", "pickle", "array", "bomb", "raw", "long", "zeros"])
-            if name.isdecimal():
-                kind = "raw"
-            if kind == "right":
+            if kind == "raw" or name.isdecimal():
+                body = chance.choice([b"", pickle.dumps(Trap()), b"\x93NUMPY", b"\x93NUMPY\x09\x00" + bytes(100)])
+            elif kind == "right":
                 body = _head("(8, 2)" if name in ("inputs", "X", "x") else "(8,)", "'<f8'") + np.arange(16.0).tobytes()
             elif kind == "lie":
                 body = _head(chance.choice(shapes), chance.choice(types)) + bytes(chance.choice([0, 64, 128, 4096]))
@@ -70,14 +74,9 @@ def npz(chance: Chance, _: bytes) -> bytes:
                 body = b"\x93NUMPY\x02\x00" + struct.pack("<I", size) + b" " * min(size, 1 << 24)
             elif kind == "zeros":
                 body = bytes(1 << 24)
-            elif kind == "raw":
-                body = chance.choice([b"", pickle.dumps(Trap()), b"\x93NUMPY", b"\x93NUMPY\x09\x00" + bytes(100)])
             else:
-                values = [np.arange(8), np.array(CELLS), np.full((8, 2), np.nan), np.full(8, 2**63, np.uint64),
-                          np.eye(8) > 0, np.array(["x\0", "\ud800"]), np.full(8, 1e308),
-                          np.full((8, 2), np.float32(1e38))]  # fmt: skip
-                array, inside = chance.choice(values), io.BytesIO()
-                np.save(inside, array, allow_pickle=False)
+                inside = io.BytesIO()
+                np.save(inside, chance.choice(arrays), allow_pickle=False)
                 body = inside.getvalue()
             archive.writestr(f"{name}{chance.choice(['.npy', '.npy', '.npy', '', '.npy.npy'])}", body)
     return stream.getvalue()
@@ -87,7 +86,6 @@ def parquet_file(chance: Chance, whole: bytes) -> bytes:
     """Other names and types, texts that a dictionary repeats, columns of one value for many rows."""
     rows = chance.choice([0, 1, 8, 8, 8, 8, 1 << 14, 1 << 20])
     few = min(rows, 100)
-    texts = [each.encode(errors="replace").decode() for each in CELLS]
     kinds: list[Callable[[], Any]] = [
         lambda: pa.array(np.zeros(rows)),
         lambda: pa.array(np.arange(rows) % 2),
@@ -96,16 +94,13 @@ def parquet_file(chance: Chance, whole: bytes) -> bytes:
         lambda: pa.array(np.arange(rows).astype("datetime64[s]")),
         lambda: pa.nulls(rows),
         lambda: pa.DictionaryArray.from_arrays(pa.array(np.zeros(rows, np.int32)), pa.array(["A" * (1 << 19)])),
-        lambda: pa.array([chance.choice(texts) for _ in range(few)]),
+        lambda: pa.array(chance.choices(CELLS, k=few)),
         lambda: pa.array([[1, 2]] * few),
         lambda: pa.array([b"\xff\xfe"] * few),
         lambda: pa.array([{"a": 1}] * few),
         lambda: pa.array(["x", None] * (few // 2) + ["y"] * (few % 2)),
     ]
-    names = [name for name in NAMES if name != "\ud800"]
-    chosen = [*chance.sample(names, chance.randint(0, 3)), "y", "a"]
-    if chance.random() < 0.2:
-        chosen.append("y")
+    chosen = [*chance.sample(TEXTS, chance.randint(0, 3)), "y", "a", *chance.choice([[], [], [], [], ["y"]])]
     arrays = [chance.choice(kinds)() for _ in chosen]
     arrays = [each if len(each) == rows else each.take(pa.array(np.arange(rows) % max(few, 1))) for each in arrays]
     table = pa.Table.from_arrays(arrays, names=chosen)
@@ -122,23 +117,22 @@ def results(chance: Chance, whole: bytes) -> bytes:
     table = parquet.read_table(io.BytesIO(whole))
     meta = {key: value for key, value in (table.schema.metadata or {}).items() if b"sha256" not in key}
     at, names, rows = chance.randrange(table.num_columns), list(table.column_names), len(table)
-    kind = chance.choice(["name", "keys", "type", "more", "rows", "value", "gone"])
-    junk = [pa.array([None] * rows, pa.float64()), pa.array([chance.choice(CELLS[:9])] * rows), pa.array([-1] * rows),
-            pa.array([[1]] * rows), pa.array([2**62] * rows), pa.array([float("nan")] * rows),
-                     pa.array(["diverged"] * rows)]  # fmt: skip
+    kind = chance.choice(["name", "keys", "type", "type", "more", "rows", "gone"])
+    junk = [None, chance.choice(CELLS[:9]), -1, [1], 2**62, float("nan"), "diverged"]
+    column = pa.array([chance.choice(junk)] * rows)
     if kind == "name":
-        names[at] = chance.choice(NAMES).encode(errors="replace").decode()
+        names[at] = chance.choice(TEXTS)
     elif kind == "keys":
         meta = {key: json.dumps(chance.choice([*JUNK, [*NAMES[:5]], [1], names])).encode() for key in meta}
         meta = {key: chance.choice([value, b"[" * 100_000, b"\xff"]) for key, value in meta.items()}
-    elif kind in ("type", "value"):
-        table = table.set_column(at, names[at], chance.choice(junk))
+    elif kind == "type":
+        table = table.set_column(at, names[at], column)
     elif kind == "more":
-        names.append(chance.choice(NAMES).encode(errors="replace").decode())
-        table = table.append_column("more", pa.array([chance.choice(CELLS[:9])] * rows))
+        names.append(chance.choice(TEXTS))
+        table = table.append_column("more", column)
     elif kind == "rows":
         table = table.take(pa.array(np.zeros(chance.choice([0, 1, 1 << 20]), int)))
-    elif kind == "gone":
+    else:
         table, names = table.remove_column(at), names[:at] + names[at + 1 :]
     stream = io.BytesIO()
     parquet.write_table(table.rename_columns(names).replace_schema_metadata(meta), stream)
@@ -157,27 +151,24 @@ def onnx_file(chance: Chance, whole: bytes) -> bytes:
     elif kind == "outside":
         tensor.data_location = onnx.TensorProto.EXTERNAL
         location = chance.choice(["/etc/passwd", "../x", "pipe", "\x1b[2J", "nul\0"])
-        tensor.external_data.add(key="location", value=location)
-        tensor.external_data.add(key="length", value=str(2**62))
+        for key, told in (("location", location), ("length", str(2**62))):
+            tensor.external_data.add(key=key, value=told)
     elif kind == "type":
         tensor.data_type = chance.choice([0, 2, 8, 10, 14, 16, 22, 99])
     elif kind == "operator":
         node.op_type = chance.choice(["Loop", "If", "Identity", "Cast", "Gemm", "MatMul", "Add", "Softmax", *NAMES[:8]])
     elif kind == "circle":
-        node.input[:] = (
-            [*node.input[1:], node.output[0]] if chance.random() < 0.5 else [node.output[0], *node.input[1:]]
-        )
+        node.input[:] = chance.sample([node.output[0], *node.input[1:]], max(1, len(node.input)))
     elif kind in ("deep", "wide"):
         last = graph.output[0].name
         for at in range(chance.choice([20, 2000])):
             given = [last] * (1 if kind == "deep" else chance.choice([2, 50]))
-            graph.node.append(
-                helper.make_node(chance.choice(["Add", "Identity", "Max", "Mul"]), given, [last := f"n{at}"])
-            )
+            last = f"n{at}"
+            graph.node.append(helper.make_node(chance.choice(["Add", "Identity", "Max", "Mul"]), given, [last]))
         graph.output[0].name = last
     elif kind == "names":
-        for each in (*graph.node,):
-            each.output[0] = chance.choice(NAMES).encode(errors="replace").decode()
+        for each in graph.node:
+            each.output[0] = chance.choice(TEXTS)
     elif kind == "gone":
         del graph.node[chance.randrange(len(graph.node)) :]
     elif kind == "values":
@@ -188,7 +179,7 @@ def onnx_file(chance: Chance, whole: bytes) -> bytes:
         for _ in range(chance.choice([1, 30])):
             inner = helper.make_graph([helper.make_node("If", ["x"], ["y"], then_branch=inner)], "inner", [], [])
         node.attribute.append(helper.make_attribute("body", inner))
-    elif kind == "constant":
+    else:
         graph.node.append(helper.make_node("Constant", [], [tensor.name], value_string=b"\xff"))
     return model.SerializeToString()
 
@@ -215,35 +206,29 @@ def safetensors_file(chance: Chance, whole: bytes) -> bytes:
     (size,) = struct.unpack("<Q", whole[:8])
     head, body = json.loads(whole[8 : 8 + size]), whole[8 + size :]
     name = chance.choice([each for each in head if each != "__metadata__"])
-    kind = chance.choice(["shape", "offset", "type", "length", "deep", "about", "about", "about", "name", "gone",
-                          "tensor", "results"])  # fmt: skip
-    if kind == "shape":
-        head[name]["shape"] = chance.choice([[2**62], [-1], [0], [2**40, 0], ["x"], [1e9], 3, [1] * 100])
-    elif kind == "offset":
-        head[name]["data_offsets"] = chance.choice([[0, 2**62], [-1, 8], [8, 0], [0, 0], [0], "x"])
-    elif kind == "type":
-        head[name]["dtype"] = chance.choice(["F64", "F16", "BOOL", "U64", "F8_E4M3", "x", 3])
+    lies: dict[str, list[Any]] = {
+        "shape": [[2**62], [-1], [0], [2**40, 0], ["x"], [1e9], 3, [1] * 100],
+        "data_offsets": [[0, 2**62], [-1, 8], [8, 0], [0, 0], [0], "x"],
+        "dtype": ["F64", "F16", "BOOL", "U64", "F8_E4M3", "x", 3],
+    }
+    kind = chance.choice([*lies, "length", "deep", "about", "about", "about", "name", "gone", "tensor", "results"])
+    if kind in lies:
+        head[name][kind] = chance.choice(lies[kind])
     elif kind == "length":
         return struct.pack("<Q", chance.choice([0, 1, size - 1, 2**31, 2**63, 99_999_999])) + whole[8:]
-    elif kind == "deep":
-        text = ("[" * 50_000).encode() if chance.random() < 0.5 else (b'{"a":' * 50_000)
-        return struct.pack("<Q", len(text)) + text + body
     elif kind == "name":
-        head[chance.choice(NAMES).encode(errors="replace").decode()] = head.pop(name)
+        head[chance.choice(TEXTS)] = head.pop(name)
     elif kind == "gone":
         del head[name]
     elif kind in ("tensor", "results"):
         tensors = load(whole)
         tensors[name] = _another(chance, tensors[name])
         if kind == "results":
-            content = parquet_file(chance, b"")
-            tensors["results"] = torch.frombuffer(bytearray(content), dtype=torch.uint8)
+            tensors["results"] = torch.frombuffer(bytearray(parquet_file(chance, b"")), dtype=torch.uint8)
         return bytes(save(tensors, head["__metadata__"]))
     elif kind == "about":
-        about = json.loads(head["__metadata__"]["gpubp"])
-        text = json.dumps(elsewhere(about, chance)[0])
-        if chance.random() < 0.1:
-            text = chance.choice(["[" * 100_000, '{"format":' * 50_000, "NaN", "9" * 5000, '"\\ud800"', "null"])
-        head["__metadata__"]["gpubp"] = text
-    text = json.dumps(head).encode()
-    return struct.pack("<Q", len(text)) + text + body
+        text = json.dumps(elsewhere(json.loads(head["__metadata__"]["gpubp"]), chance)[0])
+        odd = ["[" * 100_000, '{"format":' * 50_000, "NaN", "9" * 5000, '"\\ud800"', "null"]
+        head["__metadata__"]["gpubp"] = chance.choice(odd) if chance.random() < 0.1 else text
+    text = json.dumps(head) if kind != "deep" else chance.choice(["[", '{"a":']) * 50_000
+    return struct.pack("<Q", len(text.encode())) + text.encode() + body

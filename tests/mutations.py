@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import os
 import random
+import re
 import struct
 from collections.abc import Callable
 from pathlib import Path
@@ -27,38 +28,31 @@ CELLS = (*NAMES[:10], "nan", "inf", "-inf", "1e999", "9" * 5000, "1e-999", "0x10
 CODINGS = ("utf-8-sig", "utf-16", "utf-32", "utf-7", "latin-1", "cp037")
 
 
+def planted(text: str) -> tuple[str, ...]:
+    """What stands in a source, and with a mistake: they differ at each [[right ~> wrong]] of `text`."""
+    return tuple(re.sub(r"\[\[(.*?) ~> (.*?)\]\]", rf"\{side}", text) for side in (1, 2))
+
+
 def damaged(content: bytes, chance: Chance) -> tuple[bytes, str]:
     """`content` with something done to its bytes, and what, in words."""
-    held, at = bytearray(content), chance.randrange(len(content) + 1)
-    size = chance.choice([1, 2, 4, 8, 16, 100])
-    kind = chance.choice(["flip", "flip", "flip", "cut", "more", "zeros", "nothing", "repeat", "splice", "numbers",
-                          "drop", "coding", "swap"])  # fmt: skip
-    if kind == "flip" and at < len(held):
-        held[at] ^= 1 << chance.randrange(8)
-    elif kind == "zeros":
-        held[at : at + 16] = bytes(len(held[at : at + 16]))
-    elif kind == "cut":
-        del held[at:]
-    elif kind == "drop":
-        del held[at : at + size]
-    elif kind == "more":
-        held += held[-chance.randrange(1, 100) :]
-    elif kind == "nothing":
-        held.clear()
-    elif kind == "repeat":
-        held[at:at] = held[at : at + size] * chance.choice([2, 10, 1000])
-    elif kind == "splice":
-        other = chance.randrange(len(held) + 1)
-        held[at : at + size] = held[other : other + size]
-    elif kind == "numbers":
-        number = chance.choice([-1, 0, 2**31 - 1, 2**31, 2**62, 2**63 - 1])
-        held[at : at + 8] = struct.pack(chance.choice(["<q", ">q"]), number)
-    elif kind == "coding":
-        text = content.decode("latin-1")
-        held[:] = text.encode(chance.choice(CODINGS), "replace")
-    elif kind == "swap":
-        held[at : at + size] = bytes(chance.randrange(256) for _ in range(size))
-    return bytes(held), f"{kind} at {at}"
+    at, other, size = *(chance.randrange(len(content) + 1) for _ in range(2)), chance.choice([1, 2, 4, 8, 16, 100])
+    before, piece, after = content[:at], content[at : at + size], content[at + size :]
+    number = chance.choice([-1, 0, 2**31 - 1, 2**31, 2**62, 2**63 - 1])
+    ways = {
+        "flip": before + bytes(each ^ 1 << chance.randrange(8) for each in piece[:1]) + content[at + 1 :],
+        "zeros": before + bytes(len(content[at : at + 16])) + content[at + 16 :],
+        "cut": before,
+        "drop": before + after,
+        "more": content + content[-chance.randrange(1, 100) :],
+        "nothing": b"",
+        "repeat": before + piece * chance.choice([3, 11, 1001]) + after,
+        "splice": before + content[other : other + size] + after,
+        "numbers": before + struct.pack(chance.choice(["<q", ">q"]), number) + content[at + 8 :],
+        "coding": content.decode("latin-1").encode(chance.choice(CODINGS), "replace"),
+        "swap": before + bytes(chance.randrange(256) for _ in range(size)) + after,
+    }
+    kind = chance.choice(["flip", "flip", *ways])
+    return ways[kind], f"{kind} at {at}"
 
 
 def sparse(path: Path, chance: Chance) -> str:
@@ -70,26 +64,16 @@ def sparse(path: Path, chance: Chance) -> str:
 
 def replaced(path: Path, chance: Chance, another: bytes, victim: Path) -> str:
     """Something else than a file, or another file, in the place of one. -> what, in words."""
-    kind = chance.choice(
-        ["gone", "directory", "link", "link to nothing", "hard link", "pipe", "device", "itself", "another"]
-    )
-    if kind != "another":
-        path.unlink()
-    if kind == "directory":
-        path.mkdir()
-    elif kind in ("link", "link to nothing"):
-        path.symlink_to(victim if kind == "link" else victim.parent / "nothing")
-    elif kind == "hard link":
-        os.link(victim, path)
-    elif kind == "pipe":
-        os.mkfifo(path)
-    elif kind == "device":
-        path.symlink_to("/dev/zero")
-    elif kind == "itself":
-        path.symlink_to(path)
-    elif kind == "another":
-        path.write_bytes(another)
-    return kind
+    path.unlink()
+    kind, make = chance.choice([
+        ("gone", lambda: None), ("directory", path.mkdir), ("link", lambda: path.symlink_to(victim)),
+        ("link to nothing", lambda: path.symlink_to(victim.parent / "nothing")),
+        ("hard link", lambda: os.link(victim, path)), ("pipe", lambda: os.mkfifo(path)),
+        ("device", lambda: path.symlink_to("/dev/zero")), ("itself", lambda: path.symlink_to(path)),
+        ("another", lambda: path.write_bytes(another)),
+    ])  # fmt: skip
+    make()
+    return str(kind)
 
 
 def elsewhere(found: Any, chance: Chance) -> tuple[Any, str]:
@@ -110,32 +94,24 @@ def csv(chance: Chance, whole: bytes) -> bytes:
     """Other names and cells, ragged rows, quotation marks that never end, many columns, one row of megabytes."""
     rows = [line.split(",") for line in whole.decode().splitlines()]
     for _ in range(chance.randint(1, 3)):
-        row = chance.choice(rows)
+        row, at, cell = chance.choice(rows), chance.randrange(len(rows[0])), chance.choice(CELLS)
         kind = chance.choice(["cell", "cell", "name", "column", "ragged", "quote", "wide", "long", "blank", "end"])
         if kind == "cell":
-            row[chance.randrange(len(row))] = chance.choice(CELLS)
+            row[chance.randrange(len(row))] = cell
         elif kind == "name":
-            rows[0][chance.randrange(len(rows[0]))] = chance.choice(NAMES)
+            rows[0][at] = chance.choice(NAMES)
         elif kind == "column":
-            at = chance.randrange(len(rows[0]))
             for each in rows[1:]:
-                each[min(at, len(each)) :][:1] = [chance.choice(CELLS)]
-                if at < len(each):
-                    each[at] = chance.choice(CELLS)
-        elif kind == "ragged":
-            row += ["1"] * chance.randint(1, 3)
-        elif kind == "quote":
-            row[-1] = '"' + row[-1]
-        elif kind == "wide":
-            for each in rows:
-                each += ["1"] * chance.choice([100, 3000, 150_000])
-        elif kind == "long":
-            row[0] = "1" * chance.choice([10**5, 10**6])
+                each[at : at + 1] = [chance.choice(CELLS)]
+        elif kind in ("ragged", "wide"):
+            for each in rows if kind == "wide" else [row]:
+                each += ["1"] * chance.choice([100, 3000, 150_000] if kind == "wide" else [1, 2, 3])
+        elif kind in ("quote", "long"):
+            row[-1] = '"' + row[-1] if kind == "quote" else "1" * chance.choice([10**5, 10**6])
         elif kind == "blank":
             rows.insert(chance.randrange(len(rows)), chance.choice([[""], [" "], [","], ["\0"]]))
-        elif kind == "end":
+        else:
             del rows[chance.randrange(1, len(rows) + 1) :]
-            rows = rows or [["a"]]
     end, coding = chance.choice(["\n", "\n", "\r\n", "\r", "\x0b"]), chance.choice(["utf-8", "utf-8", *CODINGS])
     return end.join(chance.choice([",", ",", ";", "\t"]).join(row) for row in rows).encode(coding, "backslashreplace")
 
@@ -152,21 +128,17 @@ def yaml_file(chance: Chance, whole: bytes) -> bytes:
     ]  # fmt: skip
     others = "config", "print_config", "subcommand", "train", "class_path", "\u202e"
     name = chance.choice([*settings, *others, "networks", "shards", "cluster", "slots"])
-    kind = chance.choice(["trick", "trick", "junk", "name", "top", "twice", "laughs", "damaged"])
-    text = whole.decode()
-    if kind == "trick":
-        return f"{text}{name}: {chance.choice(tricks)}\n".encode(errors="surrogatepass")
-    if kind == "junk":
-        settings[name] = chance.choice([*JUNK, *NAMES])
-    elif kind == "name":
-        settings[chance.choice(NAMES)] = chance.choice([1, "x", None])
-    elif kind == "top":
-        return chance.choice(tricks).encode(errors="surrogatepass")
-    elif kind == "twice":
-        return f"{text}{text}".encode()
-    elif kind == "laughs":
-        lines = [f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 9) if n else 'ha'}]" for n in range(12)]
-        return "\n".join(lines).encode()
-    else:
-        return damaged(whole, chance)[0]
-    return str(yaml.safe_dump(settings)).encode(errors="surrogatepass")
+    laughs = [f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 9) if n else 'ha'}]" for n in range(12)]
+    trick, text = chance.choice(tricks), whole.decode()
+    ways: list[Callable[[], str | bytes]] = [
+        lambda: f"{text}{name}: {trick}\n",
+        lambda: f"{text}{name}: {trick}\n",
+        lambda: trick,
+        lambda: text + text,
+        lambda: "\n".join(laughs),
+        lambda: yaml.safe_dump(settings | {name: chance.choice([*JUNK, *NAMES])}),
+        lambda: yaml.safe_dump(settings | {chance.choice(NAMES): chance.choice([1, "x", None])}),
+        lambda: damaged(whole, chance)[0],
+    ]
+    made = chance.choice(ways)()
+    return made if isinstance(made, bytes) else made.encode(errors="surrogatepass")

@@ -20,7 +20,7 @@ from gpubp.state import Status, TrainState
 
 from .explained import tutorials, value
 from .helpers import covering, population, same_bits, samples, start
-from .tolerances import GRADIENT, SINGLE
+from .tolerances import GRADIENT
 
 SPEC = gpubp.NetworkSpec((5, 4, 3), "tanh")
 SETTINGS = {"optimizer": "sgd", "lr": 0.1, "batch_size": 4, "steps": 6}
@@ -80,13 +80,9 @@ def row(explanation: Explanation, key: str = "new", dtype: torch.dtype = torch.f
 
 
 def told(
-    spec: gpubp.NetworkSpec,
-    steps_before: int = 2,
-    network: int = 1,
-    dtype: torch.dtype = torch.float64,
-    data: gpubp.Dataset | None = None,
-    **settings: Any,
-) -> dict[str, Any]:
+    spec: gpubp.NetworkSpec, steps_before: int = 2, network: int = 1, dtype: torch.dtype = torch.float64,
+    data: gpubp.Dataset | None = None, **settings: Any,
+) -> dict[str, Any]:  # fmt: skip
     """Explain a step of one of three networks, take it by the engine, and compare the bits. -> to_dict()"""
     data = data or gpubp.Dataset(*samples(spec, 11, dtype=dtype))
     state = start(population(spec, 3, dtype), data, **{**SETTINGS, **settings})
@@ -104,25 +100,10 @@ def told(
             assert torch.tensor(layer["weight"]["new_slots"][slot], dtype=dtype).T.equal(weight[network])
             if spec.train_bias and spec.bias != "none":
                 assert torch.tensor(layer["bias"]["new_slots"][slot], dtype=dtype).equal(bias[network])
-    consistent(values["layers"])
     for full in (False, True):
         assert explanation.text(full) == Explanation(json.loads(explanation.json())).text(full)
     arithmetic(explanation.text(full=True), 1e-6 if dtype == torch.float64 else 1e-4)
     return values
-
-
-def consistent(layers: list[dict[str, Any]]) -> None:
-    """The deltas are the product of the slopes, the gradients that of the deltas and what entered the layer."""
-    for layer in layers:
-        slope, arriving, delta, enters = (
-            torch.tensor(layer[key], dtype=torch.float64) for key in ("dout/dnet", "dE/dout", "delta", "enters")
-        )
-        torch.testing.assert_close(arriving * slope, delta, **SINGLE)
-        weight = torch.tensor(layer["weight"]["dE"], dtype=torch.float64)
-        torch.testing.assert_close(delta.T @ enters, weight, rtol=1e-5, atol=1e-5)
-        if len(layer["bias"].get("dE", [])) == len(layer["units"]) > 1:
-            bias = torch.tensor(layer["bias"]["dE"], dtype=torch.float64)
-            torch.testing.assert_close(delta.sum(0), bias, rtol=1e-5, atol=1e-5)
 
 
 def arithmetic(text: str, tolerance: float) -> None:
@@ -165,13 +146,7 @@ def test_every_activation_and_loss_is_explained_as_the_engine_trains_it(activati
 
 @pytest.mark.parametrize("optimizer", gpubp.OPTIMIZERS)
 def test_every_optimizer_is_explained_as_the_engine_trains_it(optimizer):
-    values = told(SPEC, optimizer=optimizer, weight_decay=0.03, schedule="cosine", warmup=3)
-    rate, decay = values["step"]["rate"], values["step"]["decay"]
-    for layer in values["layers"]:
-        for part in (layer["weight"], layer["bias"]):
-            old, new, way = (torch.tensor(part[key], dtype=torch.float64) for key in ("value", "new", "direction"))
-            old = old * decay if values["step"]["decoupled"] else old
-            torch.testing.assert_close(old - rate * way, new, **GRADIENT)
+    told(SPEC, optimizer=optimizer, weight_decay=0.03, schedule="cosine", warmup=3)
 
 
 @pytest.mark.parametrize(("widths", "bias", "train_bias"), [

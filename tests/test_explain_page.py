@@ -18,7 +18,7 @@ from gpubp.pages.printed import NOTES
 
 from .commands import Capture, error, here, run, trained  # noqa: F401
 from .explained import SETTINGS, SPEC, STEPS, Reader, bare, hostile, made, of_large, of_tutorial, same_terms, tutorials
-from .helpers import covering, population, samples, start
+from .helpers import covering, population, quick, samples, start
 
 TAGS = """html head meta title style script body div header main footer section h1 h2 h3 p b i span sub sup
     details summary ol li ul dl dt dd table thead tbody tr th td label input fieldset legend
@@ -65,9 +65,7 @@ def test_every_setting_shows_its_terms(case, bias):
 OFTEN = ("cross_entropy", "hinge", "huber", "poisson")  # of classes, with cases, with functions
 
 
-@pytest.mark.parametrize(
-    "loss", [pytest.param(each, marks=[pytest.mark.slow] * (each not in OFTEN)) for each in gpubp.LOSSES]
-)
+@pytest.mark.parametrize("loss", quick(gpubp.LOSSES, OFTEN))
 def test_every_loss_shows_its_terms(loss):
     made(gpubp.NetworkSpec((3, 4, 1 if loss == "hinge" else 2), loss=loss), 1)
 

@@ -75,18 +75,6 @@ def test_every_term_of_an_update_is_its_formula_with_numbers(optimizer, schedule
                 computes(each[0], update[each[0]], rel)
 
 
-def test_adams_terms_read_as_the_paper():
-    found = terms(explained(first=2, optimizer="adamw", schedule="cosine", batch_size=1)[0])
-    update = found["The Backwards Pass"]
-    assert found[RATES]["rate"][0] == "scheduled * sqrt(1 - power2+) / (1 - power1+)"
-    assert found[RATES]["power1+"] == ("power1 * beta1", "0.81 * 0.9", "0.729")
-    assert found[RATES]["keep"][0] == "1 - scheduled * weight_decay"
-    assert update["mean_w7+"][0] == "beta1 * mean_w7 + (1 - beta1) * dE_total/dw7"
-    assert update["square_w7+"][0] == "beta2 * square_w7 + (1 - beta2) * (dE_total/dw7)^2"
-    assert update["direction_w7"][0] == "mean_w7+ / (sqrt(square_w7+) + eps * sqrt(1 - power2+))"
-    assert update["w7+"][0] == "keep * w7 - rate * direction_w7"
-
-
 def test_penalties_and_limits_are_terms_with_numbers():
     settings = {"l1": 0.01, "l2": 0.1, "clip_value": 0.2, "clip_norm": 0.3, "weight_decay": 0.03, "dropout": 0.3}
     found = terms(explained(optimizer="sgd", **settings)[0])

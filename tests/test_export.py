@@ -24,11 +24,9 @@ import gpubp
 from gpubp.errors import ConfigError, SpecError
 from gpubp.export.formats import FORMATS
 from gpubp.export.numpy import FUNCTIONS
-from gpubp.raw.fitting import fit
 from gpubp.results.model import Model
 
-from .exported import HOSTILE, Case, case
-from .files import table
+from .exported import Case, case
 from .helpers import population, same_bits
 from .tolerances import DOUBT, EXPORTED
 
@@ -174,32 +172,6 @@ def test_certain_networks_have_no_entropy_and_those_that_contradict_each_other_a
     assert not np.signbit(certain).any()
 
 
-def test_names_from_data_are_never_code(tmp_path: Path) -> None:
-    """But for texts and numbers the module of hostile names is that of plain ones."""
-
-    def shape(path: Path) -> str:
-        tree = ast.parse(path.read_text(encoding="utf-8"))
-        for node in ast.walk(tree):
-            for name in ("value", "elts", "keys", "values"):
-                constants = getattr(node, name, None)
-                if isinstance(node, ast.Constant):
-                    node.value = None
-                elif isinstance(constants, list) and all(isinstance(each, ast.Constant) for each in constants):
-                    setattr(node, name, [])
-        return ast.dump(tree)
-
-    data = {}
-    for kind, names in (("plain", ("a", "b", "c")), ("hostile", HOSTILE[:3])):
-        columns: dict[str, list[Any]] = {names[0]: [1.0, 2.0, 3.0], names[1]: [*names], "y": [*names]}
-        data[kind] = fit(table(columns), "cross_entropy", impute="mean")
-    networks = population(gpubp.NetworkSpec((4, 3), loss="cross_entropy"), 1)
-    paths = [Model(networks, each).export(tmp_path / f"{kind}.py", [0]) for kind, each in data.items()]
-    assert shape(paths[0]) == shape(paths[1])
-    module = run_path(str(paths[1]))
-    assert {*module["predict"]([[1.0, HOSTILE[0]], [2.0, HOSTILE[2]]])} <= {*HOSTILE[:3]}
-    assert module["COLUMNS"] == [*HOSTILE[:2]]
-
-
 @pytest.mark.parametrize("seed", FEW[::3])
 def test_a_safetensors_file_is_the_model_again(seed: int, tmp_path: Path) -> None:
     each = case(seed)
@@ -207,15 +179,12 @@ def test_a_safetensors_file_is_the_model_again(seed: int, tmp_path: Path) -> Non
     everyone = [*range(len(each.rows))]
     assert back.predict(each.samples, everyone).tolist() == each.model.predict(each.samples, each.rows).tolist()
     for row, before in enumerate(each.rows):
-        (old,), (new,) = (
-            each.model.populations.parts(torch.tensor([before])),
-            back.populations.parts(torch.tensor([row])),
+        ((old, its),), ((new, local),) = (
+            [(part.population, part.local) for part in model.populations.parts(torch.tensor([at]))]
+            for model, at in ((each.model, before), (back, row))
         )
-        assert same_bits(new.population.params[new.local], old.population.params[old.local])
-        assert new.population.spec == old.population.spec
-        assert (new.population.seed, int(new.population.ids[new.local])) == (
-            old.population.seed, int(old.population.ids[old.local])
-        )  # fmt: skip
+        assert same_bits(new.params[local], old.params[its])
+        assert (new.spec, new.seed, new.ids[local]) == (old.spec, old.seed, old.ids[its])
 
 
 @pytest.mark.parametrize("seed", FEW[::3])
@@ -232,50 +201,36 @@ def test_a_state_dict_is_that_of_the_modules(seed: int, tmp_path: Path) -> None:
     assert all(torch.equal(each, before[name]) or bool(each.isnan().any()) for name, each in whole.state_dict().items())
 
 
-@pytest.mark.parametrize("to", FORMATS)
-def test_a_custom_activation_is_refused_by_name(to: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def double(net: torch.Tensor) -> torch.Tensor:
-        return 2 * net
+def doubled(net: torch.Tensor) -> torch.Tensor:
+    return 2 * net
 
-    rule = gpubp.Activation(double, lambda net, out: 2 + 0 * net)
-    model = Model(population(gpubp.NetworkSpec((3, 2, 1), rule), 1))
-    if to == "safetensors":  # holds its name; load() takes the rule from the table
-        monkeypatch.setitem(gpubp.ACTIVATIONS, "double", rule)
-        named = Model(population(gpubp.NetworkSpec((3, 2, 1), "double"), 1))
-        back = gpubp.load(named.export(tmp_path / "networks", [0], to))
-        assert back.spec == named.spec
-        return
-    with pytest.raises(SpecError, match=r"activation 'double' has no .*add one: gpubp"):
-        model.export(tmp_path / "networks", [0], to)
+
+OWN = gpubp.Activation(doubled, lambda net, out: 2 + 0 * net)
+
+
+@pytest.mark.parametrize("to", [each for each in FORMATS if each != "safetensors"])
+def test_functions_of_ones_own_are_refused_by_name(to: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(SpecError, match=r"activation 'doubled' has no .*add one: gpubp"):
+        Model(population(gpubp.NetworkSpec((3, 2, 1), OWN), 1)).export(tmp_path / "networks", [0], to)
+    monkeypatch.setitem(gpubp.LOSSES, "own", gpubp.LOSSES["mean_squared_error"]._replace(inverse_link=doubled))
+    if to != "torch":
+        with pytest.raises(SpecError, match="loss 'own' predicts by doubled, a function of its own"):
+            Model(population(gpubp.NetworkSpec((3, 2, 1), loss="own"), 1)).export(tmp_path / "networks", [0], to)
     assert list(tmp_path.iterdir()) == []
 
 
 def test_a_row_for_a_custom_activation_exports_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def members(net: torch.Tensor) -> torch.Tensor:
-        return 2 * net
-
-    rule = gpubp.Activation(members, lambda net, out: 2 + 0 * net)
-    each = Case(Model(population(gpubp.NetworkSpec((3, 2, 1), rule), 2)), [1, 0], torch.ones(4, 3).double())
-    monkeypatch.setitem(FUNCTIONS, "members", "return 2 * net")
+    """A file of safetensors holds its name alone, and load() takes the rule from the table."""
+    monkeypatch.setitem(gpubp.ACTIVATIONS, "doubled", OWN)
+    spec = gpubp.NetworkSpec((3, 2, 1), "doubled")
+    each = Case(Model(population(spec, 2)), [1, 0], torch.ones(4, 3).double())
+    assert gpubp.load(each.model.export(tmp_path / "networks.safetensors", [0])).spec == spec
+    monkeypatch.setitem(FUNCTIONS, "doubled", "return 2 * net")
     graphs = gpubp.export.onnx_graph.FUNCTIONS
-    monkeypatch.setitem(graphs, "members", lambda graph, net: graph.add("Add", net, net))
+    monkeypatch.setitem(graphs, "doubled", lambda graph, net: graph.add("Add", net, net))
     module = run_path(str(each.model.export(tmp_path / "networks.py", [1, 0])))
     all_agree({name: module[name](each.samples) for name in ("predict", "std")}, each)
     all_agree(run_onnx(each.model.export(tmp_path / "networks.onnx", [1, 0]), each), each)
-
-
-@pytest.mark.parametrize("to", ["onnx", "numpy"])
-def test_a_loss_with_a_link_of_its_own_is_refused_by_name(
-    to: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def halved(out: torch.Tensor) -> torch.Tensor:
-        return out / 2
-
-    own = gpubp.LOSSES["mean_squared_error"]._replace(inverse_link=halved)
-    monkeypatch.setitem(gpubp.LOSSES, "own", own)
-    model = Model(population(gpubp.NetworkSpec((3, 2, 1), loss="own"), 1))
-    with pytest.raises(SpecError, match="loss 'own' predicts by halved, a function of its own"):
-        model.export(tmp_path / "networks", [0], to)
 
 
 def test_networks_of_several_entities_are_not_one_answer(tmp_path: Path) -> None:

@@ -3,7 +3,6 @@ of the tables. Nothing is computed; that it is right is for test_graph.py."""
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Callable
 
 import pytest
@@ -17,22 +16,11 @@ from gpubp.maths import blocks
 from gpubp.maths.numerics import kernel_widths
 from gpubp.maths.optimizers import Optimizer
 
-from .gpu_cases import BATCH, CLASSES, COUNT, FEATURES, KINDS, SPEC, STEPS, Case
-from .helpers import LOGITS, population, start
+from .gpu_cases import BATCH, CASES, CLASSES, COUNT, FEATURES, KINDS, SPEC, STEPS, Case
+from .helpers import population, quick, start
 from .recorder import DEVICE, pretended, there
 
 GROUP = 8
-
-
-ORDERS = ("simultaneous", "layerwise")
-ROWS = {"every activation": Case(gpubp.NetworkSpec((5, *[8] * len(gpubp.ACTIVATIONS), 2), tuple(gpubp.ACTIVATIONS)))}
-for number, (optimizer, order) in enumerate(itertools.product(gpubp.OPTIMIZERS, ORDERS)):
-    loss, schedule = (tuple(table)[number % len(table)] for table in (gpubp.LOSSES, gpubp.SCHEDULES))
-    settings = {"optimizer": optimizer, "update_order": order, "schedule": schedule, "shuffle": "none"}
-    ROWS[f"{optimizer}, {order}, {loss}, {schedule}"] = Case(
-        gpubp.NetworkSpec((5, 8, 3), "tanh", "identity" if loss in LOGITS else "sigmoid", loss),
-        {**settings, "weight_decay": 0.1, "warmup": [0, 2, 3, 1, 0]},
-    )
 
 
 def pretend(case: Case, whole: bool = True) -> None:
@@ -56,16 +44,9 @@ def pretend(case: Case, whole: bool = True) -> None:
         assert eager.train(own, pretending, ends, True).device == DEVICE
 
 
-@pytest.mark.parametrize(
-    "name", [pytest.param(name, marks=[pytest.mark.slow] * (number % 4 in (2, 3))) for number, name in enumerate(ROWS)]
-)
-def test_every_row_stays_on_the_gpu(name: str) -> None:
-    pretend(ROWS[name], whole=False)
-
-
-@pytest.mark.parametrize("name", KINDS)
-def test_every_feature_stays_on_the_gpu(name: str) -> None:
-    pretend(KINDS[name], whole=False)
+@pytest.mark.parametrize("name", quick(CASES, [*KINDS, *[*CASES][::3]]))
+def test_every_row_and_feature_stays_on_the_gpu(name: str) -> None:
+    pretend(CASES[name], whole=False)
 
 
 @pytest.mark.parametrize(

@@ -21,6 +21,7 @@ from gpubp.results.saved import read_results
 from .helpers import needs_compiler, samples
 
 SPEC = gpubp.NetworkSpec((2, 3, 1), "relu")
+COMMON: dict[str, Any] = {"widths": "2,3,1", "batch_size": 4, "optimizer": "sgd", "engine": "eager"}
 Layers = Sequence[Sequence[Tensor]]
 
 
@@ -75,22 +76,20 @@ def test_samples_that_do_not_count_are_not_named() -> None:
 
 def test_nothing_that_a_network_does_after_it_has_diverged_matters(monkeypatch: pytest.MonkeyPatch) -> None:
     """Best rows are restored, networks leave slots, tables are made in pieces: the answer stays."""
-    design = {"lr": [0.01, 3e38, 1e30, 1e12, 0.1] * 2, "seed": [*range(10)]}
-    common = {"widths": "2,3,1", "steps": 12, "batch_size": 4, "optimizer": "sgd", "engine": "eager"}
+    design = {"lr": [0.01, 3e38, 1e30, 1e12, 0.1] * 2, "seed": [*range(10)], "steps": [12] * 10}
     names = ["diverged_step", "diverged_in"]
-    expected = gpubp.train_many(design, data(), **common).table.select(names).to_pylist()
+    expected = gpubp.train_many(design, data(), **COMMON).table.select(names).to_pylist()
     assert len({each["diverged_in"] for each in expected}) > 3, "in different ways"
     for more in ({"slots": 3}, {"restore_best": True, "evaluate_every": 1}):
-        found = gpubp.train_many(design, data(), **common | more)
+        found = gpubp.train_many(design, data(), **COMMON | more)
         assert found.table.select(names).to_pylist() == expected, more
     monkeypatch.setattr("gpubp.results.table.PIECE", 4)
-    assert gpubp.train_many(design, data(), **common).table.select(names).to_pylist() == expected
+    assert gpubp.train_many(design, data(), **COMMON).table.select(names).to_pylist() == expected
 
 
 def test_it_is_kept_where_networks_leave_and_runs_resume(tmp_path: Path) -> None:
     design = {"lr": [0.01, 3e38, 1e30, 0.01, 3e38], "steps": [4, 4, 4, 8, 8], "seed": [*range(5)]}
-    common = {"widths": "2,3,1", "batch_size": 4, "optimizer": "sgd", "engine": "eager", "slots": 2}
-    whole = gpubp.train_many(design, data(), run_dir=tmp_path / "run", **common).table
+    whole = gpubp.train_many(design, data(), run_dir=tmp_path / "run", slots=2, **COMMON).table
     assert whole["diverged_in"].null_count == 2
     assert gpubp.resume(tmp_path / "run", data()).table.equals(whole)
 
@@ -99,11 +98,10 @@ def test_files_of_networks_that_left_before_there_was_an_answer_are_read_and_con
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     design = {"lr": [3e38, 1e30, 3e38, 0.01], "steps": [4, 4, 4, 8], "seed": [*range(4)]}
-    common = {"widths": "2,3,1", "batch_size": 4, "optimizer": "sgd", "engine": "eager", "slots": 1}
-    whole = gpubp.train_many(design, data(), **common).table
+    whole = gpubp.train_many(design, data(), slots=1, **COMMON).table
     older = lambda fields: record([each for each in fields if each[0] != "figures.faults"])  # noqa: E731
     monkeypatch.setattr("gpubp.checkpoints.ended.record", older)
-    table = gpubp.train_many(design, data(), run_dir=tmp_path / "run", **common).table
+    table = gpubp.train_many(design, data(), run_dir=tmp_path / "run", slots=1, **COMMON).table
     assert table["diverged_in"].null_count == 4
     assert table.drop_columns("diverged_in").equals(whole.drop_columns("diverged_in"))
 

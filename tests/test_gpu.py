@@ -180,8 +180,8 @@ def test_networks_that_fit_no_other_way_have_their_slots_in_global_memory(monkey
 class Broken(Player):
     """A device that is handed something else than was meant."""
 
-    def __init__(self, change: Callable[[Launch], Launch | None]) -> None:
-        super().__init__()
+    def __init__(self, change: Callable[[Launch], Launch | None], **more: Any) -> None:
+        super().__init__(**more)
         self.change = change
 
     def play(self, launch: Launch) -> None:

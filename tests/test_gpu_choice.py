@@ -163,19 +163,6 @@ def test_networks_beyond_an_index_are_left_to_eager_with_the_reason(driver: Driv
         choose("cuda", wide, config, gpu)
 
 
-def test_what_is_chosen_has_room_for_the_weights_of_classes(driver: Driver, monkeypatch: pytest.MonkeyPatch) -> None:
-    """In a block so small that it is a number too small with them."""
-    state, data = training(batch_size=64)
-    config = gpubp.TrainConfig(batch_size=64, steps=1, class_weight=[1, 1, 1, 1])
-    cuda.run(state, data, 1)
-    (kernel,) = cuda.KERNELS.values()
-    least, gpu = chip.wants(kernel.program), torch.device("cuda:0")
-    for room, name in ((least, "cuda"), (least - 1, "eager")):
-        monkeypatch.setattr(device, "limits", lambda _, room=room: chip.Limits(90, room))
-        cuda.KERNELS.clear()
-        assert choose("auto", SPEC, config, gpu).name == name
-
-
 REFUSED: dict[str, tuple[Callable[[Driver, pytest.MonkeyPatch], object], str]] = {
     "an old GPU": (
         lambda driver, patch: patch.setattr(torch.cuda, "get_device_capability", lambda _: (7, 5)),

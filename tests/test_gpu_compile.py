@@ -26,7 +26,7 @@ from gpubp.engines.program import Program
 from gpubp.errors import EngineError
 
 from . import gpu_budgets
-from .helpers import had, samples
+from .helpers import had, quick, samples
 from .playing import H100
 
 DEVICES = {80: 163, 89: 99, 90: 227, 100: 227, 120: 99}  # architectures, and KB of shared memory that a block may have
@@ -263,9 +263,7 @@ def test_the_flags_keep_ieee_arithmetic() -> None:
 IN_SECONDS = {"2-2-2, batch 1, adam", "8-16-1, batch 32, adam"}
 
 
-@pytest.mark.parametrize(
-    "name", [pytest.param(name, marks=[pytest.mark.slow] * (name not in IN_SECONDS)) for name in gpu_budgets.WORKLOADS]
-)
+@pytest.mark.parametrize("name", quick(gpu_budgets.WORKLOADS, IN_SECONDS))
 def test_a_workload_stays_in_its_budget(name: str) -> None:
     table = json.loads(gpu_budgets.TABLE.read_text(encoding="utf-8"))
     if not same_compiler():

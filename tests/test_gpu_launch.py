@@ -17,18 +17,7 @@ from gpubp.engines.layout import Kind, Layout
 from gpubp.errors import EngineError, OutOfMemoryError
 from gpubp.state import TrainState
 
-from .driver import (  # noqa: F401
-    COUNT,
-    EACH,
-    FAILURE,
-    MEMORY_GONE,
-    PROCESSORS,
-    SPEC,
-    STREAM,
-    Driver,
-    recording_driver,
-    training,
-)
+from .driver import COUNT, EACH, FAILURE, MEMORY_GONE, PROCESSORS, SPEC, STREAM, Driver, recording_driver, training  # noqa: F401
 from .helpers import instructions_of_repeats, population, put
 from .recorder import Tape
 

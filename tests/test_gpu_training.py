@@ -19,7 +19,7 @@ from gpubp.placing import placement, shard
 from gpubp.state import TrainState
 from gpubp.system import devices
 
-from .helpers import compiled, differing, instructions, population, same_bits, samples  # noqa: F401
+from .helpers import compiled, differing, instructions, population, quick, same_bits, samples  # noqa: F401
 from .playing import H100, Launch, Player, machine
 from .test_placement import same
 
@@ -65,13 +65,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
 }
 
 
-@pytest.mark.parametrize(
-    ("name", "count"),
-    [
-        pytest.param(*each, marks=[pytest.mark.slow] * (each != ("some diverge", 3)))
-        for each in itertools.product(SETTINGS, (1, 3))
-    ],
-)
+@pytest.mark.parametrize(("name", "count"), quick(itertools.product(SETTINGS, (1, 3)), [("some diverge", 3)]))
 def test_a_run_on_any_number_of_gpus_is_the_cpus(name: str, count: int) -> None:
     expected = train("cpu", **SETTINGS[name])
     with machine(count) as own:

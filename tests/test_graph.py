@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
 
 import pytest
 import torch
@@ -16,39 +15,22 @@ from gpubp.maths.optimizers import Optimizer
 from gpubp.state import Status, TrainState
 from gpubp.system import gpus
 
-from .helpers import differing, failing, noted, population, same_bits, samples, start, train
+from .gpu_cases import CASES, KINDS
+from .helpers import differing, failing, noted, population, quick, same_bits, start, train
 from .recorder import recorded
+from .test_independence import BATCH, COUNT, SPECS, dataset
 
-SPECS = {
-    "2-2-2": gpubp.NetworkSpec((2, 2, 2), "sigmoid", "sigmoid", "half_squared_error", bias="layer"),
-    "5-33-2": gpubp.NetworkSpec((5, 33, 2), "gelu"),
-    "64-32-10": gpubp.NetworkSpec((64, 32, 10), "relu", loss="cross_entropy"),
-    "13-7-7-3": gpubp.NetworkSpec((13, 7, 7, 3), "elu", loss="huber", train_bias=False),
-}
-COUNT, SAMPLES, BATCH, STEPS = 9, 23, 6, 7
-SETTINGS: dict[str, dict[str, Any]] = {
-    "sgd": {"optimizer": "sgd", "lr": 0.1, "shuffle": "none"},
-    "adam": {"optimizer": "adam", "lr": [0.01 * (n + 1) for n in range(COUNT)], "shuffle": "shared"},
-    "nadam, dropout": {"optimizer": "nadam", "dropout": [0.1 * n for n in range(COUNT)], "shuffle": "network"},
-    "clipped": {"optimizer": "momentum", "lr": 0.01, "clip_norm": 0.5, "l1": 1e-3, "l2": 1e-2},
-    "scheduled": {"optimizer": "adamw", "schedule": "cosine", "warmup": 3},
-    "layerwise": {"optimizer": "rmsprop", "lr": 1e-3, "update_order": "layerwise", "clip_value": 0.1},
-}
-
-
-def dataset(spec: gpubp.NetworkSpec, **more: Any) -> gpubp.Dataset:
-    inputs, target = samples(spec, SAMPLES, dtype=torch.float32)
-    return gpubp.Dataset(inputs, target.sigmoid() if spec.loss == "half_squared_error" else target, **more)
+STEPS = 7
 
 
 def networks(spec: gpubp.NetworkSpec, count: int = COUNT) -> gpubp.Population:
     return population(spec, count, torch.float32)
 
 
-@pytest.mark.parametrize(("name", "settings"), [*zip(2 * [*SPECS], SETTINGS)])
-def test_replayed_steps_have_the_bits_of_steps_taken_one_by_one(name: str, settings: str) -> None:
+@pytest.mark.parametrize("name", SPECS)
+def test_replayed_steps_have_the_bits_of_steps_taken_one_by_one(name: str) -> None:
     spec, data = SPECS[name], dataset(SPECS[name])
-    chosen = {"batch_size": BATCH, "steps": STEPS, **SETTINGS[settings]}
+    chosen = {"batch_size": BATCH, "steps": STEPS, "lr": [0.01 * (n + 1) for n in range(COUNT)], "shuffle": "shared"}
     expected = train(networks(spec), data, **chosen)
     with recorded() as gpu:
         found = train(networks(spec), data, [3, 4], **chosen)
@@ -56,29 +38,16 @@ def test_replayed_steps_have_the_bits_of_steps_taken_one_by_one(name: str, setti
     assert gpu.replays == [3 * 3, 3], "9 networks are 3 groups of 4; 3 steps are 3 recordings, 4 are one"
 
 
-@pytest.mark.parametrize("data", ["own samples", "own inputs", "weights"])
-def test_each_network_may_have_separate_data(data: str) -> None:
-    spec = SPECS["64-32-10"]
-    inputs, target = samples(spec, COUNT, SAMPLES, dtype=torch.float32)
-    weight = torch.rand(COUNT, SAMPLES, generator=torch.Generator().manual_seed(1))
-    given = {
-        "own samples": gpubp.Dataset(inputs[0], target[0], rows=[range(3 + n) for n in range(COUNT)]),
-        "own inputs": gpubp.Dataset(inputs, target),
-        "weights": gpubp.Dataset(inputs[0], target[0], sample_weight=weight),
-    }[data]
-    settings = {"batch_size": BATCH, "steps": STEPS}
-    expected = train(networks(spec), given, **settings)
+@pytest.mark.parametrize("name", quick(CASES, [*KINDS, *[*CASES][::3]]))
+def test_every_row_and_feature_has_these_bits(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also where networks are, and end, at different steps, and samples are drawn for a few of them at once."""
+    case = CASES[name]
+    data, settings = case.data(torch.float32), {"batch_size": BATCH, "steps": 8, **case.settings}
+    expected = train(networks(case.spec, 5), data, **settings)
+    monkeypatch.setattr(gpubp.samples.data, "AT_ONCE", 30)
     with recorded():
-        assert not differing(train(networks(spec), given, **settings), expected)
-
-
-def test_networks_may_end_and_be_at_different_steps() -> None:
-    spec, data = SPECS["5-33-2"], dataset(SPECS["5-33-2"])
-    settings = {"batch_size": BATCH, "steps": [5, 3, 8, 3, 1, 8, 2, 5, 8], "dropout": 0.2}
-    expected = train(networks(spec), data, **settings)
-    with recorded():
-        state = start(networks(spec), data, **settings)
-        for part, steps in ((slice(0, 3), 2), (slice(2, 6), 1), (slice(0, COUNT), 3), (slice(0, COUNT), 8)):
+        state = start(networks(case.spec, 5), data, **settings)
+        for part, steps in ((slice(0, 3), 2), (slice(2, 4), 1), (slice(0, 5), 3), (slice(0, 5), 8)):
             eager.run(state.rows(part), data, steps)
     assert not differing(state, expected)
 

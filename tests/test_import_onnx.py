@@ -22,6 +22,7 @@ from gpubp.results.model import Model
 
 from .graphs import B1, B2, DRAW, FIRST, LAST, RELU, W1, W2, WEIGHTS, graph, node, outside, read
 from .helpers import covering, population, same_bits
+from .mutated_arrays import onnx_file
 from .mutations import damaged
 from .tolerances import EXPORTED
 
@@ -71,52 +72,38 @@ def test_a_network_from_onnx_is_what_it_was_without_the_preparation_around_it(tm
 
 
 WAYS: dict[str, tuple[list[Any], dict[str, Any]]] = {
-    "MatMul and Add": ([node("MatMul", "x w1", "m"), node("Add", "m b1", "h"), node("Relu", "h", "a"), LAST], {}),
-    "the bias first": ([node("MatMul", "x w1", "m"), node("Add", "b1 m", "h"), node("Relu", "h", "a"), LAST], {}),
-    "a bias (1, O)": ([FIRST, node("Relu", "h", "a"), LAST], {"b1": B1[None]}),
+    "MatMul and Add": ([node("MatMul", "x w1", "m"), node("Add", "m b1", "h"), RELU, LAST], {}),
+    "the bias first": ([node("MatMul", "x w1", "m"), node("Add", "b1 m", "h"), RELU, LAST], {}),
+    "a bias (1, O)": ([FIRST, RELU, LAST], {"b1": B1[None]}),
     "a transposed weight": (
-        [node("Gemm", "x w1 b1", "h", transB=1, alpha=1.0, beta=1.0), node("Relu", "h", "a"), LAST], {"w1": W1.T.copy()}
-    ),
+        [node("Gemm", "x w1 b1", "h", transB=1, alpha=1.0, beta=1.0), RELU, LAST], {"w1": W1.T.copy()}),
     "Identity and Cast on the way": (
-        [FIRST, node("Identity", "h", "i"), node("Relu", "i", "r"), node("Cast", "r", "a", to=1), LAST], {}
-    ),
+        [FIRST, node("Identity", "h", "i"), node("Relu", "i", "r"), node("Cast", "r", "a", to=1), LAST], {}),
     "weights as nodes": (
-        [node("Constant", "", "c", value=numpy_helper.from_array(W1)), node("Gemm", "x c b1", "h"),
-         node("Relu", "h", "a"), LAST], {}
-    ),
+        [node("Constant", "", "c", value=numpy_helper.from_array(W1)), node("Gemm", "x c b1", "h"), RELU, LAST], {}),
     "gelu by half of x": (
         [FIRST, node("Div", "h root", "d"), node("Erf", "d", "e"), node("Add", "one e", "s"), node("Mul", "s h", "t"),
-         node("Mul", "t half", "a"), LAST], {}
-    ),
+         node("Mul", "t half", "a"), LAST], {}),
     "Gelu": ([FIRST, node("Gelu", "h", "a"), LAST], {}),
     "Gelu by tanh": ([FIRST, node("Gelu", "h", "a", approximate="tanh"), LAST], {}),
     "nothing between layers": ([FIRST, node("Gemm", "h w2 b2", "y")], {}),
-    "an activation of the output": (
-        [FIRST, node("Relu", "h", "a"), node("Gemm", "a w2 b2", "z"), node("Tanh", "z", "y")], {}
-    ),
+    "an activation of the output": ([FIRST, RELU, node("Gemm", "a w2 b2", "z"), node("Tanh", "z", "y")], {}),
     "Flatten before and between": (
         [node("Flatten", "x", "f"), node("Gemm", "f w1 b1", "h"), node("Relu", "h", "r"), node("Flatten", "r", "a"),
-         LAST], {}
-    ),
+         LAST], {}),
     "Reshape before and behind": (
-        [node("Reshape", "x wide", "f"), node("Gemm", "f w1 b1", "h"), node("Relu", "h", "a"),
-         node("Gemm", "a w2 b2", "z"), node("Reshape", "z two", "y")],
-        {"wide": np.int64([-1, 3]), "two": np.int64([0, 2])},
-    ),
+        [node("Reshape", "x wide", "f"), node("Gemm", "f w1 b1", "h"), RELU, node("Gemm", "a w2 b2", "z"),
+         node("Reshape", "z two", "y")], {"wide": np.int64([-1, 3]), "two": np.int64([0, 2])}),
     "a shape that is computed": (
         [node("Shape", "x", "s", start=0, end=1), node("Concat", "s rest", "shape", axis=0),
-         node("Reshape", "x shape", "f"), node("Gemm", "f w1 b1", "h"), node("Relu", "h", "a"), LAST],
-        {"rest": np.int64([-1])},
-    ),
+         node("Reshape", "x shape", "f"), node("Gemm", "f w1 b1", "h"), RELU, LAST], {"rest": np.int64([-1])}),
     "samples of one number in a row": (
-        [node("Cast", "x", "c", to=1), node("Gemm", "c w1 b1", "h"), node("Relu", "h", "a"),
-         node("Gemm", "a w4 b4", "z"), node("Squeeze", "z last", "s"), node("Reshape", "s all", "y")],
-        {"w4": W2[:, :1].copy(), "b4": B2[:1], "last": np.int64([-1]), "all": np.int64([-1])},
-    ),
+        [node("Cast", "x", "c", to=1), node("Gemm", "c w1 b1", "h"), RELU, node("Gemm", "a w4 b4", "z"),
+         node("Squeeze", "z last", "s"), node("Reshape", "s all", "y")],
+        {"w4": W2[:, :1].copy(), "b4": B2[:1], "last": np.int64([-1]), "all": np.int64([-1])}),
     "softplus with a threshold": (
         [FIRST, node("Softplus", "h", "p"), node("Greater", "h far", "g"), node("Where", "g h p", "a"), LAST],
-        {"far": np.float32(20)},
-    ),
+        {"far": np.float32(20)}),
 }  # fmt: skip
 
 
@@ -136,7 +123,7 @@ def test_the_function_of_the_loss_is_no_activation_of_the_output(tmp_path: Path)
         ("cross_entropy", "LogSoftmax"), ("cross_entropy", "Softmax"), ("binary_cross_entropy", "Sigmoid"),
         ("poisson", "Exp"),
     ):  # fmt: skip
-        nodes = [FIRST, node("Relu", "h", "a"), node("Gemm", "a w2 b2", "z"), node(operator, "z", "y")]
+        nodes = [FIRST, RELU, node("Gemm", "a w2 b2", "z"), node(operator, "z", "y")]
         path = graph(nodes, WEIGHTS, tmp_path / "x.onnx")
         assert read(path, loss).spec.activations == ("relu", "identity")
     assert read(graph(nodes[:3], WEIGHTS, tmp_path / "z.onnx", ("z",)), "poisson").spec.output == "identity"
@@ -145,7 +132,7 @@ def test_the_function_of_the_loss_is_no_activation_of_the_output(tmp_path: Path)
 
 
 def test_the_ends_of_the_chain_can_be_named(tmp_path: Path) -> None:
-    nodes = [node("Sub", "x one", "scaled"), node("Gemm", "scaled w1 b1", "h"), node("Relu", "h", "a"), LAST,
+    nodes = [node("Sub", "x one", "scaled"), node("Gemm", "scaled w1 b1", "h"), RELU, LAST,
              node("ArgMax", "y", "label", axis=1)]  # fmt: skip
     path = graph(nodes, WEIGHTS, tmp_path / "x.onnx", ("y", "label"))
     assert read(path, start="scaled", end="y").spec.widths == (3, 4, 2)
@@ -255,12 +242,13 @@ def test_a_file_larger_than_onnx_can_be_is_not_read(tmp_path: Path) -> None:
 
 
 def test_damaged_bytes_are_refused_or_read_and_nothing_else(tmp_path: Path) -> None:
-    chance, refused = random.Random(7), list[str]()
-    good, bad = graph(*WAYS["gelu by half of x"][:1], WEIGHTS, tmp_path / "x.onnx").read_bytes(), tmp_path / "bad.onnx"
-    for _ in range(300):
-        bad.write_bytes(damaged(good, chance)[0])
+    """Of 300 files with something done to their bytes, or to what these say."""
+    good, refused = graph(*WAYS["gelu by half of x"][:1], WEIGHTS, tmp_path / "x.onnx").read_bytes(), list[str]()
+    for seed in range(300):
+        content = damaged(good, random.Random(seed))[0] if seed % 3 else onnx_file(random.Random(seed), good)
+        (tmp_path / "bad.onnx").write_bytes(content)
         try:
-            assert read(bad).params.isfinite().all()
+            assert read(tmp_path / "bad.onnx").params.isfinite().all()
         except GpubpError as error:
             refused.append(str(error))
     assert len(refused) > 100

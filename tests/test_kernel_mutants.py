@@ -20,6 +20,7 @@ from . import (
     test_divergence,
 )
 from .helpers import compiled, quick, sources_copied  # noqa: F401
+from .mutations import planted
 from .test_compiled import CASES, Case, case
 
 
@@ -49,10 +50,9 @@ def on(*names: str) -> Callable[[Case], bool]:
 
 
 class Mutant(NamedTuple):
-    """`old` occurs once in the kernel's sources and becomes `new`; `test` must fail by it."""
+    """What the kernel's sources have once, and the mistake, as planted() reads them; `test` must fail by it."""
 
-    old: str
-    new: str
+    text: str
     test: Callable[[], None]
 
 
@@ -60,65 +60,52 @@ DIVERGENCE = partial(
     test_compiled_divergence.test_the_step_of_divergence_is_that_of_one_step_at_a_time, torch.float32, "chosen"
 )
 MUTANTS = {
-    "a sign in the delta": Mutant(
-        "v x = sum * slope", "v x = -sum * slope", partial(a_step, deep)),
-    "a slope is missing": Mutant(
-        "sum * slope<l - 1>(unit.net, unit.out)", "sum", partial(a_step, deep)),
-    "the output's slope is missing": Mutant(
-        "if constexpr (!OUTPUT_IDENTITY) delta =", "if constexpr (false) delta =",
+    "a sign in the delta": Mutant("v x = [[ ~> -]]sum * slope", partial(a_step, deep)),
+    "a slope is missing": Mutant("sum[[ * slope<l - 1>(unit.net, unit.out) ~> ]]", partial(a_step, deep)),
+    "the output's slope is missing": Mutant("if constexpr ([[!OUTPUT_IDENTITY ~> false]]) delta =",
         partial(a_step, lambda own: own.spec.output in ("sigmoid", "tanh"))),
-    "a bias of a neuron counts its samples twice": Mutant(
-        "product<1, O, samples>(Ones()", "product<1, O, samples>(Constant<2>()",
+    "a bias of a neuron counts its samples twice": Mutant("product<1, O, samples>([[Ones ~> Constant<2>]]()",
         partial(a_step, lambda own: own.spec.bias == "neuron" and own.spec.train_bias)),
-    "a bias of a layer leaves out a neuron": Mutant(
-        "for (int o = 0; o < WIDTH[l + 1]; o++) sum = sum", "for (int o = 1; o < WIDTH[l + 1]; o++) sum = sum",
+    "a bias of a layer leaves out a neuron": Mutant("for (int o = [[0 ~> 1]]; o < WIDTH[l + 1]; o++) sum = sum",
         partial(a_step, lambda own: own.spec.bias == "layer" and own.spec.train_bias)),
-    "clipping trains a frozen bias": Mutant(
-        "if (TRAIN_BIAS || holds_weight(at)) update_param", "update_param",
+    "clipping trains a frozen bias": Mutant("[[if (TRAIN_BIAS || holds_weight(at))  ~> ]]update_param",
         partial(a_step, lambda own: not own.spec.train_bias and on("clip_norm", "weight_decay")(own))),
-    "the shared order is a sample ahead": Mutant(
-        "int64_t position = step * BATCH + p;", "int64_t position = step * BATCH + p + 1;",
+    "the shared order is a sample ahead": Mutant("int64_t position = step * BATCH + p[[ ~>  + 1]];",
         partial(a_step, lambda own: own.settings["shuffle"] == "shared" and own.kind == "shared")),
     "a network's own order is a sample ahead": Mutant(
-        "c.place[n] = (uint32_t)(step * BATCH % size);", "c.place[n] = (uint32_t)((step * BATCH + 1) % size);",
+        "c.place[n] = (uint32_t)([[step * BATCH ~> (step * BATCH + 1)]] % size);",
         partial(a_step, lambda own: own.settings["shuffle"] == "network")),
-    "a sample's weight counts twice": Mutant(
-        "ctx.mem.share[b] = weight * scale;", "ctx.mem.share[b] = weight * weight * scale;",
+    "a sample's weight counts twice": Mutant("ctx.mem.share[b] = weight * [[ ~> weight * ]]scale;",
         partial(a_step, lambda own: own.weight == "own weights")),
-    "the clipped norm is a square": Mutant(
-        "(sqrt_(as_v(square)) + real(1e-6))", "(as_v(square) + real(1e-6))", partial(a_step, on("clip_norm"))),
-    "a value is clipped above alone": Mutant(
-        "at_least_(at_most_(grad, limit), -limit)", "at_most_(grad, limit)", partial(a_step, on("clip_value"))),
-    "dropout drops outs but not deltas": Mutant(
-        "if (HAS_DROPOUT) sum = sum * unit.mask;", "", partial(a_step, on("dropout"))),
-    "dropout does not scale the rest": Mutant(
-        "kept ? (real)(1 / (1 - p)) : 0", "kept ? 1 : 0", partial(a_step, on("dropout"))),
-    "the slots are read in another order": Mutant(
-        "read_at(slot_at(ctx.mem, slot, 0), at)", "read_at(slot_at(ctx.mem, SLOTS - 1 - slot, 0), at)",
+    "the clipped norm is a square": Mutant("([[sqrt_(as_v(square) ~> as_v(square]]) + real(1e-6))",
+        partial(a_step, on("clip_norm"))),
+    "a value is clipped above alone": Mutant("[[at_least_(at_most_(grad, limit), - ~> at_most_(grad, ]]limit)",
+        partial(a_step, on("clip_value"))),
+    "dropout drops outs but not deltas": Mutant("[[if (HAS_DROPOUT) sum = sum * unit.mask; ~> ]]",
+        partial(a_step, on("dropout"))),
+    "dropout does not scale the rest": Mutant("kept ? [[(real)(1 / (1 - p)) ~> 1]] : 0",
+        partial(a_step, on("dropout"))),
+    "the slots are read in another order": Mutant("read_at(slot_at(ctx.mem, [[ ~> SLOTS - 1 - ]]slot, 0), at)",
         partial(a_step, lambda own: own.settings["optimizer"] == "adam")),
-    "l2 is not halved in the loss": Mutant(
-        "real(0.5) * hyper_of(ctx, HYPER_L2)", "hyper_of(ctx, HYPER_L2)", partial(a_step, on("l2"))),
-    "l1 has a weight's size": Mutant("sign_(weight), grad)", "weight, grad)", partial(a_step, on("l1"))),
-    "label smoothing spares a class": Mutant(
-        "smoothing / real(OUTPUTS)", "smoothing / real(OUTPUTS - 1)", partial(a_step, on("label_smoothing"))),
-    "a piece of a batch forgets the one before": Mutant(
-        "earlier_chunks<O_pitch>(grad + weight_at)", "Zeros()",
+    "l2 is not halved in the loss": Mutant("[[real(0.5) *  ~> ]]hyper_of(ctx, HYPER_L2)", partial(a_step, on("l2"))),
+    "l1 has a weight's size": Mutant("[[sign_(weight) ~> weight]], grad)", partial(a_step, on("l1"))),
+    "label smoothing spares a class": Mutant("smoothing / real(OUTPUTS[[ ~>  - 1]])",
+        partial(a_step, on("label_smoothing"))),
+    "a piece of a batch forgets the one before": Mutant("[[earlier_chunks<O_pitch>(grad + weight_at ~> Zeros(]])",
         partial(a_step, lambda own: not whole(own))),
     "a transposed weight is not transposed": Mutant(
-        "write(to, (o + j) * PITCH[l] + i, r[j])", "write(to, (o + j) * PITCH[l] + i, r[ENTRIES_PER_V - 1 - j])",
+        "write(to, (o + j) * PITCH[l] + i, [[r[j] ~> r[ENTRIES_PER_V - 1 - j] ]])",
         partial(a_step, lambda own: own.layout == "outputs" and len(own.spec.widths) > 2)),
-    "a tile is a column short": Mutant(
-        "for (int k = 0; k < K; k++) {", "for (int k = 0; k < K - (K > 2); k++) {",
+    "a tile is a column short": Mutant("for (int k = 0; k < K[[ ~>  - (K > 2)]]; k++) {",
         partial(test_compiled_evaluation.test_figures_are_eagers, 0, torch.float32)),
-    "a row that diverged is handed back": Mutant(
-        "finished && progress.diverged_after[n] < 0 && !ctx.dry_run;", "finished && !ctx.dry_run;", DIVERGENCE),
-    "a step of divergence is a step late": Mutant(
-        "[n] = progress.steps;", "[n] = progress.steps + 1;", DIVERGENCE),
+    "a row that diverged is handed back": Mutant("finished && [[progress.diverged_after[n] < 0 &&  ~> ]]!ctx.dry_run;",
+        DIVERGENCE),
+    "a step of divergence is a step late": Mutant("[n] = progress.steps[[ ~>  + 1]];", DIVERGENCE),
     "a loss that is not finite is overlooked": Mutant(
-        "progress.fault = progress.fault + progress.loss * real(0);", "",
+        "[[progress.fault = progress.fault + progress.loss * real(0); ~> ]]",
         partial(test_divergence.test_a_non_finite_loss_ends_a_network_with_a_finite_row, cpu)),
     "a network that is through trains on": Mutant(
-        "next = ctx.dry_run || !NONFINITE_STAYS ? progress.steps + 1 : steps[unfinished - 1];", "next = steps[0];",
+        "next = [[ctx.dry_run || !NONFINITE_STAYS ? progress.steps + 1 : steps[unfinished - 1] ~> steps[0] ]];",
         partial(test_compiled_independence.test_networks_may_be_and_end_at_different_steps,
                 torch.float32, "network", "networks")),
 }  # fmt: skip
@@ -137,10 +124,11 @@ QUICK = {
 
 @pytest.mark.parametrize("name", quick(MUTANTS, QUICK))
 def test_a_mistake_planted_in_the_kernel_is_found(name: str, sources: Path) -> None:
-    mutant = MUTANTS[name]
+    text, test = MUTANTS[name]
+    old, new = planted(text)
     texts = {path: path.read_text(encoding="utf-8") for path in sources.rglob("*.h")}
-    (path,) = [path for path, text in texts.items() if mutant.old in text]
-    assert texts[path].count(mutant.old) == 1, "the planted text must stand in the sources exactly once"
-    path.write_text(texts[path].replace(mutant.old, mutant.new), encoding="utf-8")
+    (path,) = [path for path, text in texts.items() if old in text]
+    assert texts[path].count(old) == 1, "the planted text must stand in the sources exactly once"
+    path.write_text(texts[path].replace(old, new), encoding="utf-8")
     with pytest.raises(AssertionError):
-        mutant.test()
+        test()

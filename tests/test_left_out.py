@@ -21,14 +21,9 @@ PAIRS = [(loss, TWICE[2 * number : 2 * number + 2]) for number, loss in enumerat
 
 
 def trained(
-    machine: str,
-    loss: str,
-    hidden: str | tuple[str, ...],
-    fill: float,
-    own: bool = False,
-    by_class: bool = False,
+    machine: str, loss: str, hidden: str | tuple[str, ...], fill: float, own: bool = False, by_class: bool = False,
     **more: object,
-) -> TrainState:
+) -> TrainState:  # fmt: skip
     """Networks some of whose samples count nothing and hold `fill` times one of them."""
     spec = gpubp.NetworkSpec((3, 4, 2) if isinstance(hidden, str) else (3, 5, 4, 2), hidden, loss=loss)
     inputs, targets = samples(spec, SAMPLES, dtype=torch.float32)

@@ -83,15 +83,6 @@ def test_force_takes_the_lock_of_a_dead_process(folder: Path, whole: gpubp.Resul
     finishes_as(whole, folder)
 
 
-def test_a_run_that_is_being_trained_cannot_be_resumed_from_within(tmp_path: Path) -> None:
-    def second(record: Any) -> None:
-        with pytest.raises(CheckpointError, match=f"is in use by process {os.getpid()} on"):
-            gpubp.resume(tmp_path / "run", training(), held_out())
-
-    run(tmp_path / "run", [hears(evaluated=second)], epochs=2)
-    assert gpubp.resume(tmp_path / "run", training(), held_out(), epochs=2).interrupted is None
-
-
 @pytest.mark.parametrize("lacking", ["the system", "the file system"])
 def test_without_file_locks_a_run_says_so(
     lacking: str, folder: Path, whole: gpubp.Result, monkeypatch: pytest.MonkeyPatch

@@ -186,32 +186,22 @@ class Skip(nn.Sequential):
         return input + super().forward(input)
 
 
-def twice(module: nn.Sequential) -> None:
-    module[2] = module[0]
-
-
-def same_storage(module: nn.Sequential) -> None:
-    module[2].weight = nn.Parameter(module[0].weight.data.T)
-
-
 def computed(module: nn.Sequential) -> None:
     weight = 2 * module[2].weight
     del module[2].weight
     module[2].weight = weight
 
 
-def patched(module: nn.Sequential) -> None:
-    module[1].forward = torch.sin
-
-
 REFUSED_CHANGES: dict[str, tuple[Callable[[nn.Sequential], object], str]] = {
-    "one Linear twice": (twice, r"0\[2\].weight is the same as module 0\[0\].weight"),
-    "one storage twice": (same_storage, r"0\[2\].weight is the same as module 0\[0\].weight"),
+    "one Linear twice": (lambda m: m.__setitem__(2, m[0]), r"0\[2\].weight is the same as module 0\[0\].weight"),
+    "one storage twice": (
+        lambda m: setattr(m[2], "weight", nn.Parameter(m[0].weight.data.T)), r"0\[2\].weight is the same as module 0"
+    ),
     "a frozen weight": (lambda m: m[0].weight.requires_grad_(False), r"0\[0\].weight has requires_grad=False"),
     "a frozen layer": (lambda m: m[2].requires_grad_(False), r"0\[2\].weight has requires_grad=False"),
     "a frozen bias": (lambda m: m[2].bias.requires_grad_(False), r"0\[2\].bias with requires_grad=False"),
     "a computed weight": (computed, r"0\[2\].weight is computed from other tensors"),
-    "another forward": (patched, r"0\[1\], Tanh, has a forward that replaces"),
+    "another forward": (lambda m: setattr(m[1], "forward", torch.sin), r"0\[1\], Tanh, has a forward that replaces"),
     "a Linear's own forward": (lambda m: m.append(Doubled(3, 3)), r"0\[3\] is Doubled"),
     "a Sequential's own forward": (lambda m: m.append(Skip(nn.Linear(3, 3))), r"0\[3\] is Skip"),
     "a hook": (lambda m: m[1].register_forward_hook(lambda *_: None), r"0\[1\], Tanh, has hooks"),

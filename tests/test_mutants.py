@@ -13,111 +13,107 @@ from typing import NamedTuple
 import pytest
 
 from .apart import APART
+from .mutations import planted
 
 ROOT = Path(__file__).parent.parent
 
 
 class Mutant(NamedTuple):
-    """`old` occurs once in `file` and becomes `new`; `test` must fail by it."""
+    """What `file` has once, and the mistake, as planted() reads them; `test` must fail by it."""
 
     file: str
-    old: str
-    new: str
+    text: str
     test: str
 
 
 GRADIENT = "test_gradient.py::test_the_gradient_is_autograds"
 STEP = "test_step.py::test_"
+OPTIMIZER = "test_optimizers.py::test_an_optimizer_is_torchs_on_given_gradients"
+ALONE = "test_independence.py::test_a_network_is_the_same_alone_and_among_any_others_in_any_order"
 MUTANTS = {
-    "the update adds": Mutant(
-        "maths/optimizers.py", "param.addcmul_(rates.direction, direction, value=-1)",
-        "param.addcmul_(rates.direction, direction)",
-        "test_optimizers.py::test_an_optimizer_is_torchs_on_given_gradients[sgd]"),
+    "the update adds": Mutant("maths/optimizers.py", "param.addcmul_(rates.direction, direction[[, value=-1 ~> ]])",
+        f"{OPTIMIZER}[sgd]"),
     "the delta passes the weights untransposed": Mutant(
-        "backprop.py", "delta = product(delta, layers[number][0].mT)", "delta = product(delta, layers[number][0])",
+        "backprop.py", "delta = product(delta, layers[number][0][[.mT ~> ]])",
         "test_gradient.py::test_each_hidden_layer_may_have_its_own_activation"),
-    "a slope is missing": Mutant(
-        "backprop.py",
-        "delta *= ACTIVATIONS[spec.activations[number - 1]].slope(passed.nets[number - 1], passed.outs[number - 1])",
-        "pass", f"{GRADIENT}[elu-quantile-neuron]"),
+    "a slope is missing": Mutant("backprop.py",
+        "delta *= [[ACTIVATIONS[spec.activations[number - 1]].slope ~> (lambda *given: 1)]](passed.nets[number - 1]",
+        f"{GRADIENT}[elu-quantile-neuron]"),
     "the output's slope is missing": Mutant(
-        "backprop.py", "delta = delta * ACTIVATIONS[spec.output].slope(net, out)", "pass",
+        "backprop.py", "[[delta = delta * ACTIVATIONS[spec.output].slope(net, out) ~> pass]]",
         "test_gradient.py::test_the_gradient_passes_an_output_activation[sigmoid-mean_squared_error]"),
     "layerwise takes the stale weights": Mutant(
-        "engines/block.py", 'if self.recipe.update_order == "layerwise":', 'if self.recipe.update_order == "never":',
+        "engines/block.py", 'if self.recipe.update_order == "[[layerwise ~> never]]":',
         f"{STEP}layerwise_updates_a_layer_before_the_delta_below_it[neuron]"),
     "simultaneous takes the new weights": Mutant(
-        "engines/block.py", 'if self.recipe.update_order == "layerwise":',
-        'if self.recipe.update_order == "layerwise" or "clip_norm" not in self.typed:',
+        "engines/block.py", 'if self.recipe.update_order == "layerwise"[[ ~>  or "clip_norm" not in self.typed]]:',
         f"{STEP}a_step_of_sgd_subtracts_the_gradient_of_loss_and_penalties_that_is_clipped"),
-    "the loss is a sum, not a mean": Mutant(
-        "backprop.py", "loss, delta = error.sum(1) * (scale / batch), slope * (scale / batch)",
-        "loss, delta = error.sum(1) * scale, slope * scale", f"{GRADIENT}[elu-quantile-neuron]"),
-    "outputs are summed where a mean is due": Mutant(
-        "backprop.py", 'scale = 1 / width if rule.outputs == "mean" else 1.0', "scale = 1.0",
+    "the loss is a sum, not a mean": Mutant("backprop.py",
+        "loss, delta = error.sum(1) * [[(scale / batch) ~> scale]], slope * [[(scale / batch) ~> scale]]",
         f"{GRADIENT}[elu-quantile-neuron]"),
-    "the bias is skipped": Mutant(
-        "backprop.py", "net = product(belows[-1], weight, bias)", "net = product(belows[-1], weight)",
+    "outputs are summed where a mean is due": Mutant(
+        "backprop.py", 'scale = [[1 / width if rule.outputs == "mean" else 1.0 ~> 1.0]]',
+        f"{GRADIENT}[elu-quantile-neuron]"),
+    "the bias is skipped": Mutant("backprop.py", "net = product(belows[-1], weight[[, bias ~> ]])",
         f"{GRADIENT}[elu-quantile-neuron]"),
     "Adam's correction is a step behind": Mutant(
-        "maths/optimizers.py", "    root = torch.sqrt(1 - power2)\n", "    root = torch.sqrt(1 - power2 * beta2)\n",
-        "test_optimizers.py::test_an_optimizer_is_torchs_on_given_gradients[adam]"),
-    "momentum forgets its velocity": Mutant(
-        "maths/optimizers.py", "    return velocity, velocity\n", "    return velocity, grad\n",
+        "maths/optimizers.py", "    root = torch.sqrt(1 - power2[[ ~>  * beta2]])\n", f"{OPTIMIZER}[adam]"),
+    "momentum forgets its velocity": Mutant("maths/optimizers.py", "    return velocity, [[velocity ~> grad]]\n",
         "test_optimizers.py::test_networks_train_as_with_one_torch_optimizer_each[momentum-layer]"),
     "weight decay of AdamW passes the gradient": Mutant(
-        "maths/optimizers.py", "decoupled=True, weight_decay=1e-2, formulas=ADAMS", "weight_decay=1e-2, formulas=ADAMS",
-        "test_optimizers.py::test_an_optimizer_is_torchs_on_given_gradients[adamw]"),
+        "maths/optimizers.py", "[[decoupled=True,  ~> ]]weight_decay=1e-2, formulas=ADAMS", f"{OPTIMIZER}[adamw]"),
     "label smoothing spares the target's class": Mutant(
-        "maths/losses.py", "each = full * (label_smoothing / classes)",
-        "each = full * (label_smoothing / (classes - 1))",
+        "maths/losses.py", "each = full * (label_smoothing / [[classes ~> (classes - 1)]])",
         "test_gradient.py::test_each_network_may_have_its_own_loss_hyper_parameter[plain-label_smoothing]"),
     "the softmax is not shifted": Mutant(
-        "maths/losses.py", "index, shifted = target[..., None], out - out.amax(-1, keepdim=True)",
-        "index, shifted = target[..., None], out",
+        "maths/losses.py", "index, shifted = target[..., None], out[[ - out.amax(-1, keepdim=True) ~> ]]",
         "test_gradient.py::test_no_loss_is_nan_for_logits_of_10000[cross_entropy-float32]"),
     "dropout does not scale the rest": Mutant(
-        "engines/block.py", "(1 / (1 - chance)).to(self.loss.dtype)", "torch.ones_like(chance).to(self.loss.dtype)",
+        "engines/block.py", "[[(1 / (1 - chance)) ~> torch.ones_like(chance)]].to(self.loss.dtype)",
         f"{STEP}dropout_uses_the_words_of_the_format_and_scales_the_rest"),
     "dropout drops outs but not deltas": Mutant(
-        "backprop.py", "                delta *= masks[number - 1]\n", "                pass\n",
+        "backprop.py", "                [[delta *= masks[number - 1] ~> pass]]\n",
         f"{STEP}dropout_uses_the_words_of_the_format_and_scales_the_rest"),
-    "the norm is clipped layer by layer": Mutant(
-        "engines/block.py", "            self.clip_norms(gradients)\n",
-        "            for each in gradients:\n                self.clip_norms({each: gradients[each]})\n",
+    "the norm is clipped layer by layer": Mutant("engines/block.py",
+        "[[self.clip_norms(gradients) ~> [self.clip_norms({each: gradients[each]}) for each in gradients] ]]",
         f"{STEP}a_step_of_sgd_subtracts_the_gradient_of_loss_and_penalties_that_is_clipped"),
-    "a frozen bias is trained": Mutant(
-        "engines/block.py", "if self.spec.train_bias:", "if True:",
+    "a frozen bias is trained": Mutant("engines/block.py", "if [[self.spec.train_bias ~> True]]:",
         f"{STEP}frozen_biases_do_not_change_with_any_optimizer[neuron-adamw]"),
-    "a frozen bias has a gradient": Mutant(
-        "backprop.py", "    if not spec.train_bias:\n", "    if False:\n", f"{GRADIENT}[relu-huber-neuron-frozen]"),
+    "a frozen bias has a gradient": Mutant("backprop.py", "    if [[not spec.train_bias ~> False]]:\n",
+        f"{GRADIENT}[relu-huber-neuron-frozen]"),
     "padding's gradients leak into clipped norms": Mutant(
-        "engines/block.py", "grad_weight[:, self.spec.widths[number] :].zero_()", "pass",
+        "engines/block.py", "[[grad_weight[:, self.spec.widths[number] :].zero_() ~> pass]]",
         f"{STEP}a_step_of_sgd_subtracts_the_gradient_of_loss_and_penalties_that_is_clipped"),
     "sample weights are not normalised": Mutant(
-        "backprop.py", "share = scale / (total + (total == 0))", "share = scale / batch * torch.ones_like(total)",
+        "backprop.py", "share = scale / [[(total + (total == 0)) ~> batch * torch.ones_like(total)]]",
         "test_gradient.py::test_sample_weights_make_a_weighted_mean[huber]"),
-    "the schedule is a step ahead": Mutant(
-        "engines/block.py", "step = self.now[:, None].double()", "step = self.now[:, None].double() + 1",
+    "the schedule is a step ahead": Mutant("engines/block.py", "step = self.now[:, None].double()[[ ~>  + 1]]",
         "test_schedules.py::test_the_engine_uses_the_rate_of_each_networks_step"),
     "the cosine ends a step early": Mutant(
-        "maths/schedules.py", "done = torch.clamp(step / torch.clamp(total, min=1), max=1)",
-        "done = torch.clamp(step / torch.clamp(total - 1, min=1), max=1)",
+        "maths/schedules.py", "done = torch.clamp(step / torch.clamp(total[[ ~>  - 1]], min=1), max=1)",
         "test_schedules.py::test_a_schedule_is_torchs_for_50_steps[cosine-plain]"),
     "all networks draw the same order": Mutant(
-        "samples/data.py", 'keyed = ids if shuffle == "network"',
-        'keyed = ids[:1].expand_as(ids) if shuffle == "network"',
-        "test_independence.py::test_a_network_is_the_same_alone_and_among_any_others_in_any_order[2-2-2-sgd-network]"),
+        "samples/data.py", 'keyed = ids[[ ~> [:1].expand_as(ids)]] if shuffle == "network"',
+        f"{ALONE}[2-2-2-sgd-network]"),
     "a network that diverged keeps its step": Mutant(
-        "engines/block.py", 'if good.device.type != "cpu" or not good.all():', "if False:",
+        "engines/block.py", 'if [[good.device.type != "cpu" or not good.all() ~> False]]:',
         "test_divergence.py::test_slots_and_columns_go_back_with_the_row[adam]"),
-    "one network's NaN reaches the sum of all": Mutant(
-        "engines/block.py", "self.fault + loss * 0", "self.fault + loss.sum() * 0",
+    "one network's NaN reaches the sum of all": Mutant("engines/block.py", "self.fault + loss[[ ~> .sum()]] * 0",
         "test_divergence.py::test_a_non_finite_network_does_not_affect_its_neighbours[64-32-10-sgd-nan]"),
-    "a lone network is not doubled": Mutant(
-        "engines/block.py", "return tensor[:count] if count > 1 else torch.cat((tensor[:1], tensor[:1]))",
-        "return tensor[:count] * (1 + 2.0**-18 * (count == 1))",
-        "test_independence.py::test_a_network_is_the_same_alone_and_among_any_others_in_any_order[5-33-2-amsgrad-none]"),
+    "a lone network is not doubled": Mutant("engines/block.py",
+        "tensor[:count] [[if count > 1 else torch.cat((tensor[:1], tensor[:1])) ~> * (1 + 2.0**-18 * (count == 1))]]",
+        f"{ALONE}[5-33-2-amsgrad-none]"),
+    "a product depends on how many networks there are": Mutant(
+        "backprop.py", "net = product(belows[-1], weight, bias)[[ ~>  * (1 + 2.0**-20 * (len(weight) > 4))]]",
+        f"{ALONE}[2-2-2-sgd-network]"),
+    "a norm depends on how many networks there are": Mutant(
+        "engines/block.py", "row_sums(grad.flatten(1) * grad.flatten(1)[[ ~>  * (1 + 2.0**-20 * (len(grad) > 4))]])",
+        "test_independence_drawn.py::test_a_network_is_independent_with_drawn_settings[3-eager]"),
+    "an update depends on how many networks there are": Mutant("maths/optimizers.py",
+        "param.addcmul_(rates.direction, direction[[ ~>  * (1 + 2.0**-20 * (len(param) > 4))]], value=-1)",
+        f"{ALONE}[2-2-2-sgd-network]"),
+    "a network is put back in part": Mutant("state.py", "mine[[.index_copy_(0, part, theirs) ~> [part] = theirs]]",
+        "test_memory_runs_out.py::test_memory_may_run_out_at_any_operation_without_a_network_half_written[eager]"),
 }  # fmt: skip
 
 
@@ -171,9 +167,9 @@ def test_a_planted_mistake_is_found_by_the_test_that_names_it(name: str, tmp_pat
     mutant = MUTANTS[name]
     copy(tmp_path)
     source = tmp_path / "gpubp" / mutant.file
-    text = source.read_text()
-    assert text.count(mutant.old) == 1, "the planted text must stand in the source exactly once"
-    source.write_text(text.replace(mutant.old, mutant.new))
+    text, (old, new) = source.read_text(), planted(mutant.text)
+    assert text.count(old) == 1, "the planted text must stand in the source exactly once"
+    source.write_text(text.replace(old, new))
     code, failed, printed = run(tmp_path, "-x", mutant.test)
     assert code == 1, printed
     assert len(failed) == 1

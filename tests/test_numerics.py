@@ -20,33 +20,9 @@ from .helpers import generator, same_bits, threads
 DTYPES = [torch.float32, torch.float64]
 NETWORKS, NUMBERS, MANY = 5, 83, 20_001  # in two rows: ATen gives threads 32,768 numbers each
 
-# What the rules are made of: one, two or three tensors (N, P), the last of three a column (N, 1).
-UNARY: dict[str, Callable[[Tensor], Tensor]] = {
-    "exp": torch.exp, "expm1": torch.expm1, "tanh": torch.tanh, "erf": torch.erf, "sin": torch.sin, "cos": torch.cos,
-    "log": lambda x: torch.log(torch.abs(x)), "log1p": lambda x: torch.log1p(torch.abs(x)),
-    "sqrt": lambda x: torch.sqrt(torch.abs(x)), "rsqrt": lambda x: torch.rsqrt(torch.abs(x)),
-    "reciprocal": torch.reciprocal, "abs": torch.abs, "sign": torch.sign, "square": torch.square,
-    "clamp": lambda x: torch.clamp(x, -0.7, 1.3), "clamp from below": lambda x: torch.clamp(x, min=0),
-    "one over": lambda x: 1 / x, "floor": torch.floor, "negative": torch.neg, "times a number": lambda x: 0.3 * x,
-}  # fmt: skip
-BINARY: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
-    "plus": torch.add, "minus": torch.sub, "times": torch.mul, "over": torch.div,
-    "maximum": torch.maximum, "minimum": torch.minimum,
-}  # fmt: skip
-TERNARY: dict[str, Callable[[Tensor, Tensor, Tensor], Tensor]] = {
-    "addcmul": torch.addcmul, "addcdiv": torch.addcdiv, "lerp": torch.lerp,
-    "addcmul less": lambda x, y, c: torch.addcmul(x, c, y, value=-1),
-    "plus a column": lambda x, y, c: x + c, "times a column": lambda x, y, c: c * x,
-    "over a column": lambda x, y, c: x / c, "a column over": lambda x, y, c: c / x,
-}  # fmt: skip
-OPERATIONS = [(rule, 1, 0) for rule in UNARY.items()] + [(rule, 2, 0) for rule in BINARY.items()]
-OPERATIONS += [(rule, 2, 1) for rule in TERNARY.items()]
-
 
 def everything() -> Iterator[Any]:
-    """(name, rule, tensors (N, P), columns (N, 1)) for every operation and every row of the tables."""
-    for (name, rule), full, columns in OPERATIONS:
-        yield pytest.param(rule, full, columns, id=f"torch-{name}")
+    """(rule, tensors (N, P), columns (N, 1)) for every row of the tables."""
     for name, activation in gpubp.ACTIVATIONS.items():
         yield pytest.param(activation.value, 1, 0, id=f"activation-{name}")
         yield pytest.param(activation.slope, 2, 0, id=f"slope-{name}")
@@ -58,6 +34,9 @@ def everything() -> Iterator[Any]:
         yield pytest.param(
             optimizer.direction, 1 + len(optimizer.slots), len(optimizer.arguments), id=f"optimizer-{name}"
         )
+    for name, schedule in gpubp.SCHEDULES.items():
+        if not schedule.events:
+            yield pytest.param(schedule.rate, 3, len(schedule.defaults), id=f"schedule-{name}")
 
 
 @functools.cache
@@ -110,14 +89,8 @@ def differences(rule: Callable[..., Any], full: int, columns: int, dtype: torch.
     return found
 
 
-def in_types(each: Any) -> Iterator[Any]:
-    """What is made of operations is as they are: it is quick in float32 alone."""
-    for dtype in DTYPES:
-        slow = [pytest.mark.slow] * (dtype == torch.float64 and not each.id.startswith("torch"))
-        yield pytest.param(*each.values, dtype, id=f"{each.id}-{str(dtype)[6:]}", marks=slow)
-
-
-@pytest.mark.parametrize(("rule", "full", "columns", "dtype"), [one for each in everything() for one in in_types(each)])
+@pytest.mark.parametrize("dtype", DTYPES, ids=["float32", "float64"])
+@pytest.mark.parametrize(("rule", "full", "columns"), [*everything()])
 def test_a_number_has_the_same_bits_at_every_position(
     rule: Callable[..., Any], full: int, columns: int, dtype: torch.dtype
 ) -> None:

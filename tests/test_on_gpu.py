@@ -72,17 +72,6 @@ def test_a_diverging_network_affects_no_other() -> None:
     assert found.population.params.isfinite().all()
 
 
-def test_steps_are_recorded_once_for_all_calls(monkeypatch: pytest.MonkeyPatch) -> None:
-    recorded, capture = [], gpus.capture
-    monkeypatch.setattr(gpus, "capture", lambda *given: recorded.append(1) or capture(*given))
-    data = gpubp.Dataset(*samples(SPEC, 23)).to(DEVICE, torch.float64)
-    state = start(population(SPEC, COUNT).to(DEVICE), data, batch_size=BATCH, steps=30)
-    for steps in (1, 9, 20):
-        eager.run(state, data, steps)
-    assert len(recorded) == 3, "of 1, 4 and 16 steps"
-    assert state.step.tolist() == [30] * COUNT
-
-
 @pytest.mark.skipif("cuda" not in ENGINES, reason="this gpubp has no engine cuda")
 def test_a_call_of_the_compiled_engine_is_captured_in_a_graph() -> None:
     engine, data = ENGINES["cuda"], gpubp.Dataset(*samples(SPEC, 23)).to(DEVICE, torch.float64)

@@ -12,6 +12,7 @@ from torch import Tensor
 
 import gpubp
 from gpubp.maths.optimizers import OPTIMIZERS, Optimizer, rates, update
+from gpubp.state import TrainState
 from gpubp.verify.reference import leaves, reference_loss, reference_out
 
 from .helpers import generator, population, quick, samples, train
@@ -86,6 +87,13 @@ def double() -> Iterator[None]:
     torch.set_default_dtype(torch.float32)
 
 
+def near(state: TrainState, number: int, parts: list[Tensor], loss: Tensor) -> None:
+    """A network is what a reference has made of `parts`, and its loss that of the last step."""
+    row = torch.cat([part.detach().flatten() for part in parts])
+    torch.testing.assert_close(state.population.params[number], row, **TRAINING)
+    torch.testing.assert_close(state.loss[number], loss.detach(), **TRAINING)
+
+
 @pytest.mark.usefixtures("double")
 @pytest.mark.parametrize("name", OPTIMIZERS)
 def test_an_optimizer_is_torchs_on_given_gradients(name: str) -> None:
@@ -128,9 +136,7 @@ def test_networks_train_as_with_one_torch_optimizer_each(name: str, bias: str) -
             loss.backward()
             optimizer.step()
             scheduler.step()
-        row = torch.cat([part.detach().flatten() for part in parts])
-        torch.testing.assert_close(state.population.params[number], row, **TRAINING)
-        torch.testing.assert_close(state.loss[number], loss.detach(), **TRAINING)
+        near(state, number, parts, loss)
 
 
 def test_a_rule_that_moves_without_a_gradient_moves_no_padding(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -146,8 +152,7 @@ def test_a_rule_that_moves_without_a_gradient_moves_no_padding(monkeypatch: pyte
             with torch.no_grad():
                 for part, grad in zip(parts, grads):
                     part -= 0.1 * (grad + 1)
-        row = torch.cat([part.detach().flatten() for part in parts])
-        torch.testing.assert_close(state.population.params[number], row, **TRAINING)
+        near(state, number, parts, loss)
 
 
 @pytest.mark.parametrize("name", OPTIMIZERS)
@@ -155,10 +160,9 @@ def test_defaults_are_torchs(name: str) -> None:
     if name == "lion":
         assert OPTIMIZERS[name].defaults == {"beta1": 0.9, "beta2": 0.99}
         return
-    classes = {"sgd": "SGD", "momentum": "SGD", "nesterov": "SGD", "adagrad": "Adagrad", "rmsprop": "RMSprop",
-               "adadelta": "Adadelta", "adam": "Adam", "amsgrad": "Adam", "adamw": "AdamW",
-               "nadam": "NAdam"}  # fmt: skip
-    theirs = dict(getattr(torch.optim, classes[name])([torch.zeros(1)]).defaults)
+    known = {each.__name__.lower(): each for each in vars(torch.optim).values() if isinstance(each, type)}
+    own = known[{"momentum": "sgd", "nesterov": "sgd", "amsgrad": "adam"}.get(name, name)]
+    theirs = dict(own([torch.zeros(1)]).defaults)
     theirs |= dict(zip(("beta1", "beta2"), theirs.get("betas", ())))
     rule = OPTIMIZERS[name]
     assert rule.lr == theirs["lr"]
@@ -200,10 +204,9 @@ def test_rules_of_ones_own_train(monkeypatch: pytest.MonkeyPatch) -> None:
         means = [torch.zeros_like(part) for part in parts]
         for step in range(STEPS):
             out = torch.nn.functional.mish(inputs @ w + b) @ v + c
-            grads = torch.autograd.grad(torch.nn.functional.mse_loss(out, target), parts)
+            loss = torch.nn.functional.mse_loss(out, target)
             with torch.no_grad():
-                for part, mean, grad in zip(parts, means, grads):
+                for part, mean, grad in zip(parts, means, torch.autograd.grad(loss, parts)):
                     mean.copy_(keep * mean + (1 - keep) * grad)
                     part -= lr * 1.5 / (step + 1) ** 0.5 * mean
-        row = torch.cat([part.detach().flatten() for part in parts])
-        torch.testing.assert_close(state.population.params[number], row, **TRAINING)
+        near(state, number, parts, loss)

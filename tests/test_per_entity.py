@@ -140,26 +140,6 @@ def test_a_run_per_entity_answers_each_row_by_its_entitys_best_network(capsys: C
     assert columns("made")["shop"] == found["shop"]
 
 
-@pytest.mark.parametrize(
-    ("trained_on", "given", "silent"),
-    [
-        ("1 2 1 2", ["1", "2.0", "x", ""], [2, 3]),  # which make the column one of texts
-        ("1 2 1 2", ["1", " 2", "01", "2"], []),
-        ("1 a 1 a", [1, 2, 1, 1], [1]),
-        ("1 a 1 a", [1.0, 1.5, None, 1], [1, 2]),
-        ("01 a 01 a", [1, 1, 1, 1], [0, 1, 2, 3]),
-    ],
-)
-def test_keys_are_found_whatever_kind_the_other_cells_of_their_column_have(
-    trained_on: str, given: list[Any], silent: list[int], capsys: Capture
-) -> None:
-    Path("data.csv").write_text("k,x,y\n" + "".join(f"{k},{n},{2 * n}\n" for n, k in enumerate(trained_on.split())))
-    trained("--data data.csv --target y --per k --validation 0 --epochs 1 --run-dir made", capsys)
-    with pytest.warns(UserWarning, match=f"{len(silent)} of 4 samples") if silent else nullcontext():
-        found = gpubp.load("made").predict({"k": given, "x": [0.0, 1.0, 2.0, 3.0]})
-    assert np.isnan(found).nonzero()[0].tolist() == silent
-
-
 # keys in a file, their names, keys that are asked for, and which of these have no network
 KEYS: list[tuple[str, list[Any], list[Any], list[int]]] = [
     ("007 7 12", ["007", "12", "7"], ["007", "7", "07", "12"], [2]),  # two that would be one
@@ -171,6 +151,11 @@ KEYS: list[tuple[str, list[Any], list[Any], list[int]]] = [
     ("12345678901234567890 12345678901234567891 5", ["12345678901234567890", "12345678901234567891", "5"],
      ["12345678901234567890", "12345678901234567891", "5", "6"], [3]),
     ("$7 $8 $9", ["$7", "$8", "$9"], ["$7", "8", "$9", "x"], [3]),
+    ("1 2", [1, 2], ["1", "2.0", "x", ""], [2, 3]),  # which make the column one of texts
+    ("1 2", [1, 2], ["1", " 2", "01", "2"], []),
+    ("1 a", ["1", "a"], [1, 2, 1, 1], [1]),
+    ("1 a", ["1", "a"], [1.0, 1.5, None, 1], [1, 2]),
+    ("01 a", ["01", "a"], [1, 1, 1, 1], [0, 1, 2, 3]),
 ]  # fmt: skip
 
 
@@ -184,11 +169,13 @@ def test_keys_of_a_file_are_named_as_they_are_written(keys: Any, kind: str, caps
     pyarrow.parquet.write_table(pyarrow.table(held), "data.parquet")
     trained(f"--data data.{kind} --target y --per k --validation 0 --epochs 1 --run-dir made", capsys)
     assert columns("made")["k"] == names
-    about = gpubp.load_data(f"data.{kind}", "y", per="k", validation=0).about
-    assert ("k as it is written, as " in " ".join(about)) == (isinstance(names[0], str))
-    table = {"k": [None if each is None else str(each) for each in given], "x": [0.0, 1.0, 2.0, 3.0]}
+    about = " ".join(gpubp.load_data(f"data.{kind}", "y", per="k", validation=0).about)
+    assert ("k as it is written, as " in about) == (isinstance(names[0], str) and "a" not in names), "but a text"
+    texts = [each if each is None or isinstance(each, str) else f"{each:g}" for each in given]
+    table = {"k": texts, "x": [0.0, 1.0, 2.0, 3.0]}
     Path("new.csv").write_text("k,x\n" + "".join(f"{k or ''},{x}\n" for k, x in zip(*table.values())))
-    for samples in ({**table, "k": given} if len({*map(type, given)} - {type(None)}) == 1 else table, "new.csv"):
+    kinds = {isinstance(each, str) for each in given if each is not None}
+    for samples in (table if len(kinds) == 2 else {**table, "k": given}, "new.csv"):
         with pytest.warns(UserWarning, match=f"{len(silent)} of 4 samples") if silent else nullcontext():
             found = gpubp.load("made").predict(samples)
         assert np.isnan(found).nonzero()[0].tolist() == silent

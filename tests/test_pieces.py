@@ -3,6 +3,9 @@ shares are worth their while."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
+
 import pytest
 import torch
 
@@ -12,9 +15,9 @@ from gpubp.engines.pieces import Parts, parts
 from gpubp.state import Status, TrainState
 
 from .helpers import compiled, covering, differences  # noqa: F401
-from .playing import ORDERS, Player, WrongError, flat, playing
+from .playing import ORDERS, Player, WrongError, playing
 from .test_compiled import COUNT, STEPS
-from .test_gpu import BLOCK, EVERYONE, LAID_OUT, PARTS, QUADS, SLOW, THREAD, small
+from .test_gpu import BLOCK, EVERYONE, LAID_OUT, PARTS, QUADS, SLOW, THREAD, Broken, small, wrote
 
 W5, W4, TINY = (0.47, 1056), (0.94, 264), (15, 1056)  # what a piece costs, and how many blocks run on an H200 at once
 RESIDENT = 6  # blocks, more than tests/play.h runs at once
@@ -30,14 +33,14 @@ def cheap(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cuda, "parts", shared)
 
 
-def trained(layout: Layout, order: str, cuts: list[int]) -> tuple[TrainState, TrainState]:
+def trained(layout: Layout, order: str, play: Callable[..., Player] = Player) -> tuple[TrainState, TrainState]:
     """By the CPU, and by the GPU in shares; some networks diverge, some end early."""
     rates = [3e38 if n % 5 == 2 else 0.02 for n in EVERYONE]
     own = small(lr=rates, steps=[1 + (5 * n) % STEPS for n in EVERYONE])
     expected = own.train()
     assert 0 < int((expected.status == Status.diverged).sum()) < COUNT
-    with playing(Player(resident=2 if layout in (PARTS, THREAD) else RESIDENT, order=order), layout) as player:
-        found = own.train(cuts=cuts, engine=cuda)
+    with playing(play(resident=2 if layout in (PARTS, THREAD) else RESIDENT, order=order), layout) as player:
+        found = own.train(cuts=[3, STEPS], engine=cuda)
     assert all(launch.end.share for launch in player.launches)
     return expected, found
 
@@ -47,7 +50,7 @@ ALONE = [layout for layout in LAID_OUT if layout.blocks == 1]
 
 @pytest.mark.parametrize(("layout", "order"), covering(ALONE, ORDERS, meet=1))
 def test_calls_in_shares_have_the_bits_of_whole_calls_in_any_order_of_blocks(layout: Layout, order: str) -> None:
-    expected, found = trained(layout, order, [3, STEPS])
+    expected, found = trained(layout, order)
     assert not differences(found, expected)
     assert torch.equal(found.diverged_step, expected.diverged_step)
 
@@ -64,23 +67,14 @@ def test_calls_in_shares_have_the_bits_of_whole_calls_in_any_order_of_blocks(lay
         (QUADS, "ascending", "end.parts + grid - 1", "end.parts + 2 * grid", ""),
      ])],
 )  # fmt: skip
-def test_a_planted_fault_is_found(
-    layout: Layout, order: str, old: str, new: str, what: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_planted_fault_is_found(layout: Layout, order: str, old: str, new: str, what: str) -> None:
     """Parts by the numbers of blocks, turns that are not passed, a counter that is not 0 again, pieces left out."""
-    text = cuda.text
-
-    def changed(program: object) -> str:
-        whole = flat(text(program))  # type: ignore[arg-type]
-        assert old in whole
-        return whole.replace(old, new)
-
-    monkeypatch.setattr(cuda, "text", changed)
+    broken = partial(Broken, wrote(old, new))
     if what:
         with pytest.raises(WrongError, match=what):
-            trained(layout, order, [3, STEPS])
+            trained(layout, order, broken)
         return
-    expected, found = trained(layout, order, [3, STEPS])
+    expected, found = trained(layout, order, broken)
     assert differences(found, expected)
 
 

@@ -164,10 +164,7 @@ def test_many_populations_are_cut_and_flags_that_do_not_go_together_refused(
     for flags, why in (
         (["--data", "tutorial"], "--plan: --data tutorial does not have it"),
         (["--cluster", "local"], "--plan and --cluster local: one of them expected"),
-        (
-            ["--search", "halving", "--epochs", "2"],
-            "goes on for 3 times as long, and the training has 2",
-        ),
+        (["--search", "halving", "--epochs", "2"], "goes on for 3 times as long, and the training has 2"),
         (["--search", "pbt", "--slots", "5"], "it compares all networks at the same time, and there are 5 slots"),
     ):
         assert main([*IRIS, *flags, "--plan"]) == 1

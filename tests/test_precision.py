@@ -85,8 +85,7 @@ FAULTS = {
     "a big part with more digits": ("3xtf32", "streamed", "big & ~0x1fffu", "big"),
     "no small part": ("3xtf32", "streamed", "TF32 == 3 ? to_tf32", "TF32 == 2 ? to_tf32"),
     "terms in another order": (
-        "3xtf32", "streamed", "&Operand::small, &Operand::big", "&Operand::big, &Operand::small",
-    ),
+        "3xtf32", "streamed", "&Operand::small, &Operand::big", "&Operand::big, &Operand::small"),
     "k and rows exchanged": ("tf32", "in chunks", "{above[0].*of_left, below[0]", "{above[1].*of_left, below[0]"),
     "numbers behind the last k": ("tf32", "in chunks", "return first_k() +", "return true || first_k() +"),
     "a strip of another pitch": ("3xtf32", "streamed", "<across_pitch(rows)>> InShared", "<pad(rows)>> InShared"),

@@ -19,8 +19,8 @@ from gpubp.raw.preparation import Preparation
 from gpubp.results.ensemble import PIECE
 from gpubp.results.model import Model
 
-from .helpers import generator, population
-from .tolerances import MODULE, PREDICTION
+from .helpers import population
+from .tolerances import PREDICTION
 
 
 @pytest.mark.parametrize("kind", [np.array, torch.tensor, list])
@@ -76,24 +76,11 @@ def test_targets_of_binary_cross_entropy_that_are_no_labels_are_predicted_as_pro
         assert model.classes == ()
 
 
-@pytest.mark.parametrize("loss", sorted(set(gpubp.LOSSES) - {"cross_entropy", "binary_cross_entropy"}))
-def test_losses_without_probabilities_refuse_them(loss: str) -> None:
-    with pytest.raises(ConfigError, match=f"loss '{loss}' gives no probabilities"):
-        Model(constant(loss, [0.0])).predict_proba(torch.zeros(1, 1), [0])
-
-
 def test_a_custom_loss_of_logits_gives_probabilities(monkeypatch: pytest.MonkeyPatch) -> None:
     rule = gpubp.LOSSES["binary_cross_entropy"]._replace(inverse_link=lambda out: torch.sigmoid(out))
     monkeypatch.setitem(gpubp.LOSSES, "custom", rule)
     found = Model(constant("custom", [0.0], [1.0])).predict_proba(torch.zeros(1, 1), [0])
     assert found.tolist() == [[0.5]]
-
-
-def test_many_samples_go_through_in_pieces_to_the_same_numbers() -> None:
-    networks = population(gpubp.NetworkSpec((3, 4, 2)), 70, torch.float32)
-    inputs = torch.randn(2 * PIECE + 10, 3, generator=generator(2))
-    expected = networks.predict(inputs).double().mean(0)
-    np.testing.assert_allclose(Model(networks).predict(inputs, range(70)), expected, **MODULE)
 
 
 def test_diverged_networks_do_not_predict_unless_they_are_named() -> None:

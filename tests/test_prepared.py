@@ -17,23 +17,9 @@ from gpubp.errors import EngineError, ShapeError
 from gpubp.samples.data import TENSORS
 from gpubp.state import Status, TrainState
 
-from .helpers import (
-    compiled,
-    copied,
-    covering,
-    differences,
-    generator,
-    laid_out,
-    layouts,
-    population,
-    put,
-    same_bits,
-    samples,
-    start,
-    threads,
-)  # fmt: skip
+from . import helpers
+from .helpers import compiled, copied, covering, differences, generator, population, put, same_bits, samples, start  # noqa: F401
 
-__all__ = ["compiled"]
 pytestmark = pytest.mark.cpu("of the CPU's engine")
 SPEC = gpubp.NetworkSpec((3, 4), loss="cross_entropy")
 COUNT, SAMPLES, EVERYONE = 19, 23, list(range(19))
@@ -224,9 +210,9 @@ def test_another_row_of_a_table_is_taken_under_the_old_name(monkeypatch: pytest.
 
 def test_a_numbers_of_threads_and_a_layout_that_change_are_followed() -> None:
     data = dataset()
-    state, plenty = training(data), layouts(torch.float32, 4)
+    state, plenty = training(data), helpers.layouts(torch.float32, 4)
     for number, name in ((2, "one number"), (1, "one number"), (2, "outputs")):
-        with threads(number), laid_out(plenty[name]):
+        with helpers.threads(number), helpers.laid_out(plenty[name]):
             check(state, data, 1)
             call = found(state, data)
             assert call.at_one_step.job.threads == number
