@@ -50,7 +50,7 @@ def change(folder: Path, **changed: Any) -> None:
     forge(folder, lambda manifest: {"search": manifest["search"] | changed})
 
 
-@pytest.mark.parametrize(("kind", "call"), covering(SEARCHES, [1, 19], meet=1))
+@pytest.mark.parametrize(("kind", "call"), covering(SEARCHES, [1, 3, 19], meet=1))
 def test_a_stopped_run_resumes_to_the_same_decisions(
     kind: str, call: int, whole: dict[str, gpubp.Result], tmp_path: Path, short_calls: None
 ) -> None:
