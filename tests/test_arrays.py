@@ -15,6 +15,7 @@ import torch
 
 import gpubp
 from gpubp.errors import ConfigError, DataError, GpubpError, ShapeError
+from gpubp.populations import Populations
 from gpubp.system import arrays
 
 from .helpers import population, same_bits, samples
@@ -103,6 +104,13 @@ TAKES: dict[str, tuple[Any, str]] = {
     "too far": ([4], "take 4: a row from 0 to 3, or from -4 to -1 from the end, expected"),
     "too far from the end": ([-5], "take -5: a row from 0 to 3, or from -4 to -1 from the end, expected"),
 }
+
+
+@pytest.mark.parametrize("index", [True, False, 0.5, "a", [0], slice(1)], ids=repr)
+def test_a_network_has_a_row_that_is_a_whole_number(index: Any) -> None:
+    for networks in (population(SPEC, 1), Populations.of(population(SPEC, 1))):
+        with pytest.raises(ShapeError, match=r"^network\(.*\): a whole number, the network's row, expected$"):
+            networks.network(index)
 
 
 @pytest.mark.parametrize("name", TAKES)
