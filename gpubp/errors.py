@@ -74,7 +74,7 @@ def reason(error: BaseException, otherwise: str) -> str:
         return f"line {error.lineno}, column {error.colno}: {error.msg}; JSON expected"
     if isinstance(error, KeyError):
         return f"{error.args[0]!r} is missing"
-    return otherwise
+    return "memory has run out" if isinstance(error, MemoryError) else otherwise
 
 
 def check_kind(

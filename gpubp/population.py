@@ -196,7 +196,10 @@ class Population:
     @neutral()
     def network(self, index: int) -> nn.Sequential:
         """The network in row `index` as torch.nn.Sequential, with copies of its weights."""
-        return modules.sequential(self.spec, self.params[int(self._rows("network", [index]))])
+        row = arrays.whole(index)
+        if row is None:
+            raise ShapeError(f"network({index!r}): a whole number, the network's row, expected")
+        return modules.sequential(self.spec, self.params[int(self._rows("network", [row]))])
 
     @neutral()
     def predict(self, inputs: Tensor | Sequence[Any]) -> Tensor:

@@ -87,6 +87,8 @@ class Populations:
     @neutral()
     def network(self, row: int) -> nn.Sequential:
         """The network in a row as torch.nn.Sequential, with copies of its weights."""
+        if arrays.whole(row) is None:
+            raise ShapeError(f"network({row!r}): a whole number, the network's row, expected")
         (part,) = self.parts(arrays.indices("network", [row], self.count, ShapeError, negative=True))
         return part.population.network(int(part.local))
 

@@ -15,6 +15,7 @@ import torch
 
 import gpubp
 from gpubp.errors import ConfigError, DataError, GpubpError, ShapeError
+from gpubp.populations import Populations
 from gpubp.system import arrays
 
 from .helpers import population, same_bits, samples
@@ -88,6 +89,13 @@ def test_rows_of_a_population_are_taken_by_a_mask_and_from_the_end_as_in_a_list(
     copied = networks.copy_rows([0, 0], [False, True, False, True])
     assert same_bits(copied.params, networks.params[[0, 0, 2, 0]])
     assert same_bits(networks.network(-1)[0].weight.T.flatten(), networks.params[3, :6])
+
+
+@pytest.mark.parametrize("index", [True, False, 0.5, "a", [0], slice(1)], ids=repr)
+def test_a_network_has_a_row_that_is_a_whole_number(index: Any) -> None:
+    for networks in (population(SPEC, 1), Populations.of(population(SPEC, 1))):
+        with pytest.raises(ShapeError, match=r"^network\(.*\): a whole number, the network's row, expected$"):
+            networks.network(index)
 
 
 @pytest.mark.parametrize(

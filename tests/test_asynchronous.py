@@ -82,6 +82,21 @@ def test_losses_of_two_kinds_are_compared_by_the_metric_whoever_is_there() -> No
     assert seen == [(network, -float(alone[network])) for network in range(8)]
 
 
+def test_what_diverges_between_two_rungs_counts_at_the_second() -> None:
+    """After the first round the first network's error is 1e160, whose square is not finite."""
+    result = train(rated([1e160, 0.01, 0.02], epochs=9), AsynchronousHalving(), slots=1)
+    assert [(each["network"], each["rung"]) for each in result.search.arrivals][:2] == [([0], [0]), ([0], [1])]
+    assert result.search.arrivals[1]["figure"] == [float("inf")]
+    assert result.table["steps"].to_pylist() == [1, 9, 9]
+    assert result.table["rung"].to_pylist() == [1, 2, 2]
+
+
+def test_networks_come_to_a_rung_once_while_those_of_another_topology_train_on() -> None:
+    rows = [*rated([0.1, 0.09], epochs=9), *rated([0.001, 0.002], epochs=9, widths="1,2,1")]
+    come = train(rows, AsynchronousHalving()).search.arrivals
+    assert [each["network"] for each in come] == [[0, 1, 2, 3], [0]]
+
+
 def test_each_entity_has_a_search_of_its_own() -> None:
     inputs = torch.linspace(-1, 1, 40, dtype=torch.float64)[:, None]
     keys = torch.arange(40) % 2
@@ -97,7 +112,7 @@ def test_damaged_arrivals_are_refused_as_decisions_depend_on_them(tmp_path: Path
     """Stopped, killed and resumed runs: test_search_resume.py."""
     run("asha", tmp_path / "run")
     (tmp_path / "run" / "arrivals.jsonl").write_text("{}\n")
-    with pytest.raises(CheckpointError, match=r"arrivals.jsonl is damaged"):
+    with pytest.raises(CheckpointError, match=r"^\S*/run/arrivals.jsonl is damaged"):
         gpubp.resume(tmp_path / "run", data(), data(9))
 
 

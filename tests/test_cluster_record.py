@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -116,6 +117,9 @@ def test_evaluations_that_wait_for_other_shards_are_what_they_were(
         assert record.waited(tmp_path) == {} or path.read_bytes() == whole, "it is not what was written"
     path.unlink()
     assert record.waited(tmp_path) == {}
+    for content in (b"", b"\x80\x02."):
+        path.write_bytes(content)
+        assert replace(record, waiting=files.digest(path)).waited(tmp_path) == {}
 
 
 def test_evaluations_that_wait_execute_nothing(tmp_path: Path) -> None:

@@ -68,6 +68,7 @@ def test_data_by_name_are_predicted_as_a_file_of_them(capsys: Capture) -> None:
     for name in ("target", "proline"):
         assert [row[name] for row in found] == [f"{cell:g}" if name == "proline" else cell for cell in wines[name]]
     assert "iris: column 'alcohol' is missing" in error("predict made --data iris", capsys)
+    assert "data 'wien' is unknown; did you mean 'wine'?" in error("predict made --data wien", capsys)
 
 
 def test_predict_refuses_other_columns_and_files_that_are_there(capsys: Capture) -> None:

@@ -14,7 +14,7 @@ import torch
 import gpubp
 from gpubp.checkpoints import checkpoint
 from gpubp.cli import main
-from gpubp.errors import ConfigError, GpubpError
+from gpubp.errors import CheckpointError, ConfigError, GpubpError
 from gpubp.line import line
 from gpubp.system import config_file, files
 
@@ -192,3 +192,8 @@ def test_settings_from_python_that_are_not_plain_are_refused_before_anything_is_
         with pytest.raises(ConfigError, match="settings: names, and plain numbers, texts, lists and dicts expected"):
             gpubp.train(population, data, config, run_dir=tmp_path / "run", settings=settings, engine="eager")
     assert not (tmp_path / "run").exists()
+
+
+def test_a_file_for_which_memory_runs_out_is_not_called_damaged() -> None:
+    with pytest.raises(CheckpointError, match=r"^run cannot be read: memory has run out$"), files.trusted("run"):
+        raise MemoryError

@@ -18,7 +18,7 @@ from safetensors.torch import load_file, save_file
 
 import gpubp
 from gpubp.cli import main
-from gpubp.errors import GpubpError
+from gpubp.errors import CheckpointError, GpubpError
 from gpubp.system import files
 
 from . import mutations
@@ -44,9 +44,15 @@ def train(folder: Path, epochs: int) -> gpubp.Result:
     return gpubp.train(population, data.training, config, data.training, run_dir=folder, settings=settings)
 
 
-def go_on(folder: Path) -> gpubp.Result:
+def go_on(folder: Path | str) -> gpubp.Result:
     data = source()
     return gpubp.resume(folder, data.training, data.training, epochs=LONG)
+
+
+@pytest.mark.parametrize("call", [gpubp.load, go_on, lambda name: gpubp.replay(name, 0, data=source().training)])
+def test_a_name_that_is_too_long_for_a_directory_is_refused(call: Callable[[Any], object]) -> None:
+    with pytest.raises(CheckpointError, match=r"File name too long$"):
+        call("a" * 300)
 
 
 @pytest.fixture(name="made", scope="module")

@@ -45,7 +45,7 @@ def whole_runs() -> dict[str, gpubp.Result]:
     return {kind: run(kind) for kind in SEARCHES}
 
 
-@pytest.mark.parametrize(("kind", "call"), covering(SEARCHES, [1, 19], meet=1))
+@pytest.mark.parametrize(("kind", "call"), covering(SEARCHES, [1, 3, 19], meet=1))
 def test_a_stopped_run_resumes_to_the_same_decisions(
     kind: str, call: int, whole: dict[str, gpubp.Result], tmp_path: Path, short_calls: None
 ) -> None:

@@ -182,7 +182,7 @@ def exists(run_dir: Path) -> bool:
 def begun(run_dir: Path) -> bool:
     """Whether a run was started in `run_dir`, and ended before it saved anything."""
     folder, records = run_dir / "checkpoint", run_dir / history.FILE
-    if not folder.is_dir() or exists(run_dir):
+    if not os.path.isdir(folder) or exists(run_dir):  # Path's raises for a name that is too long
         return False
     later = any(_number(path) > 1 for path in folder.glob("tensors-*.safetensors")) or any(run_dir.glob("results.*"))
     if later or (records.exists() and records.stat().st_size):  # its manifests are lost, or shards are being joined

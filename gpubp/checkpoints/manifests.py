@@ -20,12 +20,14 @@ class ForeignError(CheckpointError):
 
 def read(path: Path) -> dict[str, Any]:
     """The undamaged manifest in `path`."""
-    if not path.exists():
-        raise CheckpointError(
-            f"{path} is missing: {path.parent.parent} is not the directory of a run, or it saved nothing"
-        )
     with files.trusted(path):
-        manifest: dict[str, Any] = json.loads(files.read(path))
+        try:
+            text = files.read(path)
+        except (FileNotFoundError, NotADirectoryError):
+            raise CheckpointError(
+                f"{path} is missing: {path.parent.parent} is not the directory of a run, or it saved nothing"
+            ) from None
+        manifest: dict[str, Any] = json.loads(text)
         check(path, manifest)
     return manifest
 

@@ -15,7 +15,6 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from pickle import UnpicklingError
 from typing import Any, Self
 
 import torch
@@ -92,7 +91,7 @@ class Record:
 
     def waited(self, folder: Path) -> Waiting:
         """The evaluations that waited; none if they are not what was written."""
-        with suppress(OSError, UnpicklingError, RuntimeError):
+        with suppress(Exception):  # which a pickle that is none may raise
             if self.waiting and files.digest(folder / WAITING) == self.waiting:
                 with safe_globals([Looked, Round, Evaluation]):  # besides them it loads tensors and plain values alone
                     return dict(torch.load(folder / WAITING, weights_only=True))

@@ -102,8 +102,9 @@ def chosen_of(settings: Mapping[str, Any]) -> str | int | list[int]:
 
 def samples_of(data: str) -> str | Table:
     """The samples that --data means: by name, or the path of a file."""
-    from ..samples.sources import SOURCES
+    from ..samples.sources import SOURCES, check_name
 
+    check_name(data)
     return SOURCES[data].table() if data in SOURCES else data
 
 

@@ -6,6 +6,7 @@ or with numbers that the networks' precision cannot hold, and the ranking of a r
 """
 
 import json
+import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -257,7 +258,7 @@ def load(run_dir: str | Path, device: str | torch.device = "cpu") -> Model:
     """The networks of a run from its last checkpoint, or those of a .safetensors file that export() wrote, ready for
     raw samples. Raises CheckpointError if it cannot be trusted."""
     folder = files.path("run_dir", run_dir)
-    if folder.is_file():
+    if os.path.isfile(folder):  # Path's raises for a name that is too long
         return _exported(folder, usable(device))
     saved = checkpoint.load(folder, usable(device), predicts)
     for each in saved.told:

@@ -74,8 +74,7 @@ def resume(
         if longer and search is not None:
             raise ConfigError(f"{search.name} depends on the length of the training, so the run cannot be extended")
         if search is not None:
-            everyone = runs if queue is None else streamed(search, queue.rows, queue.maker, runs[0].number)[1]
-            more += _begun(folder, search, everyone)
+            more += _begun(folder, search, runs, queue)
         if longer:
             if saved.notes["queue"] is not None:
                 raise ConfigError("this run had more networks than slots: those that have left it cannot be trained on")
@@ -92,10 +91,10 @@ def resume(
     return delivered(result)
 
 
-def _begun(folder: Path, search: Search, runs: Sequence[Run]) -> list[str]:
+def _begun(folder: Path, search: Search, runs: Sequence[Run], queue: Queue | None) -> list[str]:
     """The search, ready to go on. -> what it does. Raises CheckpointError if it is of another run."""
     try:
-        return search.begin(runs)
+        return search.begin(runs if queue is None else streamed(search, queue.rows, queue.maker, runs[0].number)[1])
     except GpubpError as error:
         raise CheckpointError(f"{folder}: its search does not fit its networks: {error}") from None
 

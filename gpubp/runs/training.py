@@ -178,6 +178,7 @@ def _trained(
         queue = design.queue(maker, runs, Ended(folder)) if design is not None and waits else None
         if search is not None:
             notes += search.begin(everyone or runs)
+            everyone = None  # which has some 140 bytes a network
         chosen = described(runs, search) if settings is None else updated(settings, runs)
         lines = (*lines, *notes, plan)
         if folder is not None:

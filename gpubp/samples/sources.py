@@ -238,14 +238,17 @@ def _keyed(table: Table, path: str | os.PathLike[str], keys: Sequence[str]) -> T
     return replace(table, columns=columns, reading=replace(table.reading, text=tuple(texts)), about=tuple(about))
 
 
+def check_name(given: str) -> None:
+    """Raise DataError for a text that is no name of data and does not look like a file."""
+    path = Path(given)
+    if given not in SOURCES and path.name == given and not (path.suffix or os.path.exists(given)):
+        raise DataError(f"{unknown('data', given, SOURCES)}; or a file that ends in {listed(READERS)}")
+
+
 def _table(samples: Any, target: str | Sequence[str] | None, reading: Reading, keys: Sequence[str]) -> Table:
-    """A file or columns with names, with targets; a text that does not look like a file is an unknown name."""
-    if (
-        isinstance(samples, str)
-        and Path(samples).name == samples
-        and not (Path(samples).suffix or os.path.exists(samples))
-    ):
-        raise DataError(f"{unknown('data', samples, SOURCES)}; or a file that ends in {listed(READERS)}")
+    """A file or columns with names, with targets."""
+    if isinstance(samples, str):
+        check_name(samples)
     file = isinstance(samples, str | os.PathLike)
     table = read(samples, target, reading) if file else read_frame(samples, target, reading)
     for name in (*reading.text, *reading.dates):

@@ -35,5 +35,7 @@ def restored(run_dir: Path, note: Any) -> tuple[SuccessiveHalving | PopulationBa
         if method is AsynchronousHalving:
             settings["arrivals"] = Arrivals.load(run_dir, settings["arrivals"])
         return method(**settings), told
+    except CheckpointError:  # of arrivals, which names the file
+        raise
     except (GpubpError, LookupError, TypeError, ValueError, AttributeError) as error:
         raise CheckpointError(f"{run_dir}: its search, {note!r}, cannot go on: {error!r}") from None

@@ -3,9 +3,9 @@ have come there so far. So the networks of a design need not train at the same t
 
 The rungs are those of halving.py. Of n networks that have come to one, those of this evaluation among them, the best
 n / factor go on, rounded down, at least one. Of equal ones those that came earlier are better, then those in earlier
-rows. What has diverged on the way to a rung counts, and never goes on. So who goes on depends on who came before, by
-the rows and the number of slots; a network that goes on is bit for bit what it is alone. Networks of entities are
-compared with those of their own entity alone.
+rows. What diverges on the way to a rung counts there at once, as the worst, and never goes on. So who goes on depends
+on who came before, by the rows and the number of slots; a network that goes on is bit for bit what it is alone.
+Networks of entities are compared with those of their own entity alone.
 
 Li, Jamieson, Rostamizadeh, Gonina, Ben-tzur, Hardt, Recht, Talwalkar, "A System for Massively Parallel Hyperparameter
 Tuning", MLSys 2020. As in Ray Tune's ASHAScheduler networks stop, where the paper pauses and may promote them later.
@@ -13,6 +13,7 @@ Tuning", MLSys 2020. As in Ray Tune's ASHAScheduler networks stop, where the pap
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -26,6 +27,7 @@ from ..errors import ConfigError
 from ..evaluate import Round
 from ..results.result import comparable
 from ..runs.run import Run
+from ..state import Status
 from .halving import SuccessiveHalving
 from .method import figures
 
@@ -63,6 +65,7 @@ class AsynchronousHalving(SuccessiveHalving):
             self.arrivals = Arrivals()
         self.compared = "loss" if comparable([run.state for run in runs]) else "metric"
         self.come: dict[int, np.ndarray[Any, Any]] = {}  # of each entity and rung their figures, ascending
+        self.next = torch.zeros_like(self.entity)  # rung, of each network
         for record in self.arrivals:
             figure = torch.tensor(record["figure"], dtype=torch.float64)
             self._places(torch.tensor(record["network"]), torch.tensor(record["rung"]), figure)
@@ -76,8 +79,11 @@ class AsynchronousHalving(SuccessiveHalving):
         """Stop those that have come to a rung and do not go on."""
         rungs, parts = torch.tensor(self.rungs), []
         for run, figure in zip(runs, figures(runs, found, self.compared)):
-            come, rung = (run.due[:, None] & (self.round_of(run)[:, None] == rungs)).nonzero(as_tuple=True)
-            parts.append((run.rows[come], rung, figure[come]))
+            at, diverged = self.round_of(run), run.state.status == Status.diverged
+            rung = torch.searchsorted(rungs, at)
+            there = (diverged & (rung < len(rungs))) | torch.isin(at, rungs)
+            come = there & (rung == self.next[run.rows])  # else it was there before, and is still in its slot
+            parts.append((run.rows[come], rung[come], figure.masked_fill(diverged, math.inf)[come]))
         rows, rung, figure = (torch.cat(each) for each in zip(*parts))
         if not len(rows):
             return
@@ -89,12 +95,13 @@ class AsynchronousHalving(SuccessiveHalving):
         place, came = self._places(rows, rung, figure)
         stops = rows[place >= (came // self.factor).clamp(min=1)]
         for run in runs:
-            run.stop(torch.isin(run.rows, stops) & run.due)
+            run.stop(torch.isin(run.rows, stops))
 
     def _places(self, rows: Tensor, rung: Tensor, figure: Tensor) -> tuple[Tensor, Tensor]:
         """(K,) both: of networks that come to rungs at the same time, in the order of their rows, how many of those of
         their entity that have come there are before each, and how many have come."""
         place, came = torch.empty_like(rows), torch.empty_like(rows)
+        self.next[rows] = rung + 1
         where = self.entity[rows] * len(self.rungs) + rung
         order = where.argsort(stable=True)
         for some in order.split(where[order].unique_consecutive(return_counts=True)[1].tolist()):

@@ -124,9 +124,9 @@ class SuccessiveHalving(Method):
         return ((torch.tensor(self.rungs) < self.round_of(some)[:, None]) & (at >= begins)).sum(1)
 
     def round_of(self, some: Placed) -> Tensor:
-        """(N,): the round of each network's last step, from 1."""
-        rounds = replace(self.every_round, batch_size=some.state.recipe.batch_size)
-        return rounds.number(some.state.step, self.data.size(some.state.position))
+        """(N,): the round of each network's last step, from 1; of one that diverged of the step in which it did."""
+        state, rounds = some.state, replace(self.every_round, batch_size=some.state.recipe.batch_size)
+        return rounds.number(state.step + (state.status == Status.diverged), self.data.size(state.position))
 
     def _told(self, begins: int, what: str, interval: int, length: str) -> str:
         """A bracket as text."""

@@ -33,7 +33,7 @@ def held(run_dir: Path, force: bool = False, machine: str = "") -> Iterator[list
     people. -> notes for the user.
     Raises CheckpointError with the name of another process that holds it."""
     path = file(run_dir)
-    if path.parent.is_symlink():
+    if os.path.islink(path.parent):  # Path's raises for a name that is too long
         raise CheckpointError(
             f"{path.parent} is a link, perhaps to the files of another run: move the directory itself there"
         )
