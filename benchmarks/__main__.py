@@ -1,7 +1,5 @@
 """python -m benchmarks: measure, print tables, write JSON and plots. See python -m benchmarks --help."""
 
-from __future__ import annotations
-
 import argparse
 import json
 import statistics

@@ -4,8 +4,6 @@ On a GPU, host: until the last call returns, while the device is kept busy; devi
 calls; whole: from the first call to the end of the last, with nothing else running.
 """
 
-from __future__ import annotations
-
 import itertools
 import statistics
 import time

@@ -5,8 +5,6 @@ the results after every step, and only measured figures. Where a part's process 
 deadline, a crash or an error, the step that it was in has failed, and its other steps are not run.
 """
 
-from __future__ import annotations
-
 import json
 import os
 import pkgutil

@@ -5,8 +5,6 @@ interleaved rounds, as ratios; both the whole call and the training in it. --sim
 message, a record and a checkpoint cost here, and plays a run of so many shards, and of a tenth and of ten times as many
 (cluster_model.py)."""
 
-from __future__ import annotations
-
 import os
 import pickle
 import tempfile

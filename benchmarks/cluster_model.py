@@ -7,8 +7,6 @@ networks and of storage are assumptions, and arguments. Failures hit shards at r
 checkpoint.
 """
 
-from __future__ import annotations
-
 import heapq
 import random
 from collections import defaultdict

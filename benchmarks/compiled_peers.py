@@ -6,8 +6,6 @@ The seconds of compilation are the first call minus a later one. Files of earlie
 real.
 """
 
-from __future__ import annotations
-
 import atexit
 import math
 import os

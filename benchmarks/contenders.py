@@ -3,8 +3,6 @@
 Before any timing, parity() trains all of them in float64 to the same weights.
 """
 
-from __future__ import annotations
-
 import importlib
 import itertools
 from collections.abc import Callable, Sequence

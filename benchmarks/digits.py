@@ -6,8 +6,6 @@ samples; that is found before the timing. Then whole trainings are timed round b
 The same timings give network-steps per second, whatever the accuracy.
 """
 
-from __future__ import annotations
-
 import warnings
 from collections.abc import Callable, Iterable
 from typing import Any

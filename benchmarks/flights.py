@@ -6,8 +6,6 @@ carrier and origin. Both have the same samples, widths, batches and epochs; a fi
 out. The baseline is the mean of the entity's training flights. Scores are over all held-out flights, in minutes.
 """
 
-from __future__ import annotations
-
 import json
 import warnings
 from importlib.metadata import distribution

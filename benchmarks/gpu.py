@@ -1,8 +1,6 @@
 """scripts/gpu_check.py: everything that needs a GPU, part by part, the most important first. check.py runs the parts;
 the report has the reason for everything that was not run."""
 
-from __future__ import annotations
-
 import os
 import re
 import subprocess

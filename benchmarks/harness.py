@@ -8,8 +8,6 @@ On a CPU a sample is one call. On a GPU it is BURST seconds of back-to-back call
 pause, is mostly wake-up time. That is measured separately.
 """
 
-from __future__ import annotations
-
 import argparse
 import inspect
 import os

@@ -6,8 +6,6 @@ threads is read from the environment when the first array is made (machine.py). 
 of float32 products to TF32; here it does so by name alone.
 """
 
-from __future__ import annotations
-
 import time
 from typing import Any
 

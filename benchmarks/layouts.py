@@ -1,8 +1,6 @@
 """The layouts of the engine `cpu` against each other: lanes as networks or as outputs, the batch whole or in chunks,
 three registers, threads that share a network. The choice of engines/layout.py is compared with the best."""
 
-from __future__ import annotations
-
 import itertools
 import statistics
 from collections.abc import Iterator

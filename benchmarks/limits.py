@@ -4,8 +4,6 @@ The peak is the rate of a loop of independent fused multiply-adds in registers, 
 GPU; without a compiler, the rate of a large matrix product, some 75 to 90 % of it.
 """
 
-from __future__ import annotations
-
 import ctypes
 import time
 from collections.abc import Callable

@@ -1,7 +1,5 @@
 """The machine: processor, threads, versions, and two limits measured in the same run (limits.py)."""
 
-from __future__ import annotations
-
 import ctypes
 import os
 import platform

@@ -5,8 +5,6 @@ They have the same initial weights, minibatches, loss, optimizer and learning ra
 the minibatches from a Dataset in order (shuffle="none"), so that they are those that the others slice.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Protocol

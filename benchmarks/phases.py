@@ -6,8 +6,6 @@ steps: the calls of the engine. evaluation. writing: checkpoints, tables, curves
 outer one. Each call waits for the GPU, so that its time counts there.
 """
 
-from __future__ import annotations
-
 import functools
 import json
 import sys

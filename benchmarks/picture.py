@@ -1,7 +1,5 @@
 """The README's picture: a population on the digits. python -m benchmarks.picture docs/population.png"""
 
-from __future__ import annotations
-
 import sys
 
 import matplotlib as mpl

@@ -1,7 +1,5 @@
 """The plots: ratios, sweeps. One colour and one marker per contender, everywhere."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

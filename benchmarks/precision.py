@@ -7,8 +7,6 @@ First the distance of a network's row from float64's, over the way that float64 
 network; then the accuracy on the digits, of the same networks.
 """
 
-from __future__ import annotations
-
 import shutil
 import statistics
 from collections.abc import Iterator

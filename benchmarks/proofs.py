@@ -4,8 +4,6 @@
 Every proof trains small populations and compares; it returns the number of comparisons and the differences.
 """
 
-from __future__ import annotations
-
 import itertools
 import os
 from collections.abc import Iterator, Sequence

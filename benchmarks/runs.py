@@ -4,8 +4,6 @@ Each function is one of them, and its parameters are its flags. Seconds are of t
 other programs hardly change.
 """
 
-from __future__ import annotations
-
 import statistics
 import tempfile
 from collections.abc import Sequence

@@ -7,8 +7,6 @@ change. Kernels are compiled before, and the time of that is told. --agree: mean
 the standard deviation over seeds.
 """
 
-from __future__ import annotations
-
 import os
 import warnings
 from collections.abc import Callable

@@ -4,8 +4,6 @@ A contender skips a point if it would take too long, estimated from its last poi
 or if it would not fit in memory with faster ones. The report says so.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any

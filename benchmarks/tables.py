@@ -1,7 +1,5 @@
 """What the console shows: rich tables of a report's parts."""
 
-from __future__ import annotations
-
 import statistics
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence

@@ -9,8 +9,6 @@ rows, numbers with gaps filled by the median, categories one-hot; the MLP gets i
     python -m benchmarks.tabular --tune '{"epochs": 200}' '{"schedule": "cosine"}'   settings on the other sets
 """
 
-from __future__ import annotations
-
 import argparse
 import json
 import warnings

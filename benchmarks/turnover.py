@@ -10,8 +10,6 @@ from a generator through slots, or with --known from a table, as many at once as
 that takes, and what part of the memory that the run announces it has taken at most.
 """
 
-from __future__ import annotations
-
 import random
 import re
 import tempfile

@@ -2,8 +2,6 @@
 share a learning rate, else Update with the same arithmetic. Defaults are torch.optim's.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import torch

@@ -6,8 +6,6 @@ JAX start and end in host memory, with the same weights and minibatches and comp
 end with loss and accuracy on all training data.
 """
 
-from __future__ import annotations
-
 import json
 import os
 import statistics

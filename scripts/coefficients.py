@@ -5,8 +5,6 @@ the first coefficient is rounded to the type and fixed, and the others are found
 which torch's sympy brings.
 """
 
-from __future__ import annotations
-
 import sys
 from collections.abc import Callable
 

@@ -1,8 +1,6 @@
 """Processes of a test's own: forked from one that has imported what takes seconds, but not gpubp, of which
 test_mutants.py has copies. Python has one such process, and one list of what it imports."""
 
-from __future__ import annotations
-
 import multiprocessing
 
 APART = multiprocessing.get_context("forkserver")

@@ -1,7 +1,5 @@
 """Designs trained in shards or in one place, compared; workers of Ray to kill, and tasks on GPUs that nobody has."""
 
-from __future__ import annotations
-
 import json
 import os
 import signal

@@ -1,7 +1,5 @@
 """`gpubp ...` as a person types it, each test in a folder of its own."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 from typing import Any

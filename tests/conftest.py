@@ -5,8 +5,6 @@ pytest --device cuda: what the tests train takes its steps there (elsewhere.py),
 marked `cpu`, which say why.
 """
 
-from __future__ import annotations
-
 import gc
 import os
 from collections import defaultdict

@@ -1,7 +1,5 @@
 """A driver of GPUs that records what it is given: grid, block, shared memory, stream, and the Job."""
 
-from __future__ import annotations
-
 import ctypes
 import threading
 from collections.abc import Iterator

@@ -4,8 +4,6 @@ On a GPU `eager` is itself, near to what it is on the CPU, and the engine `cuda`
 "played" is a GPU that the CPU plays, for whoever has none (recorder.py, playing.py).
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from functools import partial

@@ -1,7 +1,5 @@
 """Every engine and layout by its name: eager, the compiled engine's layouts, and GPUs that the CPU plays."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any

@@ -1,7 +1,5 @@
 """Pages that explain steps, and what a reader sees of them at a step."""
 
-from __future__ import annotations
-
 import math
 import re
 from functools import cache

@@ -1,7 +1,5 @@
 """Models of all kinds, from a seed, that tests of exports have in common, and raw samples for them."""
 
-from __future__ import annotations
-
 import random
 from typing import Any, NamedTuple
 

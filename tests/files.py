@@ -1,7 +1,5 @@
 """Files and tables that tests of data read, and how a command line that reads them ends."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Callable, Mapping
 from pathlib import Path

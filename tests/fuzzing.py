@@ -1,7 +1,5 @@
 """fault(): what a command does wrong with a file or flags that somebody changed, in words; None if nothing."""
 
-from __future__ import annotations
-
 import contextlib
 import io
 import json

@@ -3,8 +3,6 @@
 python -m tests.gpu_budgets writes it anew and prints it. Nothing here runs on a GPU, and nothing is a time.
 """
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 from typing import Any

@@ -1,8 +1,6 @@
 """What a GPU is tried on: a case for every row of every table, every feature and every kind of data; without one in
 test_fake_cuda.py, on one in test_on_gpu.py."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 

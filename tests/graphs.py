@@ -1,7 +1,5 @@
 """ONNX files of small graphs, for tests of what reads them."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

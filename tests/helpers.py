@@ -1,7 +1,5 @@
 """What several test files need: populations and data from a seed, training by the eager engine, comparisons of bits."""
 
-from __future__ import annotations
-
 import gc
 import itertools
 import shutil

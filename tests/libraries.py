@@ -1,7 +1,5 @@
 """Libraries as kernels are, for tests of the compiler and the cache."""
 
-from __future__ import annotations
-
 import hashlib
 from collections.abc import Iterator
 from contextlib import contextmanager

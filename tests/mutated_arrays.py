@@ -1,7 +1,5 @@
 """Binary files that are right in form and wrong in what they say: arrays, tables and networks."""
 
-from __future__ import annotations
-
 import io
 import json
 import os

@@ -1,8 +1,6 @@
 """What careless and hostile hands do to files: bytes changed, something else in a file's place, and texts that are
 right in form and wrong in what they say (of binary files: mutated_arrays.py). Each takes a source of random choices."""
 
-from __future__ import annotations
-
 import os
 import random
 import re

@@ -1,7 +1,5 @@
 """A cluster on which nobody trains: what `gpubp train --cluster` reads and writes of a run before its shards train."""
 
-from __future__ import annotations
-
 import json
 import shutil
 import socket

@@ -1,8 +1,6 @@
 """A GPU played by the CPU: the same kernel text compiled by the C++ compiler behind play.h, the module of the driver's
 calls replaced by one that records every launch and plays it."""
 
-from __future__ import annotations
-
 import ctypes
 import re
 import threading

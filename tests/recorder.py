@@ -6,8 +6,6 @@ never sees a tensor that came later, a number that was read into Python, a branc
 recording, as CUDA refuses it.
 """
 
-from __future__ import annotations
-
 import inspect
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager

@@ -1,7 +1,5 @@
 """Runs of every kind, and what replay() has to be told of each; the replays of all their networks."""
 
-from __future__ import annotations
-
 import random
 from collections.abc import Callable, Iterator
 from pathlib import Path

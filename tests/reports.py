@@ -1,7 +1,5 @@
 """Runs to report, trained once: small, by the engine that compiles nothing."""
 
-from __future__ import annotations
-
 import json
 import re
 from collections.abc import Callable, Mapping

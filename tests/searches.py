@@ -3,8 +3,6 @@ step on all samples, or on half of them, multiplies the error of w by 1 - 2 lr m
 larger rate is better after any number of steps; a much larger one diverges. And a run to stop, kill and resume.
 """
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

@@ -1,7 +1,5 @@
 """A run of few networks in calls of few steps, which tests stop, damage and go on with; every file has its fixtures."""
 
-from __future__ import annotations
-
 import json
 import os
 import random

@@ -1,8 +1,6 @@
 """What is set around a call, autocast, default device and type, modes, flags, changes no bit of what it gives, nor its
 type and place; and is set as before when it returns."""
 
-from __future__ import annotations
-
 import sys
 import warnings
 from collections.abc import Callable, Iterator

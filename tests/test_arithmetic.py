@@ -3,8 +3,6 @@
 The reference of float is float64 by numpy and torch; that of double is mpmath, and long double where it has 64 bits.
 """
 
-from __future__ import annotations
-
 import ctypes
 import platform
 import re

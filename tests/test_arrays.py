@@ -1,7 +1,5 @@
 """What a person hands over is read by position: masks select, whole numbers index, and what is neither is refused."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable
 from decimal import Decimal

@@ -1,7 +1,5 @@
 """search/asynchronous.py: who goes on is said by those that came before, and networks may wait for slots."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

@@ -1,7 +1,5 @@
 """What cannot be used is refused with a message that says what, before anything is trained or written."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path

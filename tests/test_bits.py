@@ -2,8 +2,6 @@
 every row of every table, and every feature. `python -m tests.test_bits` writes bits.json anew, for a change that is
 meant to change bits."""
 
-from __future__ import annotations
-
 import hashlib
 import itertools
 import json

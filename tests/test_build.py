@@ -1,8 +1,6 @@
 """A kernel is compiled once; whatever ails the cache, the compiler or the machine, it is compiled again or refused with
 a sentence, and what a compiler says is one line and a file."""
 
-from __future__ import annotations
-
 import errno
 import io
 import os

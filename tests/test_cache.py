@@ -1,8 +1,6 @@
 """A kept kernel runs only where nobody else can have put it: whose the folder, the folders above it and the file are,
 and who may write them. Everywhere else a process compiles for itself, and says so."""
 
-from __future__ import annotations
-
 import grp
 import os
 import pwd

@@ -1,7 +1,5 @@
 """Cells of a design: any form of table gives the same columns; what a setting does not take is refused with its row."""
 
-from __future__ import annotations
-
 import json
 import re
 from pathlib import Path

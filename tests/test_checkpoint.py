@@ -1,8 +1,6 @@
 """A checkpoint is whole at every instant, covered to the bit, and kept beside the one before it; what is damaged is
 refused with its reason."""
 
-from __future__ import annotations
-
 import json
 import re
 import shutil

@@ -1,7 +1,5 @@
 """Balanced weights of classes are scikit-learn's of each network's samples, and train as those numbers do."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Shards of a run as tasks of Ray: the bits of one machine, for any number of shards, also after workers are killed."""
 
-from __future__ import annotations
-
 import json
 import re
 import shutil

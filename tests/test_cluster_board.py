@@ -1,7 +1,5 @@
 """Messages of shards come to the driver once and in order, whatever becomes of the board between them."""
 
-from __future__ import annotations
-
 from concurrent.futures import Future
 from types import SimpleNamespace
 from typing import Any

@@ -1,7 +1,5 @@
 """What a driver does when workers die, when none has room, and when Ray ends; with a Ray that is made up."""
 
-from __future__ import annotations
-
 import socket
 import sys
 from collections.abc import Iterator

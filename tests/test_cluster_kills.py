@@ -1,7 +1,5 @@
 """Shards whose workers are killed all the time, and a driver that is killed: long proofs of the bits of one run."""
 
-from __future__ import annotations
-
 import os
 import random
 import signal

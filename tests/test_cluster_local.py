@@ -1,7 +1,5 @@
 """A Ray of this machine that starts for a run, as a person starts one."""
 
-from __future__ import annotations
-
 import os
 import signal
 import subprocess

@@ -1,7 +1,5 @@
 """The model of a thousand GPUs: its figures in docs/inside/cluster.md, and limits that can be told without it."""
 
-from __future__ import annotations
-
 import re
 from dataclasses import replace
 

@@ -1,7 +1,5 @@
 """The record that a driver goes on from: what it was, or an error in one sentence, whatever the files hold."""
 
-from __future__ import annotations
-
 import random
 from collections.abc import Sequence
 from dataclasses import replace

@@ -1,7 +1,5 @@
 """A run in shards whose directory is a bucket of S3, on a server of moto: pip install "moto[server]" s3fs."""
 
-from __future__ import annotations
-
 import signal
 from collections.abc import Iterator
 from typing import Any

@@ -1,8 +1,6 @@
 """gpubp export, of runs of gpubp train: mixed designs, folds, entities and data without a preparation; and what load()
 says of files that are not what export() wrote."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 from runpy import run_path

@@ -1,7 +1,5 @@
 """gpubp resume, inspect and explain, as a person types them."""
 
-from __future__ import annotations
-
 import json
 import os
 import shutil

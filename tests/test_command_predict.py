@@ -1,7 +1,5 @@
 """gpubp predict, of runs that gpubp train made of files."""
 
-from __future__ import annotations
-
 import csv
 import io
 from pathlib import Path

@@ -1,7 +1,5 @@
 """gpubp replay, as a person types it: the proof, the explanation, the exit status."""
 
-from __future__ import annotations
-
 import contextlib
 import json
 import re

@@ -1,7 +1,5 @@
 """gpubp train --search, as a person types it."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 

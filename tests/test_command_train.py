@@ -1,7 +1,5 @@
 """gpubp train, as a person types it."""
 
-from __future__ import annotations
-
 import json
 import subprocess
 import sys

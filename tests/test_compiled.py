@@ -3,8 +3,6 @@
 A table of cases walks all of them at once, each axis at its own stride, so that every row meets many others.
 """
 
-from __future__ import annotations
-
 import itertools
 from typing import Any, NamedTuple
 

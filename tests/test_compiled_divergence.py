@@ -1,7 +1,5 @@
 """A failure is a value in the compiled engine too: a network that diverges stops where it was, and changes nobody."""
 
-from __future__ import annotations
-
 import itertools
 
 import pytest

@@ -1,7 +1,5 @@
 """The compiled engine's surroundings: the choice, and what it is given."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import pytest

@@ -1,7 +1,5 @@
 """Loss and metric by the compiled engines: eager's figures, and the same bits whatever lays out or computes them."""
 
-from __future__ import annotations
-
 import functools
 import itertools
 import operator

@@ -1,7 +1,5 @@
 """A compiled network's bits are its own: alone and among others, in every layout, thread, cut and instruction set."""
 
-from __future__ import annotations
-
 import itertools
 import shutil
 from typing import Any

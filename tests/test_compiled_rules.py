@@ -1,7 +1,5 @@
 """A rule of one's own is compiled like the tables' rows; one that cannot be is refused by name and runs on eager."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Callable
 from pathlib import Path

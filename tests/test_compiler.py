@@ -1,7 +1,5 @@
 """What a compiler lacks, says or does is one line and a file, and never a kernel."""
 
-from __future__ import annotations
-
 import json
 import os
 import re

@@ -1,7 +1,5 @@
 """While kernels of many populations are compiled, a person sees how many are left."""
 
-from __future__ import annotations
-
 import io
 import os
 import signal

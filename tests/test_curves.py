@@ -1,7 +1,5 @@
 """Every network's curve is that of the network alone, whatever happened to the run; the file is bounded."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

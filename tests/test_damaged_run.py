@@ -1,7 +1,5 @@
 """What stands in the files of a run and is not what was written is refused with the file and the place."""
 
-from __future__ import annotations
-
 import json
 import shutil
 from collections.abc import Callable

@@ -1,7 +1,5 @@
 """gpubp dashboard: TensorBoard for this machine alone, until Ctrl-C, with nothing left running."""
 
-from __future__ import annotations
-
 import json
 import re
 import signal

@@ -1,7 +1,5 @@
 """A design, a row per network: each network is what it is alone, whatever trains beside it."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,5 @@
 """Devices are called by name; one that is absent ends a command at once, or is named where auto goes on without it."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """A failure is a value: a network whose numbers are no longer finite stops where it was, and changes nobody."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Ensembles: what several networks say together, and how far they differ, where the right answer is known."""
 
-from __future__ import annotations
-
 import csv
 import io
 from pathlib import Path

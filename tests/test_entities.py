@@ -1,7 +1,5 @@
 """One network per entity: each has the samples that its name says, its own held-out share and scaling, and its bits."""
 
-from __future__ import annotations
-
 import re
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,5 @@
 """Numbers are held as they are or refused: whole ones, those beside half precision, what a type cannot hold."""
 
-from __future__ import annotations
-
 import re
 from typing import Any
 

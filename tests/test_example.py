@@ -4,8 +4,6 @@ network prints, and headers compile behind it; layouts that do not exist are ref
 A change of what is printed writes the file anew: python -m tests.test_example
 """
 
-from __future__ import annotations
-
 import re
 import subprocess
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Every script of examples/ trains, with few networks, and writes the picture that it is asked for."""
 
-from __future__ import annotations
-
 import resource
 import runpy
 import subprocess

@@ -1,7 +1,5 @@
 """The exit statuses of the command line are those of one table, which the help and the reference show."""
 
-from __future__ import annotations
-
 import io
 import signal
 import sys

@@ -1,7 +1,5 @@
 """An explanation shows the engine's own step: its numbers, in the tutorial's order and words."""
 
-from __future__ import annotations
-
 import json
 from itertools import islice
 from typing import Any

@@ -1,8 +1,6 @@
 """The page of gpubp explain --html shows the numbers of the explanation, and stays within bounds; a browser shows it
 without a complaint, by mouse, keyboard and screen reader, on any screen and on paper."""
 
-from __future__ import annotations
-
 from itertools import islice
 from pathlib import Path
 

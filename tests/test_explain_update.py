@@ -1,7 +1,5 @@
 """The text of an update has a formula, its numbers and its result for all that the step computes, for every rule."""
 
-from __future__ import annotations
-
 import re
 from itertools import islice
 from typing import Any

@@ -1,8 +1,6 @@
 """Exported files predict what the networks predict, in the libraries that they are for, without gpubp; and what a
 format cannot hold is refused by its name."""
 
-from __future__ import annotations
-
 import ast
 import json
 import subprocess

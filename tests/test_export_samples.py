@@ -1,8 +1,6 @@
 """Files of Python and estimators of scikit-learn answer samples in all their forms, with gaps, as the networks do, or
 say what is wrong with them."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable
 from functools import partial

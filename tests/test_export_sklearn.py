@@ -1,8 +1,6 @@
 """scikit-learn's estimators of networks predict like them and train on; its fitted MLPs are rows that predict like them
 and train on."""
 
-from __future__ import annotations
-
 import warnings
 from collections.abc import Callable
 from typing import Any

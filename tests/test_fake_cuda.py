@@ -1,8 +1,6 @@
 """The steps of a GPU in torch without numbers, on cuda:0: none reads a number back, none mixes devices, for every row
 of the tables. Nothing is computed; that it is right is for test_graph.py."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 
 import pytest

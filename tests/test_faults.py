@@ -1,7 +1,5 @@
 """Of a network that diverges the results say what was not finite first, on every engine and in every way to train."""
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Text from elsewhere is one line; a file is whole or not there; settings are plain YAML."""
 
-from __future__ import annotations
-
 import os
 import sys
 from datetime import date

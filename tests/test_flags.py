@@ -1,8 +1,6 @@
 """flags.py and cli.py: what each flag takes, on the command line and in a file; everything else is refused in one line
 that says what came and what is allowed."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Folds and bootstraps: every sample is where it must be, and networks of a fold are what they are alone."""
 
-from __future__ import annotations
-
 import json
 import re
 from pathlib import Path

@@ -1,7 +1,5 @@
 """A forked process, whose parent had threads, trains and predicts to the parent's bits; a GPU is refused there."""
 
-from __future__ import annotations
-
 import ctypes
 import json
 import os

@@ -1,7 +1,5 @@
 """The formulas that the site shows are what the tables compute."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import pytest

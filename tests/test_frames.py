@@ -1,7 +1,5 @@
 """Frames, tables of Arrow and mappings are prepared for training as a Parquet file of them is."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any

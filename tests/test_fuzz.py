@@ -3,8 +3,6 @@ what was asked: in bounded memory and time, without executing anything, without 
 
 `pytest -m slow tests/test_fuzz.py` tries 2,000 of each kind; test_run_directories.py compares bits of changed runs."""
 
-from __future__ import annotations
-
 import random
 from collections.abc import Iterator
 from pathlib import Path

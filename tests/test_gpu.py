@@ -1,8 +1,6 @@
 """The GPU engine on a GPU that the CPU plays: launch, layout and kernel are the real ones, and the bits are the CPU
 engine's; faults that are planted in each of them are found out."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any

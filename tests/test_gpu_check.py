@@ -1,8 +1,6 @@
 """scripts/gpu_check.py with the CPU in a GPU's place: what it writes, and that a step which hangs, crashes or leaves
 processes behind is named and the next part runs."""
 
-from __future__ import annotations
-
 import importlib
 import io
 import os

@@ -1,7 +1,5 @@
 """Which engine trains on a GPU, and why: what is chosen, the sentence about it, and what is refused. No kernel runs."""
 
-from __future__ import annotations
-
 import re
 import sys
 import zlib

@@ -4,8 +4,6 @@ kinds of device, and for sm_90 what these take, held against gpu_budgets.json.
 A change that moves a figure writes the table anew, knowingly: python -m tests.gpu_budgets
 """
 
-from __future__ import annotations
-
 import functools
 import itertools
 import json

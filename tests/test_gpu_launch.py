@@ -1,8 +1,6 @@
 """What the GPU engine hands to the driver, against a driver that records: grid, block, shared memory, stream; nobody
 computes. That the fields of a Job are right is for test_gpu.py, by the bits."""
 
-from __future__ import annotations
-
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
 from types import SimpleNamespace

@@ -1,7 +1,5 @@
 """The rules by which a network fits on the chip of a GPU."""
 
-from __future__ import annotations
-
 import itertools
 import subprocess
 from dataclasses import replace

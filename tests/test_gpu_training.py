@@ -1,8 +1,6 @@
 """train() with engine "cuda" on GPUs that the CPU plays: placement, engine, launch and kernel together, from the first
 call to the last, to the CPU engine's bits; and what goes to and fro meanwhile."""
 
-from __future__ import annotations
-
 import itertools
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,5 @@
 """The gradient is right: against torch.autograd, in float64, over every activation, loss and kind of bias."""
 
-from __future__ import annotations
-
 import pytest
 import torch
 from torch import Tensor

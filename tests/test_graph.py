@@ -1,7 +1,5 @@
 """Training on a GPU, played by the CPU: groups of one size, a step recorded once and replayed, to eager's bits."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from contextlib import contextmanager
 

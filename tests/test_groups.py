@@ -1,8 +1,6 @@
 """On a GPU networks are computed in groups of one size, so that no library decides by their number: the
 same shapes, the same bits, and a group that fits the cache."""
 
-from __future__ import annotations
-
 import importlib
 from typing import Any
 

@@ -1,7 +1,5 @@
 """search/halving.py: the best go on, as many as the papers say, and are bit for bit what they are alone."""
 
-from __future__ import annotations
-
 from contextlib import nullcontext
 from typing import Any
 

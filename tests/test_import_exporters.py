@@ -2,8 +2,6 @@
 
 Their own files, where they are installed."""
 
-from __future__ import annotations
-
 import os
 import warnings
 from pathlib import Path

@@ -1,8 +1,6 @@
 """ONNX files become rows: those that export() wrote to the same bits, and chains written in other ways; everything else
 is refused in one sentence, whatever the bytes are."""
 
-from __future__ import annotations
-
 import os
 import random
 from collections.abc import Callable

@@ -1,7 +1,5 @@
 """A network's numbers are its own: the same bits alone, among others, in any order, block, thread count and cut."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterable
 from typing import Any
 

@@ -2,8 +2,6 @@
 longer, and in a replay of its run, also after a search. Settings are drawn, defaults among them; networks have lengths,
 samples and hyper-parameters of their own."""
 
-from __future__ import annotations
-
 import random
 import signal
 from collections.abc import Callable

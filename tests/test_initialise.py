@@ -1,7 +1,5 @@
 """Initial weights are distributed like torch.nn.init's, and are a network's own: its seed and id decide every bit."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable
 

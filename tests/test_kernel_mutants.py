@@ -1,7 +1,5 @@
 """Mistakes planted in a copy of the kernel, each of which an ordinary test of the compiled engine must find."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Files that claim or unpack to more than memory holds end in one sentence, before they take it."""
 
-from __future__ import annotations
-
 import contextlib
 import io
 import os

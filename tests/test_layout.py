@@ -1,8 +1,6 @@
 """The rule that chooses how the compiled engine lays networks out: what it takes where. It may change no bit, and
 test_compiled_independence.py proves that; here it is held to what was measured."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 
 import pytest

@@ -1,7 +1,5 @@
 """A sample of weight 0 is as left out: what it holds changes no bit, whatever overflows in it."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import pytest

@@ -1,7 +1,5 @@
 """One process at a time writes a run, and writes nothing but that run."""
 
-from __future__ import annotations
-
 import errno
 import os
 import shutil

@@ -1,7 +1,5 @@
 """Many folds of many samples share one order of the samples, and take little memory."""
 
-from __future__ import annotations
-
 import re
 from pathlib import Path
 from typing import Any

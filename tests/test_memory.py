@@ -1,7 +1,5 @@
 """What a training takes in memory is planned, and what does not fit is refused with what to change."""
 
-from __future__ import annotations
-
 import re
 import sys
 from pathlib import Path

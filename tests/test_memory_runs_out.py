@@ -1,7 +1,5 @@
 """Memory that runs out halves the group, at whatever operation, and changes no bit."""
 
-from __future__ import annotations
-
 import sys
 from collections.abc import Callable
 from contextlib import nullcontext

@@ -1,7 +1,5 @@
 """A run's networks on raw samples: the preparation goes with them, and predictions are in the units of the targets."""
 
-from __future__ import annotations
-
 import copy
 import json
 from collections.abc import Callable

@@ -1,7 +1,5 @@
 """A row to and from torch.nn: the same outs, the same numbers, and errors that say what does not fit."""
 
-from __future__ import annotations
-
 import itertools
 import random
 import warnings

@@ -1,7 +1,5 @@
 """Mistakes planted in a copy of the package, each of which the promise test named beside it must find."""
 
-from __future__ import annotations
-
 import os
 import re
 import shutil

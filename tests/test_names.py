@@ -1,8 +1,6 @@
 """Names from elsewhere, of columns, classes, files and runs, are plain text wherever they go: terminal, TensorBoard,
 pages, CSV, a shell's line."""
 
-from __future__ import annotations
-
 import csv
 import html
 import io

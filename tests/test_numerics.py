@@ -1,7 +1,5 @@
 """What keeps the bits, measured again on this machine and this torch: fails where one of them has changed."""
 
-from __future__ import annotations
-
 import functools
 from collections.abc import Callable, Iterator
 from typing import Any

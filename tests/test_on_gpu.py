@@ -1,8 +1,6 @@
 """On a GPU: every row of the tables near the CPU's, networks independent, steps replayed from a recording, devices that
 share. The proofs without one are test_graph.py, test_fake_cuda.py and test_placement.py."""
 
-from __future__ import annotations
-
 import sys
 from collections.abc import Iterator
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Every optimizer is torch.optim's over 50 steps, each network with hyper-parameters of its own."""
 
-from __future__ import annotations
-
 import itertools
 from collections.abc import Callable, Iterator
 from typing import Any

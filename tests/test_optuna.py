@@ -1,7 +1,5 @@
 """search/optuna.py: batches of trials of a study train as one design, are reported, pruned and told."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from typing import Any
 

@@ -1,8 +1,6 @@
 """Calls of the engine are as long as is worth it, are counted ahead, and are cut by nothing that nobody looks at; small
 operations between them are computed by the thread that asks."""
 
-from __future__ import annotations
-
 import threading
 from collections.abc import Sequence
 from pathlib import Path

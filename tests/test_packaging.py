@@ -1,8 +1,6 @@
 """Wheel and sdist hold what they must and nothing else; the version is the same everywhere. What does not wait: help,
 the version and refusals for torch, `import gpubp` for what only a command line needs."""
 
-from __future__ import annotations
-
 import json
 import os
 import re

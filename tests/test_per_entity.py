@@ -1,7 +1,5 @@
 """A network per entity and per fold, from a file to predictions: scaling is that of the samples it trains on."""
 
-from __future__ import annotations
-
 import csv
 import json
 from contextlib import nullcontext

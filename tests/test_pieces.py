@@ -1,8 +1,6 @@
 """Calls on a GPU in parts, played by the CPU: the bits are those of whole calls, in whatever order blocks begin, and
 shares are worth their while."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from functools import partial
 

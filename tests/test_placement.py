@@ -1,7 +1,5 @@
 """Where a population trains: shares and groups change no bit, memory that runs out is borne, devices are named."""
 
-from __future__ import annotations
-
 import inspect
 import threading
 from pathlib import Path

@@ -1,7 +1,5 @@
 """A plan says, before any network is made, what the training then is, does and writes."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,5 @@
 """search/population_based.py: the worst copy the best and explore, and all that happened is in the lineage."""
 
-from __future__ import annotations
-
 import signal
 from pathlib import Path
 from typing import Any

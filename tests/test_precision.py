@@ -1,8 +1,6 @@
 """Products on tensor cores, by name: on a GPU that the CPU plays they have the bits of the CPU's kernel with operands
 that are rounded so; faults that are planted are found; and where they cannot be had, that is said."""
 
-from __future__ import annotations
-
 import shutil
 from dataclasses import replace
 from pathlib import Path

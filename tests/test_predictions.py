@@ -1,7 +1,5 @@
 """What networks predict together, of which samples, and what is refused or warned of, by models made by hand."""
 
-from __future__ import annotations
-
 import warnings
 from collections.abc import Callable
 from typing import Any

@@ -1,7 +1,5 @@
 """preparation.py: what is learned about data from their training part."""
 
-from __future__ import annotations
-
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any

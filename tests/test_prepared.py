@@ -1,8 +1,6 @@
 """A call that was prepared serves another only while all that it was made from is what it was: whatever changes between
 two calls, the second has the bits of one that nothing prepared, and writes nowhere else."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any

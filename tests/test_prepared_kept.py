@@ -1,7 +1,5 @@
 """What a prepared call keeps alive, what it costs, and what one that was broken off leaves for the next."""
 
-from __future__ import annotations
-
 import gc
 import weakref
 

@@ -1,7 +1,5 @@
 """A preparation on samples that come after training, and read from JSON again."""
 
-from __future__ import annotations
-
 import copy
 import json
 import math

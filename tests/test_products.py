@@ -1,7 +1,5 @@
 """Products of matrices keep a network's bits, and where this machine's BLAS does not, sums in order take its place."""
 
-from __future__ import annotations
-
 import itertools
 from collections.abc import Iterator
 

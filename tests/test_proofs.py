@@ -1,7 +1,5 @@
 """The proofs of scripts/gpu_check.py hold on the CPU and on GPUs that it plays, and find what is wrong."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import pytest

@@ -1,7 +1,5 @@
 """A queue: the rows of a design stream through slots, and no network knows which others trained beside it."""
 
-from __future__ import annotations
-
 import random
 import shutil
 import signal

@@ -1,7 +1,5 @@
 """How many networks of a queue train at once is up to memory, by their bytes: of all rows, at every change."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace

@@ -2,8 +2,6 @@
 whatever it is given: every network ends in the results once, as it does in a run of its row alone. Lengths, samples,
 patience, what diverges and when, slots, streams, and where the run is stopped and goes on are drawn."""
 
-from __future__ import annotations
-
 import itertools
 import signal
 from contextlib import nullcontext, suppress

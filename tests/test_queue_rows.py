@@ -1,7 +1,5 @@
 """Rows of a queue that are wrong, late, or have rules of their own: what is trained stays, and errors name the row."""
 
-from __future__ import annotations
-
 import json
 import shutil
 import tracemalloc

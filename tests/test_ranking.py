@@ -1,7 +1,5 @@
 """Ranking: by loss where the networks have one, else by metric; the same in a result, a model and what is printed."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import numpy as np

@@ -1,8 +1,6 @@
 """gpubp.replay(): a network trained again alone has every bit that it has in the run, whatever run that was; a
 difference is told, and what cannot be replayed is refused."""
 
-from __future__ import annotations
-
 import io
 import itertools
 import json

@@ -1,7 +1,5 @@
 """A report shows the numbers of its run, whatever kind it is, within five megabytes."""
 
-from __future__ import annotations
-
 import json
 import os
 import re

@@ -1,8 +1,6 @@
 """Reports in a browser: hovering and picking answer, everybody can read them, and no name in them is markup. Any page
 stands alone: nothing in it can load anything."""
 
-from __future__ import annotations
-
 import csv
 import re
 from html.parser import HTMLParser

@@ -1,7 +1,5 @@
 """What a person sees while a population trains, and what is there to see in TensorBoard afterwards."""
 
-from __future__ import annotations
-
 import io
 import warnings
 from collections.abc import Callable

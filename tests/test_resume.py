@@ -1,7 +1,5 @@
 """A run that was stopped, killed or made longer ends in the bits of one that was not."""
 
-from __future__ import annotations
-
 import signal
 from functools import partial
 from pathlib import Path

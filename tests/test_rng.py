@@ -1,7 +1,5 @@
 """Random numbers are Philox's, and their format never changes: literals here are frozen."""
 
-from __future__ import annotations
-
 import itertools
 import math
 

@@ -1,8 +1,6 @@
 """A rule of one's own that returns something else than its table asks for is refused in a sentence, before anything is
 trained, on every engine."""
 
-from __future__ import annotations
-
 import re
 from pathlib import Path
 from typing import Any

@@ -1,8 +1,6 @@
 """A run directory that something or somebody changed is refused in a sentence, or goes on to the same bits: no crash of
 the process, no difference without a note, no file written but those of the run."""
 
-from __future__ import annotations
-
 import json
 import random
 import shutil

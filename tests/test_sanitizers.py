@@ -4,8 +4,6 @@ sanitize.cpp makes a program of a kernel, its Job in arrays of exact size at add
 cases have every activation, loss, optimizer and schedule, every kind of data and every layout.
 """
 
-from __future__ import annotations
-
 import os
 import subprocess
 from collections.abc import Sequence

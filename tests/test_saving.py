@@ -1,8 +1,6 @@
 """A save leaves a whole checkpoint at every instant, and beside it the one before. The history of a run is a file that
 grows; a checkpoint says how much of it is its own, and what that was."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 import os

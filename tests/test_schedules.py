@@ -1,7 +1,5 @@
 """Every schedule is torch.optim.lr_scheduler's, step by step, each network with settings of its own."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable
 

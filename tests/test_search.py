@@ -1,8 +1,6 @@
 """search/sampling.py: an expression is a number, a range or a list, exactly, and nothing is guessed; ranges are drawn
 evenly on their scale."""
 
-from __future__ import annotations
-
 import math
 from typing import Any
 

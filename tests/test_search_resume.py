@@ -1,8 +1,6 @@
 """A run with a search that ends anywhere goes on to the same networks, decisions and lineage; damage is refused or
 said."""
 
-from __future__ import annotations
-
 import hashlib
 import itertools
 import json

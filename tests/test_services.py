@@ -1,8 +1,6 @@
 """Reporters to tracking services: every point once, also after a kill and a resume; a service that fails or hangs stops
 no training and changes no bit. MLflow and W&B themselves are tested where they are installed."""
 
-from __future__ import annotations
-
 import sys
 import threading
 from collections.abc import Mapping

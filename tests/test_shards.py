@@ -1,7 +1,5 @@
 """What a cluster does without a worker: refuses, deals networks to shards, keeps their files."""
 
-from __future__ import annotations
-
 import shlex
 from pathlib import Path
 from socket import create_server

@@ -1,7 +1,5 @@
 """Populations of one run side by side: the same bits, no more threads than there are, and nothing left behind."""
 
-from __future__ import annotations
-
 import signal
 import threading
 from collections.abc import Iterator

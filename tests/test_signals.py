@@ -1,7 +1,5 @@
 """A signal ends a training with everything saved, and then reaches whoever handled it before, with the result."""
 
-from __future__ import annotations
-
 import os
 import signal
 import threading

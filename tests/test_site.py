@@ -1,7 +1,5 @@
 """The pages of the site: their Python runs, their commands are commands, and what they show comes from the package."""
 
-from __future__ import annotations
-
 import re
 import shlex
 import subprocess

@@ -1,8 +1,6 @@
 """model_ of an estimator: its networks on raw samples, with scaling, names and labels of the fit, to be exported. And
 what further calls of fit() and partial_fit() change and keep."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

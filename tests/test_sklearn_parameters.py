@@ -1,7 +1,5 @@
 """What parameters of gpubp.sklearn may be, and what is said of others."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import numpy as np

@@ -2,8 +2,6 @@
 both types, against the textbook's formula in 60 digits, from 1e-12 to 1e12. And what is reported of float32 networks is
 a sum of any length that keeps its digits, on every machine."""
 
-from __future__ import annotations
-
 import itertools
 from collections.abc import Callable
 from typing import Any

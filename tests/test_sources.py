@@ -1,7 +1,5 @@
 """sources.py: data by name, and how they are split."""
 
-from __future__ import annotations
-
 import subprocess
 import sys
 from pathlib import Path

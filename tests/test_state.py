@@ -1,7 +1,5 @@
 """What an engine is given is checked before it reads or writes by it: each tensor's type, shape, device and range."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import pytest

@@ -1,7 +1,5 @@
 """One step of the engine is what torch makes of the same samples, penalties, limits and dropout."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import pytest

@@ -1,7 +1,5 @@
 """Patience, a target loss and the best row, per network: what a plain loop over one network at a time gives."""
 
-from __future__ import annotations
-
 import itertools
 from contextlib import nullcontext
 from pathlib import Path

@@ -1,7 +1,5 @@
 """A run whose rows lie in the files of shards is read as any run, to the same bits, or refused in a sentence."""
 
-from __future__ import annotations
-
 import copy
 import pickle
 import shutil

@@ -1,7 +1,5 @@
 """Studies of a results table, where the right answer is known: from scipy, from numpy, or by how the table was made."""
 
-from __future__ import annotations
-
 import json
 import re
 import time

@@ -1,7 +1,5 @@
 """tables.py: columns by name, and the readers of files."""
 
-from __future__ import annotations
-
 import os
 import pickle
 import zipfile

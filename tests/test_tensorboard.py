@@ -1,7 +1,5 @@
 """What TensorBoard's reader finds in the files of a run: every point once, at rising steps, with the right numbers."""
 
-from __future__ import annotations
-
 import itertools
 import warnings
 from collections import defaultdict

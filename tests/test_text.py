@@ -1,7 +1,5 @@
 """text.py: files of text as people write them, and what is asked where a column looks like something else."""
 
-from __future__ import annotations
-
 import re
 import sys
 import time

@@ -1,8 +1,6 @@
 """train() around the engine: what it returns, what it leaves alone, rounds, calls; without autograd. And training that
 goes on: the optimizer's memory of an earlier training, also where networks have left or joined."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 from pathlib import Path
 from typing import Any

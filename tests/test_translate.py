@@ -1,8 +1,6 @@
 """Rules in C++ compute what torch computes: every operation of translate.py in every form, in one library, for floats
 and doubles, numbers and vectors; and what cannot be translated is refused by the name of rule and operation."""
 
-from __future__ import annotations
-
 import ctypes
 import itertools
 from collections.abc import Sequence

@@ -1,8 +1,6 @@
 """Groups that take turns: whatever of two streams comes first where nothing says so, the bits are those of one group;
 and copies are given before the work that hides them."""
 
-from __future__ import annotations
-
 import functools
 import itertools
 from collections.abc import Callable, Iterator

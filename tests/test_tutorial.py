@@ -1,7 +1,5 @@
 """Every figure that the tutorial prints comes out of the engine, to its last printed digit."""
 
-from __future__ import annotations
-
 import pytest
 import torch
 from rich.console import Console

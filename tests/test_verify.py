@@ -1,8 +1,6 @@
 """gpubp verify: what is promised holds here; a fault in the product is seen by the row that is about it; and a control
 that is not caught counts as a fault."""
 
-from __future__ import annotations
-
 import subprocess
 from collections.abc import Callable
 from concurrent.futures import Future

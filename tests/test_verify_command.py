@@ -1,7 +1,5 @@
 """gpubp verify as a person types it: its table and exit statuses, runs, files of settings, wrong arguments."""
 
-from __future__ import annotations
-
 import json
 from dataclasses import replace
 from pathlib import Path

@@ -1,8 +1,6 @@
 """gpubp verify: a gradient that is not autograd's is found, of any rule and of a step with all that is in it; what it
 trains is bounded by steps times parameters, which no machine changes."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from concurrent.futures import Future
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Whatever an argument of a public call is given, the call works or raises an error of the package."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path

@@ -3,8 +3,6 @@
 Each is a pair for torch.testing.assert_close: relative, absolute. eps is 2.2e-16 in float64, 1.2e-7 in float32.
 """
 
-from __future__ import annotations
-
 import torch
 
 # A gradient in float64 against autograd: some hundred terms of size 1, each rounded a few times, are off by 1e-13; a

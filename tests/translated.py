@@ -1,7 +1,5 @@
 """Rules that test_translate.py compiles: every operation of translate.py in every form. Each is its text."""
 
-from __future__ import annotations
-
 import math
 import operator  # noqa: F401  # for texts
 from collections.abc import Callable

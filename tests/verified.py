@@ -1,7 +1,5 @@
 """Small networks whose promises are verified, quickly."""
 
-from __future__ import annotations
-
 import functools
 from itertools import islice
 from typing import Any

@@ -1,7 +1,5 @@
 """watched(): what a call may not do: execute, write elsewhere, take more memory or time than allowed, hang."""
 
-from __future__ import annotations
-
 import os
 import resource
 import signal
