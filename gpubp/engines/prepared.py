@@ -41,7 +41,11 @@ def origin(state: TrainState, data: Dataset) -> Origin:
     population, hyper, columns, memory = state.population, state.hyper, state.columns, state.memory
     params, spec = population.params, population.spec
     inputs, targets, weight, rows = data.inputs, data.targets, data.sample_weight, data.rows
-    given = [each for each in (inputs, targets, weight, rows, data.sizes, data.starts) if each is not None]
+    given = [inputs, targets]
+    if weight is not None:
+        given.append(weight)
+    if rows is not None:  # then the others are not None
+        given += (rows, data.sizes, data.starts)  # type: ignore[arg-type]
     trained = (
         params, population.ids, *state.slots, *hyper.values(), *columns.values(), *memory.values(), state.position,
         state.step, state.limit, state.end, state.status, state.loss, state.total, state.diverged_step,
