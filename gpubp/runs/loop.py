@@ -147,8 +147,9 @@ class Loop:
 
     @property
     def trained(self) -> bool:
-        """Whether a step has been taken here, or no signal has come before one."""
-        return not self.signals or self.done > self.taken
+        """Whether a step has been taken here, in which all may diverge, or no signal has come before one."""
+        ended = any(run.pace.running < run.ran for run in self.runs)
+        return not self.signals or self.done > self.taken or ended
 
     def figures(self, run: Run) -> Figures:
         """Of a run at the end: unknown if a signal came before its first step here, as kernels may not be compiled."""

@@ -107,7 +107,7 @@ class Run:
         self.place.begin()
         self.pace = Pace(CALL, min(MOST, longest))
         self.pace.look(state)
-        self.taken = self.pace.before
+        self.ran = self.pace.running  # networks, when it began here
 
     @cached_property
     def metric_name(self) -> str:
