@@ -11,8 +11,6 @@ Li, Jamieson, Rostamizadeh, Gonina, Ben-tzur, Hardt, Recht, Talwalkar, "A System
 Tuning", MLSys 2020. As in Ray Tune's ASHAScheduler networks stop, where the paper pauses and may promote them later.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -28,6 +26,7 @@ from ..evaluate import Round
 from ..results.result import comparable
 from ..runs.run import Run
 from ..state import Status
+from ..system.arrays import Array
 from .halving import SuccessiveHalving
 from .method import figures
 
@@ -64,7 +63,7 @@ class AsynchronousHalving(SuccessiveHalving):
         if not any(run.number for run in runs):
             self.arrivals = Arrivals()
         self.compared = "loss" if comparable([run.state for run in runs]) else "metric"
-        self.come: dict[int, np.ndarray[Any, Any]] = {}  # of each entity and rung their figures, ascending
+        self.come: dict[int, Array] = {}  # of each entity and rung their figures, ascending
         self.next = torch.zeros_like(self.entity)  # rung, of each network
         for record in self.arrivals:
             figure = torch.tensor(record["figure"], dtype=torch.float64)
