@@ -12,6 +12,7 @@ from gpubp.search import AsynchronousHalving, SuccessiveHalving
 
 from .helpers import alike, same_bits
 from .searches import COMMON, LINE, ascending, data, rated, run, train
+from .short_runs import forge
 
 
 def shuffled(count: int) -> list[float]:
@@ -22,6 +23,18 @@ def shuffled(count: int) -> list[float]:
 def test_networks_that_are_all_there_go_on_as_in_successive_halving() -> None:
     rows = rated(shuffled(81), epochs=81, batch_size=8)
     one, other = (train(rows, search()).table for search in (AsynchronousHalving, SuccessiveHalving))
+    assert one.equals(other)
+
+
+@pytest.mark.parametrize("epochs", [1, 2, 3])
+def test_what_ends_for_itself_counts_at_its_rung_and_takes_no_place_as_in_successive_halving(epochs: int) -> None:
+    """The best reaches its target at the first rung, on the way to the second, or there."""
+    target = float(train(rated([0.1], epochs=epochs), None).validation_loss[0])
+    rows = rated(ascending(27), epochs=9, target_loss=0.0)
+    rows[26] |= {"target_loss": target}
+    one, other = (train(rows, search()).table for search in (AsynchronousHalving, SuccessiveHalving))
+    assert one["status"][26].as_py() == "converged"
+    assert one["rung"].to_pylist().count(2) == 3
     assert one.equals(other)
 
 
@@ -112,6 +125,11 @@ def test_damaged_arrivals_are_refused_as_decisions_depend_on_them(tmp_path: Path
     (tmp_path / "run" / "arrivals.jsonl").write_text("{}\n")
     with pytest.raises(CheckpointError, match=r"^\S*/run/arrivals.jsonl is damaged"):
         gpubp.resume(tmp_path / "run", data(), data(9))
+    for network, rung in (([12], [0]), ([3, 12], [0, 0]), ([3], [9]), ([1 << 63], [0]), ([], [])):
+        record = {"round": 1, "network": network, "rung": rung, "figure": [0.5] * len(rung)}
+        forge(tmp_path / "run", lambda held, record=record: {"search": held["search"] | {"arrivals": [record]}})
+        with pytest.raises(CheckpointError, match=r"/run\S*: .*arrivals|/run/arrivals"):
+            gpubp.resume(tmp_path / "run", data(), data(9))
 
 
 @pytest.mark.parametrize(

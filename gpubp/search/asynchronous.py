@@ -3,9 +3,9 @@ have come there so far. So the networks of a design need not train at the same t
 
 The rungs are those of halving.py. Of n networks that have come to one, those of this evaluation among them, the best
 n / factor go on, rounded down, at least one. Of equal ones those that came earlier are better, then those in earlier
-rows. What diverges on the way to a rung counts there at once, as the worst, and never goes on. So who goes on depends
-on who came before, by the rows and the number of slots; a network that goes on is bit for bit what it is alone.
-Networks of entities are compared with those of their own entity alone.
+rows. What ends for itself at a rung or on the way to it, as by patience, or diverges, counts there at once, as the
+worst: it needs no place. So who goes on depends on who came before, by the rows and the number of slots; a network that
+goes on is bit for bit what it is alone. Networks of entities are compared with those of their own entity alone.
 
 Li, Jamieson, Rostamizadeh, Gonina, Ben-tzur, Hardt, Recht, Talwalkar, "A System for Massively Parallel Hyperparameter
 Tuning", MLSys 2020. As in Ray Tune's ASHAScheduler networks stop, where the paper pauses and may promote them later.
@@ -21,11 +21,10 @@ import torch
 from torch import Tensor
 
 from ..checkpoints.history import Records
-from ..errors import ConfigError
+from ..errors import CheckpointError, ConfigError
 from ..evaluate import Round
 from ..results.result import comparable
 from ..runs.run import Run
-from ..state import Status
 from ..system.arrays import Array
 from .halving import SuccessiveHalving
 from .method import figures
@@ -42,7 +41,7 @@ class Arrivals(Records):
         """Whether decisions can go on from `record`."""
         network, rung, figure = (record[name] for name in ("network", "rung", "figure"))
         whole = all(type(each) is int and each >= 0 for each in (record["round"], *network, *rung))
-        return whole and all(type(each) is float for each in figure) and len(network) == len(rung) == len(figure)
+        return whole and all(type(each) is float for each in figure) and 0 < len(network) == len(rung) == len(figure)
 
 
 @dataclass
@@ -54,7 +53,8 @@ class AsynchronousHalving(SuccessiveHalving):
     name, streams = "asha", True
 
     def begin(self, runs: Sequence[Run]) -> list[str]:
-        """See SuccessiveHalving; after a resume, look at who came before. Raises ConfigError for folds."""
+        """See SuccessiveHalving; after a resume, look at who came before. Raises ConfigError for folds, and
+        CheckpointError for those who came before and are not of the run."""
         if runs[0].folds:
             raise ConfigError(
                 "asha: it compares networks one by one, and a setting has one in each fold: halving expected"
@@ -66,6 +66,8 @@ class AsynchronousHalving(SuccessiveHalving):
         self.come: dict[int, Array] = {}  # of each entity and rung their figures, ascending
         self.next = torch.zeros_like(self.entity)  # rung, of each network
         for record in self.arrivals:
+            if max(record["network"]) >= len(self.next) or max(record["rung"]) >= len(self.rungs):
+                raise CheckpointError(f"{Arrivals.name} has networks or rungs that the run has not")
             figure = torch.tensor(record["figure"], dtype=torch.float64)
             self._places(torch.tensor(record["network"]), torch.tensor(record["rung"]), figure)
         return told
@@ -78,11 +80,11 @@ class AsynchronousHalving(SuccessiveHalving):
         """Stop those that have come to a rung and do not go on."""
         rungs, parts = torch.tensor(self.rungs), []
         for run, figure in zip(runs, figures(runs, found, self.compared)):
-            at, diverged = self.round_of(run), run.state.status == Status.diverged
+            at, ended = self.round_of(run), ~run.state.running
             rung = torch.searchsorted(rungs, at)
-            there = (diverged & (rung < len(rungs))) | torch.isin(at, rungs)
+            there = (ended & (rung < len(rungs))) | torch.isin(at, rungs)
             come = there & (rung == self.next[run.rows])  # else it was there before, and is still in its slot
-            parts.append((run.rows[come], rung[come], figure.masked_fill(diverged, math.inf)[come]))
+            parts.append((run.rows[come], rung[come], figure.masked_fill(ended, math.inf)[come]))
         rows, rung, figure = (torch.cat(each) for each in zip(*parts))
         if not len(rows):
             return
