@@ -136,12 +136,23 @@ def test_damaged_arrivals_are_refused_as_decisions_depend_on_them(tmp_path: Path
     ("rows", "more", "told"),
     [
         (iter(rated([0.1] * 9, epochs=9)), {"slots": 3}, "the design is an iterator; one that has all its rows"),
-        ([{**row, "fold": 0} for row in rated([0.1] * 9, epochs=9)], {}, "asha: it compares networks one by one"),
+        ([{**row, "fold": 0} for row in rated([0.1] * 9, epochs=9)], {},
+         r"in each fold: SuccessiveHalving \(--search halving\) expected"),
         (rated([0.1] * 9, epochs=2), {"slots": 3}, "asha: after min_resources, 1 epochs, one network of 3 goes on"),
         ([*rated([0.1] * 9, epochs=9), *rated([0.1], epochs=9, evaluate_every=2)], {"slots": 3}, "asha decides after"),
     ],
 )  # fmt: skip
 def test_what_cannot_be_is_refused_before_anything_trains(rows: Any, more: dict[str, Any], told: str) -> None:
-    folds = LINE.folds(2) if "one by one" in told else (LINE, LINE)
+    folds = LINE.folds(2) if "in each fold" in told else (LINE, LINE)
     with pytest.raises(ConfigError, match=told):
         train(rows, AsynchronousHalving(), *folds, **more)
+
+
+def test_halving_without_slots_for_all_names_it_only_where_it_can_take_the_networks() -> None:
+    rows, told = rated([0.1] * 9, epochs=9), "or search=AsynchronousHalving"
+    folded = [{**row, "fold": 0} for row in rows]
+    for given, folds, there in ((rows, (LINE, LINE), True), (iter(rows), (LINE, LINE), False),
+                                (folded, LINE.folds(2), False)):  # fmt: skip
+        with pytest.raises(ConfigError, match="give as many slots, or fewer networks") as caught:
+            train(given, SuccessiveHalving(), *folds, slots=3)
+        assert (told in str(caught.value)) == there

@@ -153,9 +153,9 @@ def compared(waiting: Waiting, search: Search) -> None:
     why = f"there are {many:,} slots, fewer than networks: give as many slots, or fewer networks"
     if many < waiting.slots and waiting.free is not None:
         why = f"memory has room for {many:,} of them, with {size(waiting.free)} free: give fewer networks"
-    raise ConfigError(
-        f"search: it compares all networks at the same time, and {why}; or search=AsynchronousHalving() (--search asha)"
-    )
+    if isinstance(waiting.rows.design, Design) and (not waiting.folds or waiting.rows.entities is not None):
+        why += "; or search=AsynchronousHalving() (--search asha)"
+    raise ConfigError(f"search: it compares all networks at the same time, and {why}")
 
 
 @neutral()

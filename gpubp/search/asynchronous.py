@@ -57,7 +57,8 @@ class AsynchronousHalving(SuccessiveHalving):
         CheckpointError for those who came before and are not of the run."""
         if runs[0].folds:
             raise ConfigError(
-                "asha: it compares networks one by one, and a setting has one in each fold: halving expected"
+                "asha: it compares networks one by one, and a setting has one in each fold: SuccessiveHalving "
+                "(--search halving) expected"
             )
         told = super().begin(runs)
         if not any(run.number for run in runs):
