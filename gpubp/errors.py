@@ -13,10 +13,12 @@ Row = TypeVar("Row")
 
 
 class GpubpError(ValueError):
-    """Base class of the package's errors. The message is one line of limited length."""
+    """Base class of the package's errors. The message is one line of limited length. where: rows of a design, in front
+    of it, which `bare` leaves out."""
 
-    def __init__(self, message: object) -> None:
-        super().__init__(short(line(message)))
+    def __init__(self, message: object, where: str = "") -> None:
+        super().__init__(short(line(f"{where}: {message}" if where else message)))
+        self.bare = short(line(message))
 
 
 class SpecError(GpubpError):

@@ -191,6 +191,8 @@ def test_a_design_and_flags_have_one_precedence_and_no_cell_is_dropped(capsys: C
         ("--optimizer adam,sgd: with --design one value", "--design own.csv --optimizer adam,sgd"),
         ("--class-weight 'x': numbers separated by commas", "--design own.csv --class-weight x"),
         ("--folds 3: --data tutorial does not have it", "--folds 3 --data tutorial"),
+        ("widths 4,2,4: the data need 4,...,3", "--widths 4,2,4"),  # of rows that nobody has written
+        ("hidden activation of layer 1 'mse' is unknown", "--hidden mse"),
     ):
         assert error(f"train {IRIS} --engine eager {given}", capsys).splitlines()[-1].startswith(f"error: {message}")
 

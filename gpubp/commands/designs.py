@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,7 +18,6 @@ if TYPE_CHECKING:
 LISTS = {"widths": ";", "hidden": ";", "optimizer": ",", "schedule": ",", "batch_size": ",", "init": ","}
 LENGTHS = ("epochs", "steps")
 BYTES = 100  # of a row of a design while it is drawn
-ROW = re.compile(r"^design: (row [\d,]+( and [\d,]+ like it)?|all networks): ")  # in front of a message
 POSITIONS = ("folds", "bootstrap", "per")  # each setting trains a network at each position of the data
 COMMON = ("output", "loss", "bias", "train_bias", "evaluate_every", "restore_best", "shuffle", "update_order",
           "precision")  # fmt: skip
@@ -33,7 +31,7 @@ def without_rows(settings: dict[str, Any]) -> Iterator[None]:
         yield
     except GpubpError as error:
         if settings["design"] is None:
-            error.args = (ROW.sub("", str(error)),)
+            error.args = (error.bare,)
         raise
 
 
@@ -197,7 +195,7 @@ def _check_widths(widths: Column, sides: tuple[int, int]) -> None:
     wrong = [code for code, each in enumerate(given) if (each[0], each[-1]) != sides]
     for row in np.isin(widths.values, wrong).nonzero()[0]:
         found = ",".join(map(str, given[widths.values[row]]))
-        raise ConfigError(f"design: row {row}: widths {found}: the data need {sides[0]},...,{sides[1]}")
+        raise ConfigError(f"widths {found}: the data need {sides[0]},...,{sides[1]}", f"design: row {row}")
 
 
 def _check_whole(name: str, given: float | str, found: Any) -> None:

@@ -243,7 +243,7 @@ def _read(name: str, cell: Any, where: str) -> Any:
     try:
         return _value(name, cell)
     except GpubpError as error:
-        raise ConfigError(f"design: {where}: {error}") from None
+        raise ConfigError(error, f"design: {where}") from None
     except (ValueError, TypeError, KeyError, AttributeError, ArithmeticError):
         raise _refused(name, cell, where) from None
 
@@ -313,4 +313,4 @@ def _refused(name: str, cell: Any, where: str) -> ConfigError:
     shown = int(shown) if isinstance(shown, float) and shown.is_integer() else shown
     if name not in LISTS and isinstance(cell, str) and re.fullmatch(r"\s*[-+]?\d+,\d+([eE][-+]?\d+)?\s*", cell):
         expected += ", with a decimal point,"
-    return ConfigError(f"design: {where}: {name} {shown!r}: {expected} expected")
+    return ConfigError(f"{name} {shown!r}: {expected} expected", f"design: {where}")

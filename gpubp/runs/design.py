@@ -119,7 +119,7 @@ def named(rows: Tensor) -> Iterator[None]:
         yield
     except GpubpError as error:
         more = f" and {len(rows) - 1:,} like it" if len(rows) > 1 else ""
-        raise type(error)(f"design: row {int(rows[0])}{more}: {error}") from None
+        raise type(error)(error, f"design: row {int(rows[0])}{more}") from None
 
 
 @dataclass(frozen=True, eq=False)

@@ -51,13 +51,14 @@ class Source(NamedTuple):
             sides = sorted({(some.widths[0], some.widths[-1]) for some in (like, spec)})
             if len(sides) > 1:
                 raise ConfigError(
-                    f"{where}: widths from {sides[0][0]} to {sides[0][1]} and from {sides[1][0]} to {sides[1][1]}: the "
-                    "same inputs and outputs expected"
+                    f"widths from {sides[0][0]} to {sides[0][1]} and from {sides[1][0]} to {sides[1][1]}: the same "
+                    "inputs and outputs expected",
+                    where,
                 )
             metrics = sorted({metric_name(some) for some in (like, spec)})
             if len(metrics) > 1:
                 raise ConfigError(
-                    f"{where}: losses with different metrics, {' and '.join(metrics)}: train them in two runs"
+                    f"losses with different metrics, {' and '.join(metrics)}: train them in two runs", where
                 )
 
 
