@@ -1,5 +1,6 @@
 """The record that a driver goes on from: what it was, or an error in one sentence, whatever the files hold."""
 
+import json
 import random
 from collections.abc import Sequence
 from dataclasses import replace
@@ -11,6 +12,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 import gpubp
+from gpubp.checkpoints import manifests
 from gpubp.cluster.meeting import LightRun, light_runs
 from gpubp.cluster.messages import Looked, clocks
 from gpubp.cluster.record import WAITING, Record
@@ -76,6 +78,18 @@ def test_a_file_that_is_no_record_is_refused(tmp_path: Path) -> None:
     deep, digits = ["[" * 100_000, '{"sha256":' * 50_000], '{"a": ' + "9" * 5000 + "}"
     for text in (*deep, digits, "[]", "null", "3", " " * (1 << 20) + "{}"):
         (tmp_path / "record.json").write_text(text)
+        with pytest.raises(CheckpointError, match=r"record.json cannot be read: "):
+            Record.load(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["digest", "shards", "decided", "number", "file", "exchanged", "seconds", "waiting"])
+def test_a_forged_record_is_refused(record: Record, tmp_path: Path, name: str) -> None:
+    path = tmp_path / "record.json"
+    told = json.loads(path.read_text())
+    del told["sha256"]
+    for forged in ({}, None, [1], 0.5 if name != "seconds" else True, -1, "3" if type(told[name]) is not str else 3):
+        content = told | {name: forged}
+        path.write_text(json.dumps(content | {"sha256": manifests.digest(content)}))
         with pytest.raises(CheckpointError, match=r"record.json cannot be read: "):
             Record.load(tmp_path)
 

@@ -13,7 +13,7 @@ import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, Self
 
@@ -67,6 +67,10 @@ class Record:
             if told.pop("sha256") != manifests.digest(told):
                 raise ValueError
             record = cls(**told)
+            plain = [each for each in fields(cls) if each.type in (str, int, bool, float)]
+            found = [(each.type, getattr(record, each.name)) for each in plain]
+            if any(type(value) is not kind or value < kind() for kind, value in found):  # or below zero
+                raise ValueError
         try:
             return replace(record, history=History.load(folder, record.history))
         except CheckpointError:
