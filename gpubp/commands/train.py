@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -32,6 +33,7 @@ LACKS = (  # flags that it does not have
 )  # fmt: skip
 
 
+@cache  # others ask for its kinds
 def parser() -> Parser:
     """The command's flags."""
     flags = Parser(
