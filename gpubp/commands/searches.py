@@ -5,14 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from ..errors import ConfigError, one_of
+from ..errors import ConfigError, lookup
 from ..system.flags import COUNT, TEXT
 
 if TYPE_CHECKING:
     from ..runs.loop import Search
     from ..settings.config import TrainConfig
 
-NAMES = ("halving", "hyperband", "asha", "pbt")
 PARTS = 20  # exchanges of pbt, by default
 
 
@@ -41,7 +40,7 @@ def flags(add: Callable[..., None]) -> None:
 
 def search(settings: dict[str, Any], configs: Callable[[], Sequence[TrainConfig]]) -> Search | None:
     """The search of `settings`. configs: those of all networks."""
-    from ..search import AsynchronousHalving, Hyperband, PopulationBased, SuccessiveHalving
+    from ..search import METHODS, PopulationBased
     from ..search.method import asked
     from ..settings.config import HYPER
     from ..settings.recipe import STOPPING
@@ -53,15 +52,14 @@ def search(settings: dict[str, Any], configs: Callable[[], Sequence[TrainConfig]
             raise ConfigError(f"--{flag} {settings[flag]}: only with --search {kinds}")
     if name is None:
         return None
-    one_of(NAMES, name, "search")
+    method = lookup(METHODS, name, "search", ConfigError)
     factor = 3 if factor is None else factor
     if budget is None:
         each = configs()
         interval, part = asked(name, each) or 1, PARTS if name == "pbt" else factor**3
         budget = interval * max(1, max(config.longest for config in each) // part // interval)
-    if name == "pbt":
+    if method is PopulationBased:
         names = (each for each in HYPER if each not in STOPPING)
         space = {each: settings[each] for each in names if any(sign in str(settings[each]) for sign in ("..", ","))}
         return PopulationBased(budget, space=space or None, seed=settings["seed"])
-    halving = {"halving": SuccessiveHalving, "hyperband": Hyperband, "asha": AsynchronousHalving}
-    return halving[name](factor, budget)
+    return method(factor, budget)
