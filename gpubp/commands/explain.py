@@ -52,8 +52,7 @@ def run(settings: dict[str, Any]) -> int:
     from ..checkpoints.stored import is_row
     from ..explaining.steps import explain_steps
     from ..resumed.alone import network_of
-    from ..resumed.resume import check_data
-    from ..runs.making import ready
+    from ..resumed.resume import check_data, sets_of
     from ..state import TrainState
     from ..system.ambient import HOME
     from .settings import load_data, of_run, settings_of
@@ -73,11 +72,9 @@ def run(settings: dict[str, Any]) -> int:
         saved = checkpoint.load(folder, HOME, is_row)
         sys.stderr.writelines(f"warning: {line(each)}\n" for each in saved.told)
         state = network_of(saved, row).state
-        prepared, networks = load_data(before), [each.state.population for each in saved.populations]
-        data, specs = prepared.training, [each.spec for each in networks]
-        check_data(
-            folder, saved.populations[0], ready(specs, networks[0].params.dtype, data, prepared.validation, None)
-        )
+        prepared = load_data(before)
+        data = prepared.training
+        check_data(folder, saved.populations[0], sets_of(saved, data, prepared.validation))
         own = data.alone(state.position).to(HOME, state.population.params.dtype)
         state.position = torch.zeros_like(state.position)
         explanations = explain_steps(state, own, 0, row)

@@ -84,7 +84,6 @@ def run(settings: dict[str, Any]) -> int:
 def picked(study: Study, rows: pa.Table, top: int) -> dict[str, list[dict[str, Any]]]:
     """The best, worst and diverged networks, with what differs between any."""
     import numpy as np
-    import pyarrow as pa
 
     from ..results.result import order_of
     from ..results.table import DESIGNED, TEXTS
@@ -97,7 +96,7 @@ def picked(study: Study, rows: pa.Table, top: int) -> dict[str, list[dict[str, A
     if rows["id"].equals(rows["network"]):
         shown.remove("id")
     shown = [name for name in shown if rows[name].null_count < rows.num_rows]  # no network diverged, or stopped
-    return {name: rows.select(shown).take(pa.array(index)).to_pylist() for name, index in groups.items()}
+    return {name: rows.select(shown).take(index).to_pylist() for name, index in groups.items()}
 
 
 def _plain(given: Any) -> Any:

@@ -123,7 +123,7 @@ def _rows(folder: Path, saved: Checkpoint, networks: Any) -> tuple[pa.Table, lis
 
 def _validation(folder: Path, saved: Checkpoint) -> tuple[Dataset, Any]:
     """The run's validation samples and their preparation. Raises GpubpError if they are not known."""
-    from ..runs.making import ready
+    from ..resumed.resume import sets_of
     from .settings import load_data, settings_of
 
     if saved.populations[0].notes["validation"] is None:
@@ -132,9 +132,7 @@ def _validation(folder: Path, saved: Checkpoint) -> tuple[Dataset, Any]:
         prepared = load_data(settings_of(folder, train.kinds()))
     except GpubpError as error:
         raise ConfigError(f"The validation samples are not at hand: {error}") from None
-    networks = [each.state.population for each in saved.populations]
-    specs, dtype = [each.spec for each in networks], networks[0].params.dtype
-    sets = ready(specs, dtype, prepared.training, prepared.validation, None)
+    sets = sets_of(saved, prepared.training, prepared.validation)
     if sets.validation is None or sets.fingerprints["validation"] != saved.populations[0].notes["validation"]:
         raise ConfigError("The data are not those that the run was trained on.")
     return sets.validation, prepared.training.preparation

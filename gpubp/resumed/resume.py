@@ -64,9 +64,7 @@ def resume(
     folder, where = files.path("run_dir", run_dir), devices(device)
     with lock.held(folder, force, machine.described(where)) as told:
         saved = _saved(folder)
-        populations = [each.state.population for each in saved.populations]
-        sets = ready([each.spec for each in populations], populations[0].params.dtype, data, validation, None)
-        runs = runs_of(folder, saved, sets, where)
+        runs = runs_of(folder, saved, sets_of(saved, data, validation), where)
         search, more = restored(folder, saved.notes["search"])
         lengths = {"epochs": epochs, "steps": steps}
         longer = any(each is not None for each in lengths.values())
@@ -107,6 +105,12 @@ def _saved(folder: Path) -> checkpoint.Checkpoint:
             f"line with gpubp resume {folder}"
         )
     return checkpoint.load(folder, HOME, is_row)
+
+
+def sets_of(saved: checkpoint.Checkpoint, data: Dataset, validation: Dataset | None) -> Sets:
+    """The data, checked, for the networks of a checkpoint."""
+    populations = [each.state.population for each in saved.populations]
+    return ready([each.spec for each in populations], populations[0].params.dtype, data, validation, None)
 
 
 def runs_of(folder: Path, saved: checkpoint.Checkpoint, sets: Sets, where: list[torch.device]) -> list[Run]:
