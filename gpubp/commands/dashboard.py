@@ -20,7 +20,7 @@ from .parser import Parser
 ABOUT = "look at curves in TensorBoard"
 HOST = "127.0.0.1"  # nobody else's browser reaches it, and TensorBoard asks for no password
 FILES = "events.out.tfevents.*"
-# Runs that are more than the best networks of others, for the two kinds of tabs: of more than 40 some tabs show none.
+# Without the curves of single networks, for the two kinds of tabs: of more than 40 runs some tabs show none.
 SHOWN = "?runFilter={0}#timeseries&regexInput={0}".format(quote("^(?!.*hparams/network_)", safe=""))
 
 

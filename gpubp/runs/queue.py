@@ -30,14 +30,14 @@ from .side_by_side import Crew
 
 AHEAD = 1 << 12, 1 << 24  # networks of a design, and bytes of them, that are made at once: few take as long as many
 STREAM = 1 << 16  # networks of a stream that train at once, if nothing else is said
-KEPT = 3 / 4  # of the networks in slots train: too few have ended for others to pay for the change
-HALF = 1 / 2  # of them train at the end of a round that no evaluation ends: rounds, and changes, are fewer
+KEPT = 3 / 4  # if more of the networks in slots train, too few have ended for others to pay for the change
+HALF = 1 / 2  # of them train at the end of a round that no evaluation ends, so that rounds and changes are fewer
 
 
 class Rows:
-    """The rows of a design that are left, in order; None for those of a stream that has ended. source: which makes
-    networks of them; total: of all rows, None if unknown; taken: those that left, of which `last` are the settings of
-    the last."""
+    """The rows of a design that are left, in order. design: None for a stream that has ended; source: makes networks
+    of rows; total: how many rows there are, None if unknown; taken: how many have left, the last with the settings
+    `last`."""
 
     def __init__(
         self, design: Design | Iterator[Any] | None, settings: dict[str, Any], source: Source, taken: int = 0,

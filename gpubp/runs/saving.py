@@ -23,7 +23,7 @@ from ..system import lock
 @dataclass
 class Saving:
     """networks: those of a checkpoint, in host memory; notes: its other content; told: called with notes for the user.
-    unsaved: why the last checkpoint or the results could not be written; last: when, of time.monotonic()."""
+    unsaved: why the last checkpoint or the results could not be written; last: when it was, by time.monotonic()."""
 
     run_dir: Path
     minutes: float

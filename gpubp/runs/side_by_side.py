@@ -24,8 +24,8 @@ Tell = Callable[[list[str]], None]
 
 class Crew:
     """over: whether all should end soon, because one has failed or the calling thread was interrupted. under_way: the
-    runs that are at work. signals: to which those that end the training are added; compiling: called with how many
-    runs' kernels are still to be compiled."""
+    runs that are at work. signals: the list in which those that end the training appear; compiling: called with the
+    number of runs whose kernels are still to be compiled."""
 
     def __init__(self, where: Sequence[torch.device], compiling: Callable[[int], None]) -> None:
         self.signals, self.compiling = list[int](), compiling

@@ -67,8 +67,8 @@ def train(
 
     The result's history has a record per evaluation: one every config.evaluate_every, by default every
     hundredth of the training if anything uses them (validation data, a reporter of evaluations, schedule plateau),
-    otherwise one at the end, whose loss is the mean over all steps; of a design that streams through slots ever
-    fewer after 1,024, and the last.
+    otherwise one at the end, whose loss is the mean over all steps; a design that streams through slots has ever
+    fewer after the first 1,024, and the last.
 
     Ctrl-C and SIGTERM end the run after the present call and save everything; then the previous handler of the signal
     is called. So Ctrl-C raises KeyboardInterrupt, whose `result` is the Result so far, and SIGTERM ends the
