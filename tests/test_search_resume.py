@@ -1,9 +1,11 @@
 """A run with a search that ends anywhere goes on to the same networks, decisions and lineage; damage is refused or
 said."""
 
+import copy
 import hashlib
 import itertools
 import json
+import pickle
 import shutil
 import signal
 from collections.abc import Callable
@@ -59,6 +61,12 @@ def test_a_stopped_run_resumes_to_the_same_decisions(
         assert kept == [*whole[kind].search.lineage]
         assert len(kept) == 2 * 5, "two populations exchange every second epoch but the last"
     same(resumed(folder), whole[kind])
+
+
+@pytest.mark.parametrize("kind", SEARCHES)
+def test_a_result_is_copied_and_pickled_with_its_decisions(kind: str, whole: dict[str, gpubp.Result]) -> None:
+    for again in (pickle.loads(pickle.dumps(whole[kind])), copy.deepcopy(whole[kind])):
+        same(again, whole[kind])
 
 
 @pytest.mark.parametrize("kind", SEARCHES)

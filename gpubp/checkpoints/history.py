@@ -31,6 +31,9 @@ class Records(list[dict[str, Any]]):
         self.written, self.digest = 0, hashlib.sha256()  # records in the file, and the hash of its bytes
         self.file: tuple[int, ...] | None = None  # the one that save() wrote
 
+    def __reduce__(self) -> tuple[type, tuple[list[dict[str, Any]]]]:
+        return type(self), (list(self),)  # a copy has no file, and a hash cannot be pickled
+
     def save(self, run_dir: Path, number: int | None = None) -> dict[str, Any]:
         """Write every record to the file, or those up to round `number` while others are added. -> a checkpoint's
         entry, for load(). Raises OSError; save() may then be called again."""
