@@ -1,5 +1,6 @@
 """search/halving.py: the best go on, as many as the papers say, and are bit for bit what they are alone."""
 
+import pickle
 from contextlib import nullcontext
 from typing import Any
 
@@ -78,6 +79,12 @@ def test_networks_that_diverge_lose_and_take_no_place() -> None:
     rates[4:6] = 0.3, 0.4
     result = train(rated(rates, epochs=12), SuccessiveHalving(3, 2))
     assert result.status_names == ["diverged", "stopped", "diverged", *["finished"] * 3, *["diverged"] * 3]
+
+
+def test_a_result_does_not_hold_the_samples() -> None:
+    data = gpubp.Dataset(torch.rand(10_000, 1), torch.rand(10_000, 1))
+    result = train(rated([0.1, 0.2], epochs=3, batch_size=10_000), SuccessiveHalving(), data, None)
+    assert len(pickle.dumps(result.search)) < 10_000
 
 
 def test_what_has_stopped_for_itself_takes_no_place() -> None:

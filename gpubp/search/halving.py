@@ -60,7 +60,8 @@ class SuccessiveHalving(Method):
             )
         check_comparable(self.name, runs)
         self.rungs = [self.min_resources // interval]  # rounds
-        self.every_round, self.data = Rounds(interval, unit == "steps", 1), runs[0].sets.data
+        self.every_round = Rounds(interval, unit == "steps", 1)
+        self.sizes = in_order(runs, [run.sets.data.size(run.state.position) for run in runs])  # of each its samples
         while self.rungs[-1] * interval * self.factor**2 <= longest:
             self.rungs.append(self.rungs[-1] * self.factor)
         self.setting = settings(runs)
@@ -127,7 +128,7 @@ class SuccessiveHalving(Method):
     def round_of(self, some: Placed) -> Tensor:
         """(N,): the round of each network's last step, from 1; of one that diverged of the step in which it did."""
         state, rounds = some.state, replace(self.every_round, batch_size=some.state.recipe.batch_size)
-        return rounds.number(state.step + (state.status == Status.diverged), self.data.size(state.position))
+        return rounds.number(state.step + (state.status == Status.diverged), self.sizes[some.rows])
 
     def _told(self, begins: int, what: str, interval: int, length: str) -> str:
         """A bracket as text."""
