@@ -74,6 +74,7 @@ def test_a_result_prints_as_one_line_that_names_the_best() -> None:
         f"Result(5 networks: 4 finished, 1 diverged; best loss {float(result.loss[best]):.4g} (network {best}); "
         f"engine {result.engine})"
     )
+    assert repr(gpubp.train(population(SPEC, 1), data(), config())).startswith("Result(1 network: 1 finished; best ")
 
 
 def test_the_ranking_is_by_validation_loss_or_else_by_loss_without_diverged_networks() -> None:
