@@ -109,7 +109,8 @@ class AsynchronousHalving(SuccessiveHalving):
         for some in order.split(where[order].unique_consecutive(return_counts=True)[1].tolist()):
             here, new = int(where[some[0]]), figure[some].numpy()
             before, best = self.come.get(here, np.empty(0)), new.argsort(kind="stable")
-            place[some[best]] = torch.from_numpy(before.searchsorted(new[best], "right") + np.arange(len(new)))
-            self.come[here] = np.sort(np.concatenate([before, new]), kind="stable")
-            came[some] = len(before) + len(new)
+            ahead = before.searchsorted(new[best], "right")
+            place[some[best]] = torch.from_numpy(ahead + np.arange(len(new)))
+            self.come[here] = np.insert(before, ahead, new[best])  # a fifth of the time of sorting a million
+            came[some] = len(self.come[here])
         return place, came
