@@ -26,6 +26,7 @@ from ..evaluate import Round
 from ..results.result import comparable
 from ..runs.run import Run
 from ..system.arrays import Array
+from ..system.threads import one_thread
 from .halving import SuccessiveHalving
 from .method import figures
 
@@ -77,6 +78,7 @@ class AsynchronousHalving(SuccessiveHalving):
         ends = ", ".join(f"{number * interval:,}" for number in self.rungs)
         return f"asha: {len(self.entity):,} {what}, of which one in {self.factor} goes on after {ends} of {length}"
 
+    @one_thread()
     def decide(self, number: int, runs: Sequence[Run], found: Sequence[Round]) -> None:
         """Stop those that have come to a rung and do not go on."""
         rungs, parts = torch.tensor(self.rungs), []
