@@ -156,3 +156,11 @@ def test_halving_without_slots_for_all_names_it_only_where_it_can_take_the_netwo
         with pytest.raises(ConfigError, match="give as many slots, or fewer networks") as caught:
             train(given, SuccessiveHalving(), *folds, slots=3)
         assert (told in str(caught.value)) == there
+
+
+def test_a_cluster_refuses_it(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"at the same time: SuccessiveHalving \(--search halving\) expected"):
+        gpubp.cluster.train_many(
+            rated([0.1, 0.2], epochs=9), LINE, LINE, run_dir=tmp_path / "run", search=AsynchronousHalving()
+        )
+    assert not (tmp_path / "run").exists()

@@ -44,7 +44,8 @@ class Plan:
                 raise ConfigError(f"search: {type(self.search).__name__}: one of gpubp.search's expected on a cluster")
             if self.search.streams:
                 raise ConfigError(
-                    f"{self.search.name}: a cluster trains all networks at the same time: halving expected"
+                    f"{self.search.name}: a cluster trains all networks at the same time: SuccessiveHalving (--search "
+                    "halving) expected"
                 )
             every = self.search.interval([each.config for each in self.parts])
             self.configure([replace(each.config, evaluate_every=every) for each in self.parts])
