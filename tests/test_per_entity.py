@@ -19,6 +19,8 @@ from gpubp.raw.preparation import Preparation
 
 from .commands import Capture, columns, error, here, run, trained  # noqa: F401
 from .helpers import covering, same_bits
+from .reports import page_of
+from .short_runs import Crash
 
 SHOPS = {"north": (40, 3.0, 100.0), "south": (25, -2.0, 0.0), "east": (61, 0.5, -7.0), "tiny": (2, 0.0, 0.0)}
 HEAD = "shop,day,price,kind,sold\n"
@@ -283,3 +285,17 @@ def test_divisions_that_cannot_be_are_refused(arguments: str, told: str, capsys:
     given = "" if "--data" in arguments else "--data sales.csv --target sold"
     assert told in error(f"train {given} {arguments} --steps 1 --engine eager --run-dir made", capsys)
     assert not Path("made").exists()
+
+
+def test_a_report_of_a_run_that_crashed_names_the_entities(tmp_path: Path) -> None:
+    data = gpubp.load_data("diabetes", per=["sex"])
+    design = [{"lr": 0.01 * (1 + at), "entity": at % 2} for at in range(8)]
+    with pytest.raises(RuntimeError):
+        gpubp.train_many(
+            design, data.training, data.validation, loss=data.loss, widths=f"{data.widths_in},{data.widths_out}",
+            epochs=6, engine="eager", reporters=[Crash(4)], run_dir=tmp_path / "run", evaluate_every=1,
+        )  # fmt: skip
+    page = page_of(tmp_path / "run")
+    best = page[page.index("best of 8") : page.index("worst of 8")]
+    assert ">sex</th>" in best
+    assert ">r2</th>" not in best, "which no evaluation leaves in a file"

@@ -16,7 +16,6 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
     from ..checkpoints.checkpoint import Checkpoint
-    from ..raw.entities import Entities
     from ..studies import Study
 
 ABOUT = "the best, worst and diverged networks of a run, and the effect of each setting"
@@ -149,50 +148,40 @@ def designed(folder: Path, rows: pa.Table) -> pa.Table:
 def _so_far(folder: Path) -> pa.Table | None:
     """The results of a run that has not ended, as its last checkpoint and evaluations have them: of a queue those of
     the networks that have left its slots, if any have. None if nothing is saved."""
-    import pyarrow as pa
-
     from ..checkpoints import checkpoint
-    from ..evaluate import metric_name
-    from ..results.model import load
-    from ..results.table import Results
     from ..system.ambient import HOME
 
     try:
         saved = checkpoint.load(folder, HOME)
-        outcomes = saved.ended.outcomes()
+        left = bool(saved.ended.outcomes())
     except CheckpointError:
         return None
-    preparation, metric = load(folder).preparation, metric_name(saved.populations[0].state.population.spec)
-    entities = None if preparation is None else preparation.entities
-    if outcomes:
-        told = "networks that have left their slots by its last checkpoint"
-        found = Results(outcomes, metric, entities).whole
-    else:
-        told = "networks of its last checkpoint, with the steps and losses of their last evaluations"
-        found = interim(folder, saved, entities)
-        for place, name in enumerate(found.column_names):
-            if name in (metric, f"validation_{metric}"):
-                found = found.set_column(place, name, pa.nulls(found.num_rows, pa.float64()))
+    told = "networks of its last checkpoint, with the steps and losses of their last evaluations"
+    told = "networks that have left their slots by its last checkpoint" if left else told
     sys.stderr.write(f"warning: {line(folder)} has not ended: these are the {told}; gpubp resume {quoted(folder)}\n")
-    return found
+    return interim(folder, saved, training=not left)
 
 
-def interim(folder: Path, saved: Checkpoint, entities: Entities | None = None) -> pa.Table:
-    """The table of results at a checkpoint, with each network's steps and losses at its last evaluation, which may be
-    later; metrics are unknown."""
+def interim(folder: Path, saved: Checkpoint, training: bool = True) -> pa.Table:
+    """The table of results at a checkpoint: of networks that have left their slots, and of those in `training`, with
+    the steps and losses of each at its last evaluation, which may be later; their metrics are unknown."""
     from copy import copy
 
+    import pyarrow as pa
     import torch
 
     from ..checkpoints import curves
     from ..evaluate import Evaluation, metric_name
     from ..networks import Outcome
+    from ..raw.preparation import Preparation
     from ..results.table import Results
 
     outcomes = list(saved.ended.outcomes())
+    preparation, metric = Preparation.load(folder), metric_name(saved.populations[0].state.population.spec)
+    missing = () if outcomes else (metric, f"validation_{metric}")
     everyone = torch.cat([each.rows for each in saved.populations]).tolist()
-    last = {row: each[-1] for row, each in curves.read(folder, everyone).items()}
-    for state, _, rows, notes in saved.populations:
+    last = {row: each[-1] for row, each in curves.read(folder, everyone).items()} if training else {}
+    for state, _, rows, notes in saved.populations if training else ():
         unknown = torch.full((len(rows),), float("nan"), dtype=torch.float64)
         figures, step = [unknown.clone(), unknown.clone()], state.step.clone()
         for place, row in enumerate(rows.tolist()):
@@ -204,4 +193,8 @@ def interim(folder: Path, saved: Checkpoint, entities: Entities | None = None) -
         evaluated = copy(state)
         evaluated.step = step
         outcomes.append(Outcome(rows, evaluated, Evaluation(figures[0], unknown), held_out, notes["folds"]))
-    return Results(outcomes, metric_name(saved.populations[0].state.population.spec), entities).whole
+    found = Results(outcomes, metric, None if preparation is None else preparation.entities).whole
+    for name in {*missing} & {*found.column_names}:
+        place, blank = found.column_names.index(name), pa.nulls(found.num_rows, pa.float64())
+        found = found.set_column(place, name, blank)
+    return found

@@ -183,6 +183,13 @@ class Preparation:
         files.write_text(run_dir / FILE, json.dumps(self.to_dict(), indent=1) + "\n")
 
     @classmethod
+    def load(cls, run_dir: Path) -> Self | None:
+        """That of a run, if it has one. Raises CheckpointError."""
+        path = run_dir / FILE
+        with files.trusted(path):
+            return cls.from_dict(json.loads(files.read(path))) if path.exists() else None
+
+    @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Self:
         """From the result of to_dict(); raises DataError for anything else."""
         try:

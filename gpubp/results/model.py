@@ -5,7 +5,6 @@ columns from preparation.json, and the ranking from results.parquet. Refused: sa
 or with numbers that the networks' precision cannot hold, and the ranking of a run that has not ended.
 """
 
-import json
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -278,7 +277,7 @@ def load(run_dir: str | Path, device: str | torch.device = "cpu") -> Model:
             "rewrites it"
         )
     with files.trusted(path):
-        preparation = Preparation.from_dict(json.loads(files.read(path))) if path.exists() else None
+        preparation = Preparation.load(folder)
         diverged = networks.in_order([state.status for state in states]) == Status.diverged
         position = networks.in_order([state.position for state in states])
         model = Model(networks, preparation, None, diverged, position)
