@@ -216,8 +216,11 @@ def confounded(runs: Sequence[Run]) -> list[str]:
     folds = len(torch.cat([run.state.position for run in runs]).unique())
     each = []  # of each setting, how many folds it has
     for run in runs:
-        setting = settings_of(run).unique(dim=0, return_inverse=True)[1]
-        each.append(torch.stack([setting, run.state.position], 1).unique(dim=0)[:, 0].bincount())
+        config, position = run.config, run.state.position
+        length = torch.as_tensor(config.steps if config.epochs is None else config.epochs, dtype=torch.float64)
+        columns = torch.cat([*run.state.hyper.values(), length.expand(len(position))[:, None]], 1)
+        setting = columns.unique(dim=0, return_inverse=True)[1]
+        each.append(torch.stack([setting, position], 1).unique(dim=0)[:, 0].bincount())
     many = torch.cat(each)
     if len(many) == 1 or bool((many == folds).all()):
         return []
@@ -225,10 +228,3 @@ def confounded(runs: Sequence[Run]) -> list[str]:
         f"{int((many < folds).sum()):,} of {len(many):,} settings train on some of the {folds} folds alone: figures of "
         "different folds do not compare settings; a row for each setting and fold, with a column fold, does"
     ]
-
-
-def settings_of(run: Run) -> torch.Tensor:
-    """(N, H) float64: the setting of each network: its hyper-parameters and length."""
-    config = run.config
-    length = torch.as_tensor(config.steps if config.epochs is None else config.epochs, dtype=torch.float64)
-    return torch.cat([*run.state.hyper.values(), length.expand(len(run.rows))[:, None]], 1)

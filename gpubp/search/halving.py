@@ -22,7 +22,6 @@ from torch import Tensor
 from ..errors import ConfigError
 from ..evaluate import Round
 from ..maths.rng import permute
-from ..runs.making import settings_of
 from ..runs.run import Run
 from ..settings.rounds import Rounds
 from ..state import Status
@@ -187,7 +186,10 @@ def settings(runs: Sequence[Run]) -> Tensor:
         return torch.arange(everyone)
     keys: list[tuple[object, ...]] = [()] * everyone
     for number, run in enumerate(runs):
-        for row, fold, values in zip(run.rows.tolist(), run.state.position.tolist(), settings_of(run).tolist()):
+        config = run.config
+        length = torch.as_tensor(config.steps if config.epochs is None else config.epochs, dtype=torch.float64)
+        columns = [*run.state.hyper.values(), length.expand(len(run.rows))[:, None]]
+        for row, fold, values in zip(run.rows.tolist(), run.state.position.tolist(), torch.cat(columns, 1).tolist()):
             keys[row] = fold, number, *values
     seen: Counter[tuple[object, ...]] = Counter()
     found: dict[tuple[object, ...], int] = {}
