@@ -93,7 +93,11 @@ def picked(study: Study, rows: pa.Table, top: int) -> dict[str, list[dict[str, A
     ranked = order_of(rows).numpy()
     groups = {"best": ranked[:top], "worst": ranked[::-1][:top], "diverged": np.flatnonzero(study.diverged)[:top]}
     settings = (*HYPER, *TEXTS, *DESIGNED)
-    shown = [name for name in rows.column_names if name in study.varied or name not in settings]
+    shown = [
+        name
+        for name in rows.column_names
+        if name in study.varied or not (name in settings or name.startswith("extra."))
+    ]
     if rows["id"].equals(rows["network"]):
         shown.remove("id")
     shown = [name for name in shown if rows[name].null_count < rows.num_rows]  # no network diverged, or stopped

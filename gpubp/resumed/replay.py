@@ -8,7 +8,7 @@ for this network alone, or given. Refused: a damaged checkpoint, other data, a n
 
 import hashlib
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import pairwise
@@ -29,6 +29,7 @@ from ..networks import Outcome
 from ..population import Population
 from ..raw.entities import Entities
 from ..raw.tables import listed
+from ..results.result import setting_column
 from ..results.saved import RESULTS, read_results
 from ..results.table import of_one
 from ..runs.design import INIT
@@ -259,7 +260,7 @@ def _results(
     there = replace(end.state, position=found.state.position)
     outcome = end._replace(rows=found.rows, state=there, folds=found.notes["folds"])
     mine, needed = of_one(outcome, metric_name(there.population.spec), entities)
-    row, notes = theirs[0] if theirs else {}, []
+    row, notes = {_called(name, mine): value for each in theirs for name, value in each.items()}, []
     if saved.version < UNSHARDED and (lacks := [name for name in needed if name not in row]):
         notes.append(f"{RESULTS}, of an older version, lacks {', '.join(lacks)}: not compared")
         needed = [name for name in needed if name in row]
@@ -272,6 +273,12 @@ def _results(
     both = (str([(name, each.get(name, MISSING)) for name in names]).encode() for each in (row, mine))
     run, replayed = (hashlib.sha256(each).hexdigest() for each in both)
     return {"results": (run, replayed)}, notes
+
+
+def _called(name: str, mine: Mapping[str, Any]) -> str:
+    """A column of results as it is called now, among `mine`: hyper-parameters of custom rules had their bare names."""
+    now = setting_column(name)
+    return now if name not in mine and now in mine else name
 
 
 def _told(before: Stretch, after: Stretch) -> str:
