@@ -26,6 +26,7 @@ from pyarrow import compute
 
 from .errors import ConfigError, unknown
 from .line import line
+from .raw.arrow import plain
 from .raw.tables import Array, listed
 from .results.result import diverged_in, entities, ranked_by, worth
 from .results.table import DESIGNED, FAULT, TEXTS
@@ -67,6 +68,8 @@ class Study:
 
     def __init__(self, results: Any) -> None:
         results = results if isinstance(results, pa.Table) else pa.table(results)
+        columns = {name: plain(column) for name, column in zip(results.column_names, results.columns)}
+        results = pa.table(columns, metadata=results.schema.metadata)
         self.results = _with_shapes(results)
         self.figure = ranked_by(results)
         self.values: Array = results[self.figure].to_numpy().astype(np.float64)

@@ -102,6 +102,12 @@ def _decoded(column: Any) -> Any:
     return pyarrow.chunked_array([column.to_pylist()], kind)  # cast() lacks polars' types
 
 
+def plain(column: Any) -> Any:
+    """A column, whose texts, of any of Arrow's types for them, are strings."""
+    column = _decoded(column)
+    return column.cast(pyarrow.string()) if _is_text(column.type) else column
+
+
 def numbers(where: str, column: Any, otherwise: str) -> Array:
     """A column as numbers, truth values or texts. otherwise: what else to do with one that holds something else."""
     types, column = pyarrow.types, _decoded(column)
@@ -128,13 +134,9 @@ def numbers(where: str, column: Any, otherwise: str) -> Array:
 
 
 def no_formula(texts: Any) -> Any:
-    """A column, whose texts, of any of Arrow's types for them, are no formulas."""
-    types = pyarrow.types
-    if types.is_dictionary(texts.type):
-        texts = texts.cast(texts.type.value_type)
-    if types.is_large_string(texts.type) or types.is_string_view(texts.type):
-        texts = texts.cast(pyarrow.string())
-    if not types.is_string(texts.type):
+    """A column, whose texts are no formulas."""
+    texts = plain(texts)
+    if not pyarrow.types.is_string(texts.type):
         return texts
     risky = compute.match_substring_regex(texts, FORMULA)
     risky = compute.and_not(risky, compute.match_substring_regex(texts, PLAIN))

@@ -174,10 +174,11 @@ def idle(configs: Sequence[TrainConfig]) -> list[str]:
     """Notes on what is to stop or restore networks where every network's training is over before it could."""
     found = []
     for name, does in (("patience", "stops"), ("target_loss", "stops"), ("restore_best", "restores")):
-        some = [each for each in configs if getattr(each, name) is not None and getattr(each, name) is not False]
-        needed = {}  # evaluations, of which the last must not be the end, or for restore_best may be
-        for each in some:
-            needed[each] = 1 + (math.ceil(float(torch.as_tensor(each.patience).min())) if name == "patience" else 0)
+        asked = {each: value for each in configs if (value := getattr(each, name)) is not None and value is not False}
+        least = {each: float(torch.as_tensor(value).min()) for each, value in asked.items()}
+        some = [each for each in least if least[each] < math.inf]  # an infinite patience is not to stop
+        # evaluations, of which the last must not be the end, or for restore_best may be
+        needed = {each: 1 + (math.ceil(least[each]) if name == "patience" else 0) for each in some}
         late = (needed[each] * each.interval >= each.longest + (name == "restore_best") for each in some)
         if some and all(late):
             one = some[0]
