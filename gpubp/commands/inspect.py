@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
     from ..checkpoints.checkpoint import Checkpoint
     from ..raw.entities import Entities
+    from ..raw.tables import Array
+    from ..state import TrainState
     from ..studies import Study
 
 ABOUT = "the best, worst and diverged networks of a run, and the effect of each setting"
@@ -184,7 +186,7 @@ def _so_far(folder: Path) -> pa.Table | None:
 
 def interim(folder: Path, saved: Checkpoint, entities: Entities | None = None) -> pa.Table:
     """The table of results at a checkpoint, with each network's steps and losses at its last evaluation, which may be
-    later; metrics are unknown."""
+    later, and its best loss up to there; metrics are unknown."""
     from copy import copy
 
     import torch
@@ -196,17 +198,29 @@ def interim(folder: Path, saved: Checkpoint, entities: Entities | None = None) -
 
     outcomes = list(saved.ended.outcomes())
     everyone = torch.cat([each.rows for each in saved.populations]).tolist()
-    last = {row: each[-1] for row, each in curves.read(folder, everyone).items()}
+    known = curves.read(folder, everyone)
     for state, _, rows, notes in saved.populations:
         unknown = torch.full((len(rows),), float("nan"), dtype=torch.float64)
         figures, step = [unknown.clone(), unknown.clone()], state.step.clone()
+        evaluated, names = copy(state), ("loss", "validation_loss")
+        evaluated.memory = {name: column.clone() for name, column in state.memory.items()}
         for place, row in enumerate(rows.tolist()):
-            if row in last:
-                step[place] = int(last[row]["step"])
-                for values, name in zip(figures, ("loss", "validation_loss")):
-                    values[place] = float(last[row][name])
+            if row in known:
+                step[place] = int(known[row]["step"][-1])
+                for values, name in zip(figures, names):
+                    values[place] = float(known[row][name][-1])
+                if state.recipe.tracks:
+                    later = known[row][known[row]["step"] + notes["open"] > int(state.step[place])]
+                    _follow(evaluated, place, later["step"], later[names[notes["validation"] is not None]])
         held_out = None if notes["validation"] is None else Evaluation(figures[1], unknown)
-        evaluated = copy(state)
         evaluated.step = step
         outcomes.append(Outcome(rows, evaluated, Evaluation(figures[0], unknown), held_out, notes["folds"]))
     return Results(outcomes, metric_name(saved.populations[0].state.population.spec), entities).whole
+
+
+def _follow(state: TrainState, place: int, steps: Array, losses: Array) -> None:
+    """Bring the best loss of the network in a row of `state` up to date with later evaluations, in place."""
+    least = float(state.hyper["min_delta"][place]) if "min_delta" in state.hyper else 0.0
+    for step, loss in zip(steps.tolist(), losses.tolist()):
+        if loss < float(state.memory["best_loss"][place]) - least:
+            state.memory["best_loss"][place], state.memory["best_step"][place] = loss, step
