@@ -25,7 +25,7 @@ import torch
 from pyarrow import compute
 
 from .errors import ConfigError, unknown
-from .line import line
+from .line import counted, line
 from .raw.arrow import plain
 from .raw.tables import Array, listed
 from .results.result import diverged_in, entities, ranked_by, worth
@@ -78,7 +78,7 @@ class Study:
 
     def __repr__(self) -> str:
         varied = f"{listed(self.varied)} varied" if self.varied else "nothing varied"
-        return line(f"Study({len(self.values):,} networks by {self.figure}; {varied})")
+        return line(f"Study({counted(len(self.values), 'network')} by {self.figure}; {varied})")
 
     @cached_property
     def varied(self) -> list[str]:

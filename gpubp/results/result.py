@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from .. import stopping
 from ..errors import ConfigError
 from ..evaluate import Evaluation
-from ..line import line
+from ..line import counted, line
 from ..maths.losses import LOSSES
 from ..networks import Outcome
 from ..population import Population
@@ -222,9 +222,8 @@ class Result:
             best = f"; best {name.replace('_', ' ')} {rows[name][row].as_py():.4g} (network {row})"
         early = "" if self.interrupted is None else f"; stopped by {self.stopped_by}"
         where = "" if self.run_dir is None else f"; {self.run_dir}"
-        return line(
-            f"Result({self.populations.count:,} networks: {self.fates}{best}; engine {self.engine}{early}{where})"
-        )
+        many = counted(self.populations.count, "network")
+        return line(f"Result({many}: {self.fates}{best}; engine {self.engine}{early}{where})")
 
 
 @contextmanager

@@ -24,7 +24,7 @@ from ..checkpoints.stored import is_row
 from ..errors import CheckpointError, ConfigError
 from ..evaluate import metric_name
 from ..explaining.steps import Explanation, explain_steps
-from ..line import line
+from ..line import counted, line
 from ..networks import Outcome
 from ..population import Population
 from ..raw.entities import Entities
@@ -101,8 +101,8 @@ class Replay:
         if not differ:
             return None
         return (
-            f"network {self.network}, trained alone for {self.steps:,} steps, is not the run's: different are its "
-            f"{', '.join(differ)}; likely {', or '.join(self.doubts)}"
+            f"network {self.network}, trained alone for {counted(self.steps, 'step')}, is not the run's: different are "
+            f"its {', '.join(differ)}; likely {', or '.join(self.doubts)}"
         )
 
     def explanations(self) -> Iterator[Explanation]:
@@ -123,18 +123,19 @@ class Replay:
     def text(self) -> str:
         """The outcome as text, without the explanation."""
         alike = "the same bits as in the run" if self.same else "other bits than in the run"
-        lines = [f"Network {self.network} (id {self.id}), {self.status} after {self.steps:,} steps: {alike}"]
+        lines = [f"Network {self.network} (id {self.id}), {self.status} after {counted(self.steps, 'step')}: {alike}"]
         for name, (run, mine) in self.parts.items():
             lines.append(f"  {name:20} {mine}" + ("" if run == mine else f"; in the run {run}"))
         who = "" if self.shown == self.network else f" is network {self.shown}'s, of which this one became a copy, and"
         if self.same:
-            how = "is proven" if self.proven else f"is a continuation: the run has {self.steps:,} steps"
+            how = "is proven" if self.proven else f"is a continuation: the run has {counted(self.steps, 'step')}"
             lines.append(f"Step {self.step:,}{who} {how}")
         return "\n".join([*lines, *self.notes])
 
     def __repr__(self) -> str:
         alike = "the same bits" if self.same else "other bits"
-        return f"Replay(network {self.network}, {self.status} after {self.steps:,} steps: {alike}, {self.hash[:12]})"
+        taken = counted(self.steps, "step")
+        return f"Replay(network {self.network}, {self.status} after {taken}: {alike}, {self.hash[:12]})"
 
 
 @neutral()

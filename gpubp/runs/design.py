@@ -24,6 +24,7 @@ from pyarrow import parquet
 from torch import Tensor
 
 from ..errors import ConfigError, DataError, GpubpError, lookup, unknown
+from ..line import counted
 from ..maths.initialise import INITIALISERS, initialise
 from ..maths.spec import NetworkSpec
 from ..population import Population, room
@@ -163,7 +164,7 @@ class Design:
         return self.count
 
     def __repr__(self) -> str:
-        return f"Design({self.count:,} networks: {', '.join(self.names)})"
+        return f"Design({counted(self.count, 'network')}: {', '.join(self.names)})"
 
     @property
     def names(self) -> list[str]:
