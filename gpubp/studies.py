@@ -29,7 +29,7 @@ from .line import counted, line
 from .raw.arrow import plain
 from .raw.tables import Array, listed
 from .results.result import diverged_in, entities, ranked_by, worth
-from .results.table import DESIGNED, FAULT, TEXTS
+from .results.table import DESIGNED, FAULT, TEXTS, by_part
 from .settings.config import HYPER
 
 BINS, DISTINCT = 6, 12  # bins of a column with more than DISTINCT numbers
@@ -70,7 +70,7 @@ class Study:
         results = results if isinstance(results, pa.Table) else pa.table(results)
         columns = {name: plain(column) for name, column in zip(results.column_names, results.columns)}
         results = pa.table(columns, metadata=results.schema.metadata)
-        self.results = _with_shapes(results)
+        self.results = _with_shapes(by_part(results))
         self.figure = ranked_by(results)
         self.values: Array = results[self.figure].to_numpy().astype(np.float64)
         self.diverged: Array = diverged_in(results).numpy()

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import torch
+from pyarrow import compute
 from torch import Tensor
 
 from ..explaining.faults import quantities
@@ -20,7 +21,7 @@ from ..settings.config import HYPER, OFF_AT_ZERO, TrainConfig
 from ..settings.recipe import Recipe
 from ..state import Status, TrainState
 from ..stopping import best
-from .result import KEYS, OF_LOSS, loss_columns, setting_column
+from .result import KEYS, OF_LOSS, keys_of, loss_columns, setting_column
 
 WHOLE = ("network", "id", "steps", "diverged_step")  # columns of whole numbers
 FAULT = "diverged_in"  # what was not finite first
@@ -138,6 +139,19 @@ def _class_weights(state: TrainState) -> list[str | None]:
     distinct, which = weight.cpu().unique(dim=0, return_inverse=True)
     texts = [",".join(str(each).removesuffix(".0") for each in row) for row in distinct.tolist()]
     return [texts[each] for each in which.tolist()]
+
+
+def by_part(rows: pa.Table) -> pa.Table:
+    """A table of results where class weights that some folds or entities have, and others not, are said to be by them,
+    as balanced ones are: they are of one setting."""
+    keys = [name for name in ("fold", *keys_of(rows)) if name in rows.column_names]
+    if not keys or "class_weight" not in rows.column_names:
+        return rows
+    parts = rows.group_by(keys).aggregate([]).num_rows
+    each = rows.group_by([*keys, "class_weight"]).aggregate([]).group_by("class_weight").aggregate([([], "count_all")])
+    own = each.filter(compute.less(each["count_all"], parts))["class_weight"].drop_null()
+    column = compute.if_else(compute.is_in(rows["class_weight"], own), f"by {' and '.join(keys)}", rows["class_weight"])
+    return rows.set_column(rows.column_names.index("class_weight"), "class_weight", column)
 
 
 def key_name(name: str) -> str:

@@ -15,6 +15,7 @@ from ..maths.spec import NetworkSpec
 from ..networks import spread
 from ..samples import checks
 from ..samples.data import Dataset
+from ..settings.class_weights import are_balanced
 from ..settings.config import TrainConfig
 from ..state import TrainState
 from ..system.ambient import HOME
@@ -211,15 +212,23 @@ def repeated(groups: Sequence[Group]) -> list[str]:
     ]
 
 
+def told_apart(run: Run) -> torch.Tensor:
+    """(N, K): what sets networks of different settings apart: the length, and hyper-parameters but for class weights
+    that are balanced, as these differ between the folds of a setting."""
+    config, state = run.config, run.state
+    length = torch.as_tensor(config.steps if config.epochs is None else config.epochs, dtype=torch.float64)
+    columns, weight = dict(state.hyper), state.hyper.get("class_weight")
+    if weight is not None and are_balanced(weight, state.population.spec, run.sets.data, state.position):
+        del columns["class_weight"]
+    return torch.cat([*columns.values(), length.expand(len(run.rows))[:, None]], 1)
+
+
 def confounded(runs: Sequence[Run]) -> list[str]:
     """A note, if networks of some settings train on other folds than those of others."""
     folds = len(torch.cat([run.state.position for run in runs]).unique())
     each = []  # of each setting, how many folds it has
     for run in runs:
-        config, position = run.config, run.state.position
-        length = torch.as_tensor(config.steps if config.epochs is None else config.epochs, dtype=torch.float64)
-        columns = torch.cat([*run.state.hyper.values(), length.expand(len(position))[:, None]], 1)
-        setting = columns.unique(dim=0, return_inverse=True)[1]
+        position, setting = run.state.position, told_apart(run).unique(dim=0, return_inverse=True)[1]
         each.append(torch.stack([setting, position], 1).unique(dim=0)[:, 0].bincount())
     many = torch.cat(each)
     if len(many) == 1 or bool((many == folds).all()):

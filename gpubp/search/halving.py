@@ -23,6 +23,7 @@ from ..errors import ConfigError
 from ..evaluate import Round
 from ..line import counted
 from ..maths.rng import permute
+from ..runs.making import told_apart
 from ..runs.run import Run
 from ..settings.rounds import Rounds
 from ..state import Status
@@ -188,10 +189,7 @@ def settings(runs: Sequence[Run]) -> Tensor:
         return torch.arange(everyone)
     keys: list[tuple[object, ...]] = [()] * everyone
     for number, run in enumerate(runs):
-        config = run.config
-        length = torch.as_tensor(config.steps if config.epochs is None else config.epochs, dtype=torch.float64)
-        columns = [*run.state.hyper.values(), length.expand(len(run.rows))[:, None]]
-        for row, fold, values in zip(run.rows.tolist(), run.state.position.tolist(), torch.cat(columns, 1).tolist()):
+        for row, fold, values in zip(run.rows.tolist(), run.state.position.tolist(), told_apart(run).tolist()):
             keys[row] = fold, number, *values
     seen: Counter[tuple[object, ...]] = Counter()
     found: dict[tuple[object, ...], int] = {}
