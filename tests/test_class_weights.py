@@ -10,6 +10,7 @@ from sklearn.utils.class_weight import compute_class_weight
 
 import gpubp
 from gpubp.errors import ConfigError
+from gpubp.results.result import order_of, ranked_by
 
 from .commands import Capture, columns, here, run, trained  # noqa: F401
 from .helpers import generator, same_bits
@@ -86,7 +87,10 @@ def test_balanced_weights_of_folds_and_entities_are_of_one_setting(kind: str) ->
     ways = {"folds": "by fold", "entities": "by shop"}[kind], None, "1,2,3"
     assert found == {(lr, way): 4 for lr in (0.01, 0.1) for way in ways}
     alone = gpubp.train_many([row for row in design if row["class_weight"] == "balanced"], *sets, **given, epochs=2)
-    assert {*gpubp.studies.Study(alone.table).varied} - {"fold"} == {"lr"}
+    study = gpubp.studies.Study(alone.table)
+    assert {*study.varied} - {"fold"} == {"lr"}
+    assert ranked_by(study.results) == study.figure
+    assert order_of(study.results).tolist() == alone.ranking().tolist(), "so that the report has it"
     if kind == "folds":
         searched = gpubp.train_many(design, *sets, **given, epochs=4, search=gpubp.search.SuccessiveHalving(2))
         assert searched.notes[0].startswith(
