@@ -133,7 +133,7 @@ def _held_out(table: Table, division: Division, fitted: Fitted, seed: int) -> Di
                 side.folded = True
     few, most = sides[1].lengths
     each = counted(few, "sample") if few == most else f"{few} to {most} samples"
-    count = division.folds or division.bootstrap or 0
+    count = sides[0].networks or 0
     about = (
         f"{counted(count, 'fold' if division.folds else 'bootstrap')}: a setting trains {counted(count, 'network')}, "
         f"each validated on the {each} that it has not seen"
