@@ -54,7 +54,8 @@ class Population:
 
     def __repr__(self) -> str:
         widths, kind = "-".join(map(str, self.spec.widths)), str(self.params.dtype).removeprefix("torch.")
-        return f"Population({self.count} networks of {widths}, seed {self.seed}, {kind} on {self.device})"
+        many = f"{self.count} network{'s' * (self.count > 1)}"
+        return f"Population({many} of {widths}, seed {self.seed}, {kind} on {self.device})"
 
     @classmethod
     @neutral()

@@ -25,10 +25,11 @@ import torch
 from pyarrow import compute
 
 from .errors import ConfigError, unknown
-from .line import line
+from .line import counted, line
+from .raw.arrow import plain
 from .raw.tables import Array, listed
 from .results.result import diverged_in, entities, ranked_by, worth
-from .results.table import DESIGNED, FAULT, TEXTS
+from .results.table import DESIGNED, FAULT, TEXTS, by_part
 from .settings.config import HYPER
 
 BINS, DISTINCT = 6, 12  # bins of a column with more than DISTINCT numbers
@@ -67,7 +68,10 @@ class Study:
 
     def __init__(self, results: Any) -> None:
         results = results if isinstance(results, pa.Table) else pa.table(results)
+        columns = {name: plain(column) for name, column in zip(results.column_names, results.columns)}
+        results = pa.table(columns, metadata=results.schema.metadata)
         self.results = _with_shapes(results)
+        self._compared = by_part(self.results)  # where settings are told apart
         self.figure = ranked_by(results)
         self.values: Array = results[self.figure].to_numpy().astype(np.float64)
         self.diverged: Array = diverged_in(results).numpy()
@@ -75,28 +79,28 @@ class Study:
 
     def __repr__(self) -> str:
         varied = f"{listed(self.varied)} varied" if self.varied else "nothing varied"
-        return line(f"Study({len(self.values):,} networks by {self.figure}; {varied})")
+        return line(f"Study({counted(len(self.values), 'network')} by {self.figure}; {varied})")
 
     @cached_property
     def varied(self) -> list[str]:
         """The settings that differ between networks: texts, the shapes of topologies, folds, what a design alone knows,
         such as lengths, and hyper-parameters that do not follow from the texts, as those that one optimizer has and
         another has not."""
-        kinds = np.zeros(self.results.num_rows, dtype=np.int64)
+        kinds = np.zeros(self._compared.num_rows, dtype=np.int64)
         for name in TEXTS:
-            if name in self.results.column_names:
-                kinds = _crossed(kinds, self.results[name])
-        return [name for name in self.results.column_names if self._differs(name, kinds)]
+            if name in self._compared.column_names:
+                kinds = _crossed(kinds, self._compared[name])
+        return [name for name in self._compared.column_names if self._differs(name, kinds)]
 
     def _differs(self, name: str, kinds: Array) -> bool:
         """Whether a column is a setting that differs. kinds (N,): numbers of the texts of each network together."""
-        distinct = self.results[name].unique()
+        distinct = self._compared[name].unique()
         if name in (*TEXTS, *SHAPES):
             return len(distinct.drop_null()) > 1
         if name in (*DESIGNED, "fold"):
             return len(distinct) > 1
         known = name in HYPER or name.startswith("extra.")
-        return known and len(distinct) > 1 and bool(_crossed(kinds, self.results[name]).max() > kinds.max())
+        return known and len(distinct) > 1 and bool(_crossed(kinds, self._compared[name]).max() > kinds.max())
 
     @cached_property
     def measured(self) -> list[str]:
@@ -112,7 +116,7 @@ class Study:
         found = np.zeros(self.results.num_rows, dtype=np.int64)
         for name in self.varied:
             if name != "fold":
-                found = _crossed(found, self.results[name])
+                found = _crossed(found, self._compared[name])
         return found
 
     @cached_property
@@ -154,7 +158,7 @@ class Study:
             entry: dict[str, Any] = {"networks": int(count[each])}
             for name, (mean, error) in means.items():
                 entry |= {name: float(mean[each]), f"± {name}": float(error[each])}
-            found.append(entry | {name: self.results[name][int(first[each])].as_py() for name in own})
+            found.append(entry | {name: self._compared[name][int(first[each])].as_py() for name in own})
         return found
 
     def faults(self) -> list[dict[str, Any]]:
@@ -173,7 +177,7 @@ class Study:
 
     def _effect(self, name: str) -> Effect:
         codes, _ = self._groups(name)
-        column, correlation = self.results[name], None
+        column, correlation = self._compared[name], None
         if _is_number(column) and name != "fold":
             use = self.counted & ~np.isnan(numbers := _numbers(column))
             correlation = spearman(numbers[use], self.values[use])
@@ -204,7 +208,7 @@ class Study:
         """(N,) the number of each network's group, and what the groups have in common."""
         if name not in self.results.column_names:
             raise ConfigError(unknown("by: column", name, self.results.column_names))
-        column = self.results[name]
+        column = self._compared[name]
         if pa.types.is_floating(column.type):
             column = compute.if_else(compute.is_nan(column), None, column)
         distinct = [each for each in column.unique().to_pylist() if each is not None]

@@ -10,6 +10,7 @@ from sklearn.utils.class_weight import compute_class_weight
 
 import gpubp
 from gpubp.errors import ConfigError
+from gpubp.results.result import order_of, ranked_by
 
 from .commands import Capture, columns, here, run, trained  # noqa: F401
 from .helpers import generator, same_bits
@@ -64,6 +65,39 @@ def test_a_design_has_balanced_numbers_and_no_weights_side_by_side(tmp_path: Pat
     again = gpubp.train_many(numbers, data, held_out, **given)
     for row in range(4):
         assert all(map(torch.equal, result.network(row).parameters(), again.network(row).parameters()))
+
+
+@pytest.mark.parametrize("kind", ["folds", "entities"])
+def test_balanced_weights_of_folds_and_entities_are_of_one_setting(kind: str) -> None:
+    """Beside networks without weights, and for a search, which compares settings."""
+    sets = DATA[kind], None
+    if kind == "folds":
+        sets = SHARED.folds(4, stratify=False)
+    design = [
+        {"lr": lr, "fold": fold, "class_weight": weight, "seed": 0}
+        for lr in (0.01, 0.1) for weight in ("balanced", None, "1,2,3") for fold in range(4)
+    ]  # fmt: skip
+    given: dict[str, Any] = {"widths": "3,4,3", "loss": "cross_entropy", "batch_size": 8, "engine": "eager"}
+    result = gpubp.train_many(design, *sets, **given, epochs=2)
+    assert not [note for note in result.notes if "settings train on some" in note]
+    assert len({*result.table["class_weight"].to_pylist()}) > 4, "numbers of each"
+    study = gpubp.studies.Study(result.table)
+    assert {"lr", "class_weight"} <= {*study.varied}
+    found = {(each["lr"], each["class_weight"]): each["networks"] for each in study.settings(99)}
+    ways = {"folds": "by fold", "entities": "by shop"}[kind], None, "1,2,3"
+    assert found == {(lr, way): 4 for lr in (0.01, 0.1) for way in ways}
+    alone = gpubp.train_many([row for row in design if row["class_weight"] == "balanced"], *sets, **given, epochs=2)
+    study = gpubp.studies.Study(alone.table)
+    assert {*study.varied} - {"fold"} == {"lr"}
+    assert ranked_by(study.results) == study.figure
+    assert order_of(study.results).tolist() == alone.ranking().tolist(), "so that the report has it"
+    if kind == "folds":
+        searched = gpubp.train_many(design, *sets, **given, epochs=4, search=gpubp.search.SuccessiveHalving(2))
+        assert searched.notes[0].startswith(
+            "successive halving: 6 settings, of which these go on: 3 after 1, 1 after 2"
+        )
+        rungs = searched.table["rung"].to_pylist()
+        assert [len({*rungs[first : first + 4]}) for first in range(0, 24, 4)] == [1] * 6, "a setting ends together"
 
 
 def test_the_command_line_takes_it_and_resumes(capsys: Capture) -> None:

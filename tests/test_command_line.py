@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import yaml
 
@@ -36,9 +37,8 @@ def test_inspect_shows_the_best_the_worst_and_the_diverged(capsys: Capture) -> N
     assert main(["inspect", "missing"]) == 1
 
 
-def test_inspect_shows_a_killed_run_as_its_last_evaluations_have_it(
-    capsys: Capture, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def killed(arguments: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A run, made, that ends after its third evaluation, which its checkpoint does not have."""
     add = curves.add
 
     def add_and_end(run_dir: Path, number: int, found: Any) -> None:
@@ -46,11 +46,16 @@ def test_inspect_shows_a_killed_run_as_its_last_evaluations_have_it(
         if number == 3:
             raise ZeroDivisionError("killed")
 
-    asked = "--data iris --networks 8 --epochs 4 --evaluate-every 1 --lr 1e-3..1e-1:log --widths 4,6,3;4,3"
     with monkeypatch.context() as patch:
         patch.setattr(curves, "add", add_and_end)
         with pytest.raises(ZeroDivisionError, match="killed"):
-            main(f"train {asked} --engine eager --tensorboard false --run-dir made".split())
+            main(f"train {arguments} --engine eager --tensorboard false --run-dir made".split())
+
+
+def test_inspect_shows_a_killed_run_as_its_last_evaluations_have_it(
+    capsys: Capture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    killed("--data iris --networks 8 --epochs 4 --evaluate-every 1 --lr 1e-3..1e-1:log --widths 4,6,3;4,3", monkeypatch)
     capsys.readouterr()
     assert main(["inspect", "made", "--json", "--top", "8"]) == 0
     out, err = capsys.readouterr()
@@ -70,6 +75,23 @@ def test_inspect_shows_a_killed_run_as_its_last_evaluations_have_it(
     assert "8 networks: 8 running; ranked by validation_loss, less is better" in text
     run("resume made", capsys)
     assert "has not ended" not in error("inspect made", capsys, 0)
+
+
+@pytest.mark.parametrize(("flags", "name"), [("", "validation_loss"), (" --validation 0 --min-delta 0.05", "loss")])
+def test_inspect_shows_the_best_loss_of_a_killed_run_up_to_its_last_evaluation(
+    flags: str, name: str, capsys: Capture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    killed(f"--data iris --networks 4 --epochs 4 --lr 1e-3,0.1,1,9 --restore-best true{flags}", monkeypatch)
+    capsys.readouterr()
+    rows, apart = json.loads(run("inspect made --json", capsys))["best"], 0.05 * ("delta" in flags)
+    known = curves.read(Path("made"), range(4))
+    for row in rows:
+        best, step = np.inf, None
+        for each in known[row["network"]]:
+            if each[name] < best - apart:
+                best, step = each[name], each["step"]
+        assert (row["best_loss"], row["best_step"]) == (best, step)
+    assert len({row["best_step"] for row in rows}) > 1
 
 
 def test_a_run_that_is_missing_and_a_page_that_cannot_be_are_one_sentence(capsys: Capture) -> None:

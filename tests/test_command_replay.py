@@ -17,7 +17,7 @@ from gpubp.cli import main
 from gpubp.resumed.replay import replay
 
 from .apart import APART
-from .commands import Capture, here, refused, run, trained  # noqa: F401
+from .commands import Capture, columns, here, refused, run, trained  # noqa: F401
 from .helpers import quick
 from .replays import resealed
 
@@ -168,3 +168,18 @@ def test_explain_shows_the_step_that_a_longer_run_takes_next(flags: str, capsys:
         assert explained == replayed
         seen.add(json.dumps(explained["inputs"]))
     assert len(seen) == 6
+
+
+@pytest.mark.parametrize("flags", ["", " --slots 1"])
+def test_explain_says_that_a_restored_row_and_the_optimizers_memory_are_of_different_steps(
+    flags: str, capsys: Capture
+) -> None:
+    common = "--data iris --networks 2 --batch-size 4 --lr 0.3,1 --steps 9 --evaluate-every 1 --restore-best true"
+    trained(f"{common}{flags} --run-dir made", capsys)
+    found = columns("made")
+    for row, (best, last, status) in enumerate(zip(found["best_step"], found["steps"], found["status"])):
+        note = f"the network is {status}: this would be its next step"
+        if best < last:
+            note = f"from the restored row, of step {best}, with the optimizer's memory of step {last}: not of the run"
+        assert f"Step {last + 1}; {note}\n" in run(f"explain made --network {row}", capsys)
+    assert min(found["best_step"]) < min(found["steps"])

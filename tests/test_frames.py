@@ -8,8 +8,10 @@ import numpy as np
 import pandas as pd
 import polars as pl
 import pyarrow as pa
+import pyarrow.compute as pc
 import pytest
 import torch
+from pyarrow import parquet
 
 import gpubp
 from gpubp.errors import DataError
@@ -60,6 +62,31 @@ def test_a_frame_is_prepared_as_its_file_is(
     assert same_bits(prepared.training.targets, of_file.training.targets)
     assert prepared.preparation.to_dict() == of_file.preparation.to_dict()
     assert str(prepared) == str(of_file).replace(str(path), "data")
+
+
+TEXTS = pa.array(["2024-01-01", None, "1931-05-04T12:00"])
+MOMENTS = TEXTS.cast(pa.timestamp("ns"))
+DATES = {
+    "texts as polars has them": TEXTS.cast(pa.string_view()),
+    "texts of a category": TEXTS.dictionary_encode(),
+    "moments of a category": MOMENTS.dictionary_encode(),
+    "with a nanosecond": pc.add(MOMENTS.cast(pa.int64()), 1).cast(pa.timestamp("ns")),
+}
+
+
+@pytest.mark.parametrize("kind", DATES)
+def test_dates_are_days_whatever_type_of_arrow_has_them(tmp_path: Path, kind: str) -> None:
+    table = pa.table({"when": DATES[kind], "price": [1.0, 2.0, 3.0]})
+    parquet.write_table(table, tmp_path / "a.parquet")
+    for samples in (table, tmp_path / "a.parquet"):
+        read = gpubp.load_data(samples, "price", reading=HOW, impute="mean", validation=0, scale="none").training.inputs
+        assert read[[0, 2], 0].tolist() == [19723.0, -14121.5]
+
+
+def test_moments_too_far_for_microseconds_are_days() -> None:
+    far = pa.table({"when": pa.array([10**15, 0]).cast(pa.timestamp("s")), "price": [1.0, 2.0]})
+    read = gpubp.load_data(far, "price", reading=HOW, validation=0, scale="none").training.inputs
+    assert read[:, 0].tolist() == [10**15 / 86400, 0]
 
 
 @pytest.mark.parametrize("given", [{}, {"per": "shop"}, {"folds": 3}], ids=["all", "entities", "folds"])

@@ -14,7 +14,7 @@ from gpubp.results.saved import read_results
 from gpubp.search import Hyperband, SuccessiveHalving
 from gpubp.search.method import Method
 
-from .helpers import alike, needs_compiler, same_bits, samples
+from .helpers import alike, generator, needs_compiler, same_bits, samples
 from .playing import machine
 from .searches import LINE, ascending, rated, train
 
@@ -299,3 +299,19 @@ def test_results_in_pieces_have_the_columns_of_all(epochs: int, tmp_path: Any, m
     assert result.unsaved is None
     assert result.table.equals(whole.table)
     assert read_results(tmp_path / "run" / "results.parquet").equals(whole.table)
+
+
+def test_rows_whose_order_would_pair_other_initial_weights_in_each_fold_are_refused() -> None:
+    """As a search does not see them; in the same order for each fold they are compared as they are meant."""
+    data = gpubp.Dataset(torch.rand(20, 2, generator=generator(0)), torch.rand(20, 1)).folds(2)
+    design = [{"init_scale": scale, "fold": fold, "seed": 0} for scale in (1.0, 0.1, 9.0) for fold in range(2)]
+    common: dict[str, Any] = {"widths": "2,3,1", "loss": "mean_squared_error", "epochs": 4, "engine": "eager"}
+    search = SuccessiveHalving(factor=2)
+    rungs = gpubp.train_many(design, *data, search=search, **common).table["rung"].to_pylist()
+    assert rungs[::2] == rungs[1::2]
+    mixed = [design[row] for row in (0, 3, 2, 1, 4, 5)]
+    for call in (gpubp.train_many, gpubp.plan):
+        with pytest.raises(
+            ConfigError, match=r"rows 0 and 1 would be of one setting, of init_scale 1 and 0\.1: rows of"
+        ):
+            call(mixed, *data, search=search, **common)

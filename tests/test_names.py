@@ -1,5 +1,5 @@
 """Names from elsewhere, of columns, classes, files and runs, are plain text wherever they go: terminal, TensorBoard,
-pages, CSV, a shell's line."""
+pages, CSV, a shell's line. And what is one is not called several."""
 
 import csv
 import html
@@ -136,3 +136,28 @@ def test_a_row_of_one_empty_cell_is_no_blank_line_which_readers_skip(cells: list
     found = pd.read_csv(tmp_path / "out.csv")["prediction"]
     assert [None if pd.isna(each) else each for each in found] == cells * 2
     assert len(list(csv.reader(io.StringIO((tmp_path / "out.csv").read_text(), newline="")))) == 9
+
+
+def test_one_of_anything_is_said_to_be_one(tmp_path: Path) -> None:
+    data = gpubp.load_data({"a": [1.0, 2.5, 3.0], "b": [0.5, 0.1, 0.2]}, "b", folds=3)
+    assert "3 folds: a setting trains 3 networks, each validated on the 1 sample that it has not seen" in data.about
+    one = gpubp.Dataset([[1.0]], [[2.0]])
+    common = {"widths": "1,1", "steps": 1, "engine": "eager", "run_dir": tmp_path / "run"}
+    result = gpubp.train_many([{}], one, batch_size=9, **common)
+    told = [
+        one,
+        result.population,
+        result,
+        gpubp.studies.Study(result.table),
+        gpubp.replay(tmp_path / "run", 0, data=one),
+    ]
+    for each, said in zip(
+        told,
+        ["Dataset(1 sample:", "Population(1 network of", "Result(1 network:", "Study(1 network by", "after 1 step:"],
+    ):
+        assert said in repr(each)
+    assert "batch_size 9 is more than the 1 sample: every batch has all of them" in result.notes
+    search = gpubp.search.Hyperband(factor=2)
+    result = gpubp.train_many([{}] * 4, one, search=search, **common | {"steps": 4, "run_dir": None})
+    assert "hyperband, bracket 1: 1 network, of which these go on: 1 after 2 of 4 steps" in result.notes
+    assert "hyperband, bracket 0: 1 network, which trains for 4 steps" in result.notes

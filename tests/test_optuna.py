@@ -63,6 +63,8 @@ def test_a_trial_is_told_what_its_network_is_alone_and_its_rounds_are_reported()
         ({"steps": 30, "evaluate_every": 10}, [10, 20, 30]),
         ({"epochs": 6, "evaluate_every": 3}, [3, 6]),
         ({"epochs": 4, "patience": 20}, [1, 2, 3, 4]),
+        ({"epochs": 5, "evaluate_every": 2}, [2, 4, 5]),
+        ({"steps": 7, "evaluate_every": 3}, [3, 6, 7]),
     ],
 )
 def test_networks_are_evaluated_as_often_as_without_a_study(given: dict[str, Any], reported: list[int]) -> None:
@@ -79,6 +81,7 @@ def test_networks_of_a_batch_are_evaluated_equally_often() -> None:
     settings = {name: value for name, value in SETTINGS.items() if name != "epochs"}
     (result,) = optimize(mine, {"steps": [10, 400]}, LINE, LINE, 8, 8, **settings)
     assert {len(trial.intermediate_values) for trial in mine.trials} == {3, 100}
+    assert all(max(trial.intermediate_values) == trial.params["steps"] for trial in mine.trials)
     assert len(result.history) == 100
 
 

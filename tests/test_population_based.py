@@ -4,6 +4,7 @@ import signal
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
@@ -158,6 +159,22 @@ def test_lists_have_neighbours_and_draws_stay_within_their_space() -> None:
     assert len(values) == 290
     assert 0.01 <= float(values.min()) < 0.011 < 0.049 < float(values.max()) <= 0.05
     assert abs(float(values.mean()) - 0.03) < 0.003
+
+
+def tempered(grad: Any, heat: Any) -> Any:
+    return (heat * grad,)
+
+
+@pytest.mark.parametrize("space", [(0.1, 0.5), np.array([0.1, 0.5]), torch.tensor([0.1, 0.5], dtype=torch.float64)])
+def test_a_space_names_hyper_parameters_of_custom_rules_as_a_design_does_and_takes_arrays(
+    space: Any, tmp_path: Path
+) -> None:
+    rule = gpubp.Optimizer(tempered, defaults={"heat": 1.0})
+    rows = [{**row, "extra.heat": 0.5, "optimizer": rule} for row in rated(ascending(8), epochs=6)]
+    search = PopulationBased(1, space={"extra.heat": space}, resample=0.0)
+    found = copies(train(rows, search, run_dir=tmp_path / "run"))
+    assert {each["heat"] for each in found} == {0.1, 0.5}
+    assert copies(train(rows, PopulationBased(1, space={"heat": "0.1,0.5"}, resample=0.0))) == found
 
 
 def test_networks_that_have_ended_take_no_part() -> None:

@@ -1,6 +1,7 @@
 """Ranking: by loss where the networks have one, else by metric; the same in a result, a model and what is printed."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -8,6 +9,9 @@ import torch
 
 import gpubp
 from gpubp.cli import main
+from gpubp.commands.inspect import picked
+from gpubp.results.result import order_of
+from gpubp.results.saved import read_results
 
 from .test_design import data, train
 
@@ -48,3 +52,37 @@ def test_classes_that_are_weighed_or_smoothed_differently_are_ranked_by_accuracy
     assert "best validation accuracy" in repr(result)
     alike = train([{"widths": "3,6,4", setting: given[1], "lr": lr} for lr in (0.1, 0.2)], data())
     assert "best validation loss" in repr(alike)
+
+
+def steep(out: Any, target: Any, power: Any) -> Any:
+    return power * (out - target) * (out - target)
+
+
+def steep_slope(out: Any, target: Any, power: Any) -> Any:
+    return 2 * power * (out - target)
+
+
+def test_hyper_parameters_of_a_loss_of_ones_own_set_networks_apart_in_ranks_and_studies(tmp_path: Path) -> None:
+    """Also where no table has the loss, as in a command that reads the results."""
+    design = [{"extra.power": power, "seed": seed} for power in (0.01, 1.0, 100.0) for seed in range(2)]
+    own = gpubp.Loss(steep, steep_slope, defaults={"power": 1.0})
+    common = {"widths": "3,9,2", "loss": own, "engine": "eager", "epochs": 2, "optimizer": "sgd"}
+    result = gpubp.train_many(design, NUMBERED, run_dir=tmp_path / "run", **common)
+    by_metric = sorted(range(6), key=lambda row: -float(result.metric[row]))
+    assert result.ranking().tolist() == by_metric != sorted(range(6), key=lambda row: float(result.loss[row]))
+    assert repr(result).split("; ")[1].startswith("best r2")
+    saved = read_results(tmp_path / "run" / "results.parquet")
+    assert order_of(saved).tolist() == by_metric
+    assert saved["extra.power"].to_pylist() == [each["extra.power"] for each in design]
+    study = gpubp.studies.Study(saved)
+    assert repr(study) == "Study(6 networks by r2; extra.power varied)"
+    assert [each["extra.power"] for each in study.settings(9)] == [
+        design[2 * each]["extra.power"] for each in study.ranking
+    ]
+    assert [effect.name for effect in study.effects()] == ["extra.power"]
+    assert study.distributions() == {}
+    alike = gpubp.train_many([{"extra.power": 2.0}] * 2, NUMBERED, **common)
+    assert "best loss" in repr(alike)
+    assert [*picked(gpubp.studies.Study(alike.table), alike.table, 1)["best"][0]] == [
+        "network", "status", "steps", "loss", "r2"
+    ]  # fmt: skip

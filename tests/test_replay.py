@@ -199,6 +199,19 @@ def test_results_that_lack_columns_or_say_otherwise_what_networks_differ_in_are_
         assert "different are its results;" in str(replayed(forged).difference), name
 
 
+def test_results_of_older_versions_have_bare_names_of_hyper_parameters_of_custom_rules(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rule = gpubp.Optimizer(lambda grad, pull, loss: (grad * pull * loss,), (), {"pull": 1.0, "loss": 1.0}, lr=0.1)
+    monkeypatch.setitem(gpubp.OPTIMIZERS, "pulled", rule)
+    rows = [{"optimizer": "pulled", "extra.pull": 0.5, "extra.loss": 0.3}]
+    result = gpubp.train_many(rows, training(), run_dir=tmp_path / "run", **COMMON, epochs=2)
+    older = result.table.rename_columns({"extra.pull": "pull"}).replace_schema_metadata(None)
+    parquet.write_table(older, tmp_path / "run" / "results.parquet")
+    found = gpubp.replay(tmp_path / "run", 0, data=training())
+    assert (found.same, found.notes) == (True, [])
+
+
 def test_a_note_of_a_search_that_is_none_is_refused_and_names_of_columns_are_printable(tmp_path: Path) -> None:
     folder = tmp_path / "run"
     result = gpubp.train_many([{"lr": 0.01}], training(), run_dir=folder, **COMMON, epochs=2)

@@ -4,6 +4,8 @@ evenly on their scale."""
 import math
 from typing import Any
 
+import numpy as np
+import pandas as pd
 import pytest
 import torch
 
@@ -90,6 +92,8 @@ def test_a_space_becomes_a_design() -> None:
     grid = design({"lr": [0.1, 0.2, 0.3], "optimizer": ["adam", "sgd"]})
     assert len({*zip(grid.cells("lr"), grid.cells("optimizer"))}) == len(grid) == 6
     assert design({"widths": (2, 2)}, 3).cells("seed") == [0, 1, 2]
+    for kind in (np.array, torch.tensor, pd.Series, tuple):
+        assert design({"lr": kind([0.25, 0.5])}).cells("lr") == [0.25, 0.5]
 
 
 def test_numbers_of_whole_settings_are_rounded_as_those_of_flags_are() -> None:

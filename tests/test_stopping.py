@@ -1,6 +1,7 @@
 """Patience, a target loss and the best row, per network: what a plain loop over one network at a time gives."""
 
 import itertools
+import math
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
@@ -189,6 +190,8 @@ def late(name: str, does: str, takes: str, every: str, has: int) -> str:
         ({"epochs": 5, "patience": 5, "target_loss": 0.1}, [late("patience", "stops", "6 evaluations", "1 epochs", 5)]),
         ({"epochs": 1, "target_loss": 0.1}, [late("target_loss", "stops", "1 evaluation", "1 epochs", 1)]),
         ({"epochs": 3, "patience": 1}, []),
+        ({"epochs": 3, "patience": math.inf}, []),
+        ({"epochs": 3, "patience": [math.inf] * 3, "evaluate_every": 2}, []),
     ],
 )  # fmt: skip
 def test_a_note_says_what_comes_too_late_to_stop_or_restore_any_network(

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import polars as pl
 import pyarrow as pa
 import pyarrow.parquet
 import pytest
@@ -34,8 +35,13 @@ def results(**columns: Any) -> pa.Table:
 
 
 def test_a_study_of_a_frame_is_that_of_its_table() -> None:
-    table = results(validation_loss=[1.0, 2.0, 4.0, 3.0], lr=[0.1, 0.1, 0.2, 0.2])
-    assert studies.Study(table.to_pandas()).by("lr") == studies.Study(table).by("lr")
+    optimizers = ["sgd", "adam", None, "sgd"]
+    table = results(validation_loss=[1.0, 2.0, 4.0, 3.0], lr=[0.1, 0.1, 0.2, 0.2], optimizer=optimizers)
+    frame, polar, pair = table.to_pandas(), pl.from_arrow(table), ["lr", "optimizer"]
+    coded = polar.with_columns(pl.col("optimizer").cast(pl.Categorical))
+    for each in (frame, frame.astype({"status": "category", "optimizer": "category"}), polar, coded):
+        assert str(studies.Study(each).by(pair)) == str(studies.Study(table).by(pair))
+        assert studies.Study(each).varied == studies.Study(table).varied == pair
 
 
 def test_a_study_says_what_it_is_of() -> None:

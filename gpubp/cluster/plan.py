@@ -11,6 +11,7 @@ from ..line import line
 from ..runs.design import Design
 from ..runs.loop import Search
 from ..runs.making import remarks
+from ..runs.planning import in_order
 from ..runs.run import Sets
 from ..search import restored
 from ..search.method import Method
@@ -100,7 +101,9 @@ class Plan:
             self.search, more = restored(keeping, record.search)
             told += more
         assert self.search is not None
-        return [*self.search.begin(runs), *told]
+        told = [*self.search.begin(runs), *told]
+        in_order(self.search, self.design)
+        return told
 
     def meetings(self, runs: Sequence[LightRun]) -> list[int]:
         """The rounds after which the search may change networks."""

@@ -47,7 +47,7 @@ def run(settings: dict[str, Any]) -> int:
     """Steps of one network, as text, JSON or a page."""
     import torch
 
-    from .. import tutorial
+    from .. import stopping, tutorial
     from ..checkpoints import checkpoint
     from ..checkpoints.stored import is_row
     from ..explaining.steps import explain_steps
@@ -77,7 +77,8 @@ def run(settings: dict[str, Any]) -> int:
         check_data(folder, saved.populations[0], sets_of(saved, data, prepared.validation))
         own = data.alone(state.position).to(HOME, state.population.params.dtype)
         state.position = torch.zeros_like(state.position)
-        explanations = explain_steps(state, own, 0, row)
+        best = int(state.memory["best_step"]) if state.kept and bool(stopping.restored(state)) else None
+        explanations = explain_steps(state, own, 0, row, best)
     if page is not None:
         write(page, explanations, title, data.preparation, settings, figures)
         return 0

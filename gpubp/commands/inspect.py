@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
     from ..checkpoints.checkpoint import Checkpoint
+    from ..raw.tables import Array
+    from ..state import TrainState
     from ..studies import Study
 
 ABOUT = "the best, worst and diverged networks of a run, and the effect of each setting"
@@ -91,7 +93,11 @@ def picked(study: Study, rows: pa.Table, top: int) -> dict[str, list[dict[str, A
     ranked = order_of(rows).numpy()
     groups = {"best": ranked[:top], "worst": ranked[::-1][:top], "diverged": np.flatnonzero(study.diverged)[:top]}
     settings = (*HYPER, *TEXTS, *DESIGNED)
-    shown = [name for name in rows.column_names if name in study.varied or name not in settings]
+    shown = [
+        name
+        for name in rows.column_names
+        if name in study.varied or not (name in settings or name.startswith("extra."))
+    ]
     if rows["id"].equals(rows["network"]):
         shown.remove("id")
     shown = [name for name in shown if rows[name].null_count < rows.num_rows]  # no network diverged, or stopped
@@ -164,7 +170,8 @@ def _so_far(folder: Path) -> pa.Table | None:
 
 def interim(folder: Path, saved: Checkpoint, training: bool = True) -> pa.Table:
     """The table of results at a checkpoint: of networks that have left their slots, and of those in `training`, with
-    the steps and losses of each at its last evaluation, which may be later; their metrics are unknown."""
+    the steps and losses of each at its last evaluation, which may be later, and its best loss up to there; their
+    metrics are unknown."""
     from copy import copy
 
     import pyarrow as pa
@@ -180,17 +187,21 @@ def interim(folder: Path, saved: Checkpoint, training: bool = True) -> pa.Table:
     preparation, metric = Preparation.load(folder), metric_name(saved.populations[0].state.population.spec)
     missing = () if outcomes else (metric, f"validation_{metric}")
     everyone = torch.cat([each.rows for each in saved.populations]).tolist()
-    last = {row: each[-1] for row, each in curves.read(folder, everyone).items()} if training else {}
+    known = curves.read(folder, everyone) if training else {}
     for state, _, rows, notes in saved.populations if training else ():
         unknown = torch.full((len(rows),), float("nan"), dtype=torch.float64)
         figures, step = [unknown.clone(), unknown.clone()], state.step.clone()
+        evaluated, names = copy(state), ("loss", "validation_loss")
+        evaluated.memory = {name: column.clone() for name, column in state.memory.items()}
         for place, row in enumerate(rows.tolist()):
-            if row in last:
-                step[place] = int(last[row]["step"])
-                for values, name in zip(figures, ("loss", "validation_loss")):
-                    values[place] = float(last[row][name])
+            if row in known:
+                step[place] = int(known[row]["step"][-1])
+                for values, name in zip(figures, names):
+                    values[place] = float(known[row][name][-1])
+                if state.recipe.tracks:
+                    later = known[row][known[row]["step"] + notes["open"] > int(state.step[place])]
+                    _follow(evaluated, place, later["step"], later[names[notes["validation"] is not None]])
         held_out = None if notes["validation"] is None else Evaluation(figures[1], unknown)
-        evaluated = copy(state)
         evaluated.step = step
         outcomes.append(Outcome(rows, evaluated, Evaluation(figures[0], unknown), held_out, notes["folds"]))
     found = Results(outcomes, metric, None if preparation is None else preparation.entities).whole
@@ -198,3 +209,11 @@ def interim(folder: Path, saved: Checkpoint, training: bool = True) -> pa.Table:
         place, blank = found.column_names.index(name), pa.nulls(found.num_rows, pa.float64())
         found = found.set_column(place, name, blank)
     return found
+
+
+def _follow(state: TrainState, place: int, steps: Array, losses: Array) -> None:
+    """Bring the best loss of the network in a row of `state` up to date with later evaluations, in place."""
+    least = float(state.hyper["min_delta"][place]) if "min_delta" in state.hyper else 0.0
+    for step, loss in zip(steps.tolist(), losses.tolist()):
+        if loss < float(state.memory["best_loss"][place]) - least:
+            state.memory["best_loss"][place], state.memory["best_step"][place] = loss, step

@@ -69,14 +69,16 @@ def explain(state: TrainState, data: Dataset, network: int = 0) -> Explanation:
 
 
 def explain_steps(
-    state: TrainState, data: Dataset, network: int = 0, shown: int | None = None
+    state: TrainState, data: Dataset, network: int = 0, shown: int | None = None, restored: int | None = None
 ) -> Iterator[Explanation]:
     """explain() of the next step, of the one after it, and so on, without evaluations in between; a step that does not
-    count is the last. shown: the network's row as the text has it, if it is another."""
+    count is the last. shown: the network's row as the text has it, if it is another; restored: the step that its
+    parameters are of, if that is another than all else is of."""
     row, data = _alone(state, data, network)
-    counts = True
+    counts, joined = True, None if restored is None else {"row": restored, "rest": int(row.step[0])}
     while counts:
         explanation = Explanation(_step(row, data, network if shown is None else shown))
+        explanation.values["step"]["restored"] = joined
         counts = explanation.values["step"]["counts"]
         yield explanation
 

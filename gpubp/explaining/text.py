@@ -58,7 +58,10 @@ class Text(Update):
         """The network, the step, the hyper-parameters."""
         network, step = self.network, self.step
         widths, note = "-".join(map(str, network["widths"])), ""
-        if step["status"] != "running":
+        if joined := step.get("restored"):
+            row, rest = joined["row"], joined["rest"]
+            note = f"; from the restored row, of step {row}, with the optimizer's memory of step {rest}: not of the run"
+        elif step["status"] != "running":
             note = f"; the network is {step['status']}: this would be its next step"
         yield f"Network {network['row']} (id {network['id']}), {widths}, {network['loss']}"
         yield f"Step {step['number'] + 1}{note}"

@@ -3,6 +3,7 @@ with the file and the column, dates unless requested, other types, and whole num
 
 from collections import Counter
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,7 @@ from . import text
 from .text import Array
 
 AT_ONCE = 1 << 16  # rows of texts read at once
+UNITS = {"s": 1, "ms": 1e3, "us": 1e6, "ns": 1e9}  # in a second
 NUMBER = 8  # bytes of a number in a Table
 TEXT = 64  # bytes of a text in a Table, without its letters
 FORMULA = r"^[=+\-@\t\r\n＝＋－＠]"  # https://owasp.org/www-community/attacks/CSV_Injection
@@ -71,22 +73,46 @@ def _letters(values: Any) -> int:
 
 def days(where: str, column: Any, form: str) -> tuple[Array, str]:
     """A column of dates as days since 1970, NaN where one is missing, and their format."""
-    kind, types = column.type, pyarrow.types
-    if types.is_date(kind) or types.is_timestamp(kind):
-        moments = column.cast(pyarrow.timestamp("us", kind.tz if types.is_timestamp(kind) else None))
-        return np.asarray(moments.cast(pyarrow.int64()).to_numpy(), dtype=np.float64) / 86400e6, form or text.ISO
-    if not (types.is_string(kind) or types.is_large_string(kind) or types.is_null(kind)):
+    types, column = pyarrow.types, _decoded(column)
+    if types.is_date(column.type):
+        column = column.cast(pyarrow.timestamp("ms"))
+    if types.is_timestamp(kind := column.type):
+        with suppress(pyarrow.ArrowInvalid):  # parts of a microsecond, or too many
+            column = column.cast(pyarrow.timestamp("us", kind.tz))
+        numbers = np.asarray(column.cast(pyarrow.int64()).to_numpy(), dtype=np.float64)
+        return numbers / (86400 * UNITS[column.type.unit]), form or text.ISO
+    if not (_is_text(kind) or types.is_null(kind)):
         raise DataError(f"{where} holds {kind}; dates expected")
     return text.days(where, np.array(column.to_pylist(), dtype=object), form)
 
 
+def _is_text(kind: Any) -> bool:
+    return any(
+        each(kind) for each in (pyarrow.types.is_string, pyarrow.types.is_large_string, pyarrow.types.is_string_view)
+    )
+
+
+def _decoded(column: Any) -> Any:
+    """A column, whose values are its own instead of a dictionary's."""
+    if not pyarrow.types.is_dictionary(column.type):
+        return column
+    kind = column.type.value_type
+    if pyarrow.types.is_temporal(kind):
+        return column.cast(kind)
+    return pyarrow.chunked_array([column.to_pylist()], kind)  # cast() lacks polars' types
+
+
+def plain(column: Any) -> Any:
+    """A column, whose texts, of any of Arrow's types for them, are strings."""
+    column = _decoded(column)
+    return column.cast(pyarrow.string()) if _is_text(column.type) else column
+
+
 def numbers(where: str, column: Any, otherwise: str) -> Array:
     """A column as numbers, truth values or texts. otherwise: what else to do with one that holds something else."""
-    types = pyarrow.types
-    if types.is_dictionary(column.type):
-        column = pyarrow.chunked_array([column.to_pylist()], column.type.value_type)  # cast() lacks polars' types
+    types, column = pyarrow.types, _decoded(column)
     kind = column.type
-    if types.is_string(kind) or types.is_large_string(kind) or types.is_string_view(kind):
+    if _is_text(kind):
         values: Array = np.array(column.to_pylist(), dtype=object)
         return values
     if types.is_null(kind):
@@ -108,13 +134,9 @@ def numbers(where: str, column: Any, otherwise: str) -> Array:
 
 
 def no_formula(texts: Any) -> Any:
-    """A column, whose texts, of any of Arrow's types for them, are no formulas."""
-    types = pyarrow.types
-    if types.is_dictionary(texts.type):
-        texts = texts.cast(texts.type.value_type)
-    if types.is_large_string(texts.type) or types.is_string_view(texts.type):
-        texts = texts.cast(pyarrow.string())
-    if not types.is_string(texts.type):
+    """A column, whose texts are no formulas."""
+    texts = plain(texts)
+    if not pyarrow.types.is_string(texts.type):
         return texts
     risky = compute.match_substring_regex(texts, FORMULA)
     risky = compute.and_not(risky, compute.match_substring_regex(texts, PLAIN))

@@ -3,7 +3,7 @@ adds a Result to later errors."""
 
 import json
 import signal
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
@@ -24,11 +24,13 @@ from ..networks import Outcome
 from ..population import Population
 from ..populations import Populations, members
 from ..raw.preparation import Preparation
+from ..settings.config import HYPER
 from ..state import Status, TrainState, counts
 from ..system.ambient import neutral
 from .ensemble import Ensemble
 
 KEYS = b"gpubp_keys"  # of the columns of a table that name entities
+OF_LOSS = b"gpubp_of_loss"  # of those that have hyper-parameters of the losses
 
 
 class Results(Protocol):
@@ -45,9 +47,19 @@ class Results(Protocol):
         """Some rows at a time."""
 
 
-def ranking_columns() -> list[str]:
-    """Those that ranked_by() and order_of() read."""
-    hyper = dict.fromkeys(name for loss in LOSSES.values() for name in loss.defaults)
+def setting_column(name: str) -> str:
+    """The column of a hyper-parameter: that of a custom rule is called as in a design."""
+    return name if name in HYPER else f"extra.{name}"
+
+
+def loss_columns(names: Iterable[str]) -> dict[str, float]:
+    """The columns of the hyper-parameters of losses, by name, with their defaults."""
+    return {setting_column(name): default for each in names for name, default in LOSSES[each].defaults.items()}
+
+
+def ranking_columns(losses: Iterable[str]) -> list[str]:
+    """Those that ranked_by() and order_of() read of networks with these losses."""
+    hyper = loss_columns(losses)
     measured = [f"{prefix}{name}" for prefix in ("", "validation_") for name in ("loss", "accuracy", "r2")]
     return ["status", "loss_function", "class_weight", *hyper, *measured]
 
@@ -169,7 +181,11 @@ class Result:
     @neutral()
     def ranking(self) -> Tensor:
         """Rows of the networks that did not diverge, best first, by the column ranked_by() of the table."""
-        return order_of(self.results.columns(ranking_columns()))
+        return order_of(self._ranked)
+
+    @property
+    def _ranked(self) -> pa.Table:
+        return self.results.columns(ranking_columns(each.spec.loss for each in self.populations.each))
 
     @property
     def status(self) -> Tensor:
@@ -199,7 +215,7 @@ class Result:
         return None if self.interrupted is None else signal.Signals(self.interrupted).name
 
     def __repr__(self) -> str:
-        rows, best = self.results.columns(ranking_columns()), ""
+        rows, best = self._ranked, ""
         name, good = ranked_by(rows), order_of(rows)
         if len(good):
             row = int(good[0])
@@ -232,10 +248,11 @@ def ranked_by(results: pa.Table) -> str:
     is better, if all have the same loss function with the same hyper-parameters and class weights. Otherwise losses
     cannot be compared, and the metric, accuracy or R2, ranks them: more is better."""
     names = results.column_names
-    own = {name: default for loss in LOSSES.values() for name, default in loss.defaults.items() if name in names}
-    told = [results[name].fill_null(default) for name, default in own.items()]
-    told += [results[name] for name in ("loss_function", "class_weight") if name in names]
-    alike = all(len(each.unique()) == 1 for each in told)
+    own = loss_columns(LOSSES)
+    kinds = [results[name].fill_null(default) for name, default in own.items() if name in names]
+    more = {"loss_function", "class_weight", *told(results, OF_LOSS)} - own.keys()
+    kinds += [results[name] for name in names if name in more]
+    alike = all(len(each.unique()) == 1 for each in kinds)
     measured = "loss" if alike else "accuracy" if "accuracy" in names else "r2"
     return f"validation_{measured}" if "validation_loss" in names else measured
 
@@ -275,7 +292,12 @@ def entities(rows: pa.Table) -> list[dict[str, Any]]:
 
 def keys_of(rows: pa.Table) -> list[str]:
     """The columns of a results table that name the entity of each network. Raises ValueError for what is no list."""
-    found = json.loads((rows.schema.metadata or {}).get(KEYS, b"[]"))
+    return told(rows, KEYS)
+
+
+def told(rows: pa.Table, key: bytes) -> list[str]:
+    """The columns that a results table has under `key`."""
+    found = json.loads((rows.schema.metadata or {}).get(key, b"[]"))
     if not isinstance(found, list):
         raise ValueError
     return [name for name in found if name in rows.column_names]

@@ -16,7 +16,7 @@ from ..raw.tables import listed, write_csv
 from ..state import Status
 from ..system import files, lock
 from . import table
-from .result import keys_of
+from .result import KEYS, OF_LOSS, told
 from .table import FAULT, STEPS, TEXTS, WHOLE, Results
 
 RESULTS = "results.parquet"
@@ -63,7 +63,7 @@ def results_in(path: str, source: Any, size: int) -> pa.Table:
         known = found.schema.metadata or {}  # older files have no seal
         pieces = [found.slice(at, table.PIECE) for at in range(0, len(found), table.PIECE)]
         damaged = SEAL in known and known[SEAL].decode() != digest(found)
-        keys = keys_of(found)
+        keys, _ = (told(found, key) for key in (KEYS, OF_LOSS))
         damaged |= SEALS in known and known[SEALS].decode() != _sha256("".join(map(digest, pieces)))
     if damaged:
         raise CheckpointError(f"{path} is damaged: its SHA-256 is not the one in it")

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import torch
+from pyarrow import compute
 from torch import Tensor
 
 from ..explaining.faults import quantities
@@ -20,7 +21,7 @@ from ..settings.config import HYPER, OFF_AT_ZERO, TrainConfig
 from ..settings.recipe import Recipe
 from ..state import Status, TrainState
 from ..stopping import best
-from .result import KEYS
+from .result import KEYS, OF_LOSS, keys_of, loss_columns, setting_column
 
 WHOLE = ("network", "id", "steps", "diverged_step")  # columns of whole numbers
 FAULT = "diverged_in"  # what was not finite first
@@ -49,6 +50,7 @@ class Results:
         self.outcomes, self.metric, self.entities, self.more = outcomes, metric, entities, more
         self.count = sum(len(each.rows) for each in outcomes)
         self.differing = _differing(outcomes)
+        self.losses = dict.fromkeys(each.state.population.spec.loss for each in outcomes)
         columns = [(name, column) for each in outcomes for name, column in each.state.hyper.items()]
         self.on = {name for name, column in columns if name in OFF_AT_ZERO and bool(column.any())}
         self.stops = any(bool(_stopped(each.state).any()) for each in outcomes)  # of all: pieces have the same columns
@@ -97,7 +99,8 @@ class Results:
                 kind = pa.string() if name == "class_weight" else None
                 rows = rows.append_column(name, pa.array(texts, kind))
             keys = () if self.entities is None else self.entities.names
-            tables.append(rows.replace_schema_metadata({KEYS: json.dumps([*map(key_name, keys)])}))
+            told = {KEYS: [*map(key_name, keys)], OF_LOSS: [*loss_columns(self.losses)]}
+            tables.append(rows.replace_schema_metadata({key: json.dumps(names) for key, names in told.items()}))
         found = tables[0]
         if len(tables) > 1 or not _ascending(outcomes[0].rows):
             found = pa.concat_tables(tables, promote_options="default").sort_by("network").combine_chunks()
@@ -136,6 +139,19 @@ def _class_weights(state: TrainState) -> list[str | None]:
     distinct, which = weight.cpu().unique(dim=0, return_inverse=True)
     texts = [",".join(str(each).removesuffix(".0") for each in row) for row in distinct.tolist()]
     return [texts[each] for each in which.tolist()]
+
+
+def by_part(rows: pa.Table) -> pa.Table:
+    """A table of results where class weights that some folds or entities have, and others not, are said to be by them,
+    as balanced ones are: they are of one setting."""
+    keys = [name for name in ("fold", *keys_of(rows)) if name in rows.column_names]
+    if not keys or "class_weight" not in rows.column_names:
+        return rows
+    parts = rows.group_by(keys).aggregate([]).num_rows
+    each = rows.group_by([*keys, "class_weight"]).aggregate([]).group_by("class_weight").aggregate([([], "count_all")])
+    own = each.filter(compute.less(each["count_all"], parts))["class_weight"].drop_null()
+    column = compute.if_else(compute.is_in(rows["class_weight"], own), f"by {' and '.join(keys)}", rows["class_weight"])
+    return rows.set_column(rows.column_names.index("class_weight"), "class_weight", column)
 
 
 def key_name(name: str) -> str:
@@ -195,7 +211,7 @@ def _rows(outcome: Outcome, metric: str, entities: Entities | None, stops: bool,
     }
     if validation is not None:
         columns |= {"validation_loss": numbers(validation.loss), f"validation_{metric}": numbers(validation.metric)}
-    columns |= {f"extra.{name}" if name in columns else name: values for name, values in _hyper(state, on).items()}
+    columns |= {setting_column(name): values for name, values in _hyper(state, on).items()}
     arrays = {name: pa.array(values) for name, values in columns.items()}
     arrays |= {name: pa.array(columns[name], mask=columns[name] < 0) for name in STEPS if name in columns}
     if BEST in columns:

@@ -8,7 +8,7 @@ for this network alone, or given. Refused: a damaged checkpoint, other data, a n
 
 import hashlib
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import pairwise
@@ -24,11 +24,12 @@ from ..checkpoints.stored import is_row
 from ..errors import CheckpointError, ConfigError
 from ..evaluate import metric_name
 from ..explaining.steps import Explanation, explain_steps
-from ..line import line
+from ..line import counted, line
 from ..networks import Outcome
 from ..population import Population
 from ..raw.entities import Entities
 from ..raw.tables import listed
+from ..results.result import setting_column
 from ..results.saved import RESULTS, read_results
 from ..results.table import of_one
 from ..runs.design import INIT
@@ -100,8 +101,8 @@ class Replay:
         if not differ:
             return None
         return (
-            f"network {self.network}, trained alone for {self.steps:,} steps, is not the run's: different are its "
-            f"{', '.join(differ)}; likely {', or '.join(self.doubts)}"
+            f"network {self.network}, trained alone for {counted(self.steps, 'step')}, is not the run's: different are "
+            f"its {', '.join(differ)}; likely {', or '.join(self.doubts)}"
         )
 
     def explanations(self) -> Iterator[Explanation]:
@@ -122,18 +123,19 @@ class Replay:
     def text(self) -> str:
         """The outcome as text, without the explanation."""
         alike = "the same bits as in the run" if self.same else "other bits than in the run"
-        lines = [f"Network {self.network} (id {self.id}), {self.status} after {self.steps:,} steps: {alike}"]
+        lines = [f"Network {self.network} (id {self.id}), {self.status} after {counted(self.steps, 'step')}: {alike}"]
         for name, (run, mine) in self.parts.items():
             lines.append(f"  {name:20} {mine}" + ("" if run == mine else f"; in the run {run}"))
         who = "" if self.shown == self.network else f" is network {self.shown}'s, of which this one became a copy, and"
         if self.same:
-            how = "is proven" if self.proven else f"is a continuation: the run has {self.steps:,} steps"
+            how = "is proven" if self.proven else f"is a continuation: the run has {counted(self.steps, 'step')}"
             lines.append(f"Step {self.step:,}{who} {how}")
         return "\n".join([*lines, *self.notes])
 
     def __repr__(self) -> str:
         alike = "the same bits" if self.same else "other bits"
-        return f"Replay(network {self.network}, {self.status} after {self.steps:,} steps: {alike}, {self.hash[:12]})"
+        taken = counted(self.steps, "step")
+        return f"Replay(network {self.network}, {self.status} after {taken}: {alike}, {self.hash[:12]})"
 
 
 @neutral()
@@ -259,7 +261,7 @@ def _results(
     there = replace(end.state, position=found.state.position)
     outcome = end._replace(rows=found.rows, state=there, folds=found.notes["folds"])
     mine, needed = of_one(outcome, metric_name(there.population.spec), entities)
-    row, notes = theirs[0] if theirs else {}, []
+    row, notes = {_called(name, mine): value for each in theirs for name, value in each.items()}, []
     if saved.version < UNSHARDED and (lacks := [name for name in needed if name not in row]):
         notes.append(f"{RESULTS}, of an older version, lacks {', '.join(lacks)}: not compared")
         needed = [name for name in needed if name in row]
@@ -272,6 +274,12 @@ def _results(
     both = (str([(name, each.get(name, MISSING)) for name in names]).encode() for each in (row, mine))
     run, replayed = (hashlib.sha256(each).hexdigest() for each in both)
     return {"results": (run, replayed)}, notes
+
+
+def _called(name: str, mine: Mapping[str, Any]) -> str:
+    """A column of results as it is called now, among `mine`: hyper-parameters of custom rules had their bare names."""
+    now = setting_column(name)
+    return now if name not in mine and now in mine else name
 
 
 def _told(before: Stretch, after: Stretch) -> str:

@@ -15,6 +15,7 @@ from ..maths.spec import NetworkSpec
 from ..networks import spread
 from ..samples import checks
 from ..samples.data import Dataset
+from ..settings.class_weights import are_balanced
 from ..settings.config import TrainConfig
 from ..state import TrainState
 from ..system.ambient import HOME
@@ -175,10 +176,11 @@ def idle(configs: Sequence[TrainConfig]) -> list[str]:
     """Notes on what is to stop or restore networks where every network's training is over before it could."""
     found = []
     for name, does in (("patience", "stops"), ("target_loss", "stops"), ("restore_best", "restores")):
-        some = [each for each in configs if getattr(each, name) is not None and getattr(each, name) is not False]
-        needed = {}  # evaluations, of which the last must not be the end, or for restore_best may be
-        for each in some:
-            needed[each] = 1 + (math.ceil(float(torch.as_tensor(each.patience).min())) if name == "patience" else 0)
+        asked = {each: value for each in configs if (value := getattr(each, name)) is not None and value is not False}
+        least = {each: float(torch.as_tensor(value).min()) for each, value in asked.items()}
+        some = [each for each in least if least[each] < math.inf]  # an infinite patience is not to stop
+        # evaluations, of which the last must not be the end, or for restore_best may be
+        needed = {each: 1 + (math.ceil(least[each]) if name == "patience" else 0) for each in some}
         late = (needed[each] * each.interval >= each.longest + (name == "restore_best") for each in some)
         if some and all(late):
             one = some[0]
@@ -211,15 +213,23 @@ def repeated(groups: Sequence[Group]) -> list[str]:
     ]
 
 
+def told_apart(run: Run) -> torch.Tensor:
+    """(N, K): what sets networks of different settings apart: the length, and hyper-parameters but for class weights
+    that are balanced, as these differ between the folds of a setting."""
+    config, state = run.config, run.state
+    length = torch.as_tensor(config.steps if config.epochs is None else config.epochs, dtype=torch.float64)
+    columns, weight = dict(state.hyper), state.hyper.get("class_weight")
+    if weight is not None and are_balanced(weight, state.population.spec, run.sets.data, state.position):
+        del columns["class_weight"]
+    return torch.cat([*columns.values(), length.expand(len(run.rows))[:, None]], 1)
+
+
 def confounded(runs: Sequence[Run]) -> list[str]:
     """A note, if networks of some settings train on other folds than those of others."""
     folds = len(torch.cat([run.state.position for run in runs]).unique())
     each = []  # of each setting, how many folds it has
     for run in runs:
-        config, position = run.config, run.state.position
-        length = torch.as_tensor(config.steps if config.epochs is None else config.epochs, dtype=torch.float64)
-        columns = torch.cat([*run.state.hyper.values(), length.expand(len(position))[:, None]], 1)
-        setting = columns.unique(dim=0, return_inverse=True)[1]
+        position, setting = run.state.position, told_apart(run).unique(dim=0, return_inverse=True)[1]
         each.append(torch.stack([setting, position], 1).unique(dim=0)[:, 0].bincount())
     many = torch.cat(each)
     if len(many) == 1 or bool((many == folds).all()):

@@ -5,6 +5,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any, NamedTuple, TypeVar
 
+import numpy as np
 import torch
 
 from .. import memory
@@ -131,6 +132,22 @@ def searched(search: Any, groups: Sequence[Kind]) -> tuple[Search, list[Kind]]:
     return search, [each._replace(config=replace(each.config, evaluate_every=every)) for each in groups]
 
 
+def in_order(search: Search, design: Any) -> None:
+    """Raise ConfigError if networks that a search, which has begun, takes for one setting, the k-th of each fold, begin
+    with weights of different scales, which it does not see."""
+    setting = getattr(search, "setting", None)
+    if setting is None or not isinstance(design, Design) or "init_scale" not in design.columns:
+        return
+    scale = np.array([1.0 if each is None else each for each in design.cells("init_scale")])
+    first = np.unique(setting, return_index=True)[1][setting]  # the first row of each one's setting
+    if (other := scale[first] != scale).any():
+        row = int(other.argmax())
+        raise ConfigError(
+            f"search: rows {first[row]} and {row} would be of one setting, of init_scale {scale[first[row]]:g} and "
+            f"{scale[row]:g}: rows of settings in the same order for each fold expected"
+        )
+
+
 def streamed(search: Any, rows: Rows, maker: Maker, number: int = 0) -> tuple[Search, list[Run]]:
     """own(), and all rows of a design as runs, in round `number`, of networks that take no memory: for a search whose
     networks come and go. Those that `maker` makes have its evaluations."""
@@ -202,7 +219,9 @@ def planned(
     workspaces = (run.choice.engine.workspace(run.state, sets.data) for run in begins or runs)
     told = memory.plan(shapes, False, waiting.free, sets.each, bool(rows.left), max(workspaces), files=True)
     notes = maker.notes + ([] if rows.left else remarks(runs))
-    notes += [] if search is None else search.begin(runs)
+    if search is not None:
+        notes += search.begin(runs)
+        in_order(search, rows.design)
     return Plan([_part(run) for run in runs], rows.taken, told, reasons(runs), notes)
 
 

@@ -31,7 +31,7 @@ from ..system.devices import Devices, devices
 from .design import DESIGN, Design, Group
 from .loop import Loop, Search
 from .making import Maker, ready
-from .planning import compared, first, searched, streamed
+from .planning import compared, first, in_order, searched, streamed
 from .queue import Waiting
 from .run import Run, reasons
 from .signals import delivered
@@ -178,6 +178,7 @@ def _trained(
         queue = design.queue(maker, runs, Ended(folder)) if design is not None and waits else None
         if search is not None:
             notes += search.begin(everyone or runs)
+            in_order(search, design and design.rows.design)
             everyone = None  # which has some 140 bytes a network
         chosen = described(runs, search) if settings is None else updated(settings, runs)
         lines = (*lines, *notes, plan)

@@ -94,7 +94,7 @@ class Dataset(Divisible):
         few, most = self.lengths
         each = f"{few} to {most}" if few < most else f"{few}"
         some = "" if self.sizes is None else f", {each} for each of {len(self.sizes)}"
-        return f"Dataset({self.samples} samples{some}: {tensors})".replace("torch.", "")
+        return f"Dataset({self.samples} sample{'s' * (self.samples > 1)}{some}: {tensors})".replace("torch.", "")
 
     @property
     def samples(self) -> int:

@@ -132,11 +132,11 @@ def _held_out(table: Table, division: Division, fitted: Fitted, seed: int) -> Di
             for side in sides:
                 side.folded = True
     few, most = sides[1].lengths
-    each = f"{few}" if few == most else f"{few} to {most}"
-    count = division.folds or division.bootstrap
+    each = counted(few, "sample") if few == most else f"{few} to {most} samples"
+    count = sides[0].networks or 0
     about = (
-        f"{count} {'folds' if division.folds else 'bootstraps'}: a setting trains {count} networks, each validated on "
-        f"the {each} samples that it has not seen"
+        f"{counted(count, 'fold' if division.folds else 'bootstrap')}: a setting trains {counted(count, 'network')}, "
+        f"each validated on the {each} that it has not seen"
     )
     return Divided(*sides, preparation, everyone, (about, *_few(shared, preparation, division)))
 

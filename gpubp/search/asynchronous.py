@@ -23,6 +23,7 @@ from torch import Tensor
 from ..checkpoints.history import Records
 from ..errors import CheckpointError, ConfigError
 from ..evaluate import Round
+from ..line import counted
 from ..results.result import comparable
 from ..runs.run import Run
 from ..system.arrays import Array
@@ -74,9 +75,10 @@ class AsynchronousHalving(SuccessiveHalving):
             self._places(torch.tensor(record["network"]), torch.tensor(record["rung"]), figure)
         return told
 
-    def _told(self, begins: int, what: str, interval: int, length: str) -> str:
+    def _told(self, begins: int, what: str, whose: str, interval: int, length: str) -> str:
         ends = ", ".join(f"{number * interval:,}" for number in self.rungs)
-        return f"asha: {len(self.entity):,} {what}, of which one in {self.factor} goes on after {ends} of {length}"
+        who = f"{counted(len(self.entity), what)}{whose}"
+        return f"asha: {who}, of which one in {self.factor} goes on after {ends} of {length}"
 
     @one_thread()
     def decide(self, number: int, runs: Sequence[Run], found: Sequence[Round]) -> None:

@@ -21,7 +21,9 @@ from torch import Tensor
 
 from ..errors import ConfigError
 from ..evaluate import Round
+from ..line import counted
 from ..maths.rng import permute
+from ..runs.making import told_apart
 from ..runs.run import Run
 from ..settings.rounds import Rounds
 from ..state import Status
@@ -68,11 +70,11 @@ class SuccessiveHalving(Method):
         self.begins = torch.empty_like(self.entity)
         for some in self.entity.argsort(stable=True).split(self.entity.bincount().tolist()):
             self.begins[some] = self.assigned(len(some))
-        what = "settings" if runs[0].folds else "networks"
+        what, whose = "setting" if runs[0].folds else "network", ""
         if (many := int(self.entity.max()) + 1) > 1:
-            what += f" of {many:,} entities, compared within each"
+            whose = f" of {many:,} entities, compared within each"
         begins = self.begins.unique().tolist()
-        return [*(self._told(each, what, interval, f"{longest:,} {unit}") for each in begins), *small(runs)]
+        return [*(self._told(each, what, whose, interval, f"{longest:,} {unit}") for each in begins), *small(runs)]
 
     def assigned(self, number: int) -> Tensor:
         """(S,): the first rung of each of `number` settings: one bracket holds them all."""
@@ -129,13 +131,15 @@ class SuccessiveHalving(Method):
         state, rounds = some.state, replace(self.every_round, batch_size=some.state.recipe.batch_size)
         return rounds.number(state.step + (state.status == Status.diverged), self.sizes[some.rows])
 
-    def _told(self, begins: int, what: str, interval: int, length: str) -> str:
+    def _told(self, begins: int, what: str, whose: str, interval: int, length: str) -> str:
         """A bracket as text."""
         members, rungs = int((self.begins == begins).sum()), range(begins, len(self.rungs))
         left = [(int(self.left(begins, rung).sum()), self.rungs[rung] * interval) for rung in rungs]
         after = ", ".join(f"{many:,} after {end:,}" for many, end in left)
-        rest = f"of which these go on: {after} of {length}" if after else f"which train for {length}"
-        return f"{self.title(begins)}: {members:,} {what}, {rest}"
+        rest = (
+            f"of which these go on: {after} of {length}" if after else f"which train{'s' * (members == 1)} for {length}"
+        )
+        return f"{self.title(begins)}: {counted(members, what)}{whose}, {rest}"
 
     def title(self, begins: int) -> str:
         """The name of a bracket."""
@@ -186,10 +190,7 @@ def settings(runs: Sequence[Run]) -> Tensor:
         return torch.arange(everyone)
     keys: list[tuple[object, ...]] = [()] * everyone
     for number, run in enumerate(runs):
-        config = run.config
-        length = torch.as_tensor(config.steps if config.epochs is None else config.epochs, dtype=torch.float64)
-        columns = [*run.state.hyper.values(), length.expand(len(run.rows))[:, None]]
-        for row, fold, values in zip(run.rows.tolist(), run.state.position.tolist(), torch.cat(columns, 1).tolist()):
+        for row, fold, values in zip(run.rows.tolist(), run.state.position.tolist(), told_apart(run).tolist()):
             keys[row] = fold, number, *values
     seen: Counter[tuple[object, ...]] = Counter()
     found: dict[tuple[object, ...], int] = {}

@@ -98,7 +98,10 @@ class Reports(Method):
         return asked(self.name, configs) or max(each.interval for each in configs)
 
     def begin(self, runs: Sequence[Run]) -> list[str]:
-        """Nothing is to be prepared."""
+        """Look up how long the training of each network is."""
+        lengths = (run.config.steps if run.config.epochs is None else run.config.epochs for run in runs)
+        each = (torch.as_tensor(length).expand(len(run.rows)) for run, length in zip(runs, lengths))
+        self.ends = in_order(runs, each).tolist()
         return []
 
     def decide(self, number: int, runs: Sequence[Run], found: Sequence[Round]) -> None:
@@ -109,7 +112,7 @@ class Reports(Method):
         status, interval = in_order(runs, [each.status for each in found]), runs[0].config.interval
         trained = ~in_order(runs, [each.loss for each in found]).isnan()  # of those that diverged they are NaN
         for row in trained.nonzero().squeeze(1).tolist():
-            self.trials[row].report(values[row], number * interval)
+            self.trials[row].report(values[row], min(number * interval, self.ends[row]))
             if status[row] == Status.running and self.trials[row].should_prune():
                 self.pruned.add(row)
         stops = torch.zeros(len(self.trials), dtype=torch.bool)

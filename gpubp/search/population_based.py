@@ -22,6 +22,7 @@ from torch import Tensor
 from ..errors import ConfigError
 from ..evaluate import Round
 from ..maths import rng
+from ..runs.cells import EXTRA
 from ..runs.run import Run
 from ..settings.ranges import numbers_of
 from ..settings.recipe import STOPPING
@@ -29,7 +30,7 @@ from ..state import Status, TrainState
 from ..system import arrays
 from .lineage import Lineage
 from .method import Method, check_comparable, figures, small, unit_of
-from .sampling import Expression, Range, parse
+from .sampling import Expression, Range, parse, several
 
 EXPLOIT = 4  # layer of the search stream; samples/folds.py has the two before
 STAY = ("ids", "position", "end")  # of a network that becomes a copy
@@ -66,7 +67,11 @@ class PopulationBased(Method):
         self.perturb = [float(each) for each in factors if each is not None]
         if not isinstance(self.space, Mapping | None):
             raise ConfigError(f"space is a {type(self.space).__name__}; ranges by name expected")
-        self.ranges = {name: _range(name, each) for name, each in (self.space or {}).items()}
+        space: Mapping[str, Any] = self.space or {}
+        if space:
+            plain = {name: each.tolist() if hasattr(each, "tolist") else each for name, each in space.items()}
+            self.space = {name: [*each] if several(each) else each for name, each in plain.items()}
+        self.ranges = {name.removeprefix(EXTRA): _range(name, each) for name, each in (self.space or {}).items()}
 
     def begin(self, runs: Sequence[Run]) -> list[str]:
         """Find the space, if it is not given. -> it, for the user. Raises ConfigError if there is nothing to do."""
@@ -195,7 +200,7 @@ def _shown(space: Range | list[float]) -> str:
 
 def _range(name: str, given: Any) -> Range | list[float]:
     """The space of a hyper-parameter, a list ascending. Raises ConfigError."""
-    space = parse(name, [*given] if isinstance(given, tuple) else given)
+    space = parse(name, given)
     if isinstance(space, float):
         raise ConfigError(f"space: {name} {given!r}: a range LOW..HIGH or LOW..HIGH:log, or a list, expected")
     numbers_of(name, [space.low, space.high] if isinstance(space, Range) else space)

@@ -119,6 +119,11 @@ def sample(
     return result
 
 
+def several(given: Any) -> bool:
+    """Whether `given` is a list or an array of values."""
+    return isinstance(given, list | tuple) or bool(getattr(given, "ndim", None))
+
+
 def shortfall(
     expressions: Mapping[str, Expression], count: int, choices: Mapping[str, Sequence[Any]] = {}
 ) -> str | None:
@@ -159,10 +164,10 @@ def _points(count: int, seed: int, ranges: int, lengths: Sequence[int], method: 
 def design(
     space: Mapping[str, Any], count: int | None = None, seed: int = 0, method: str = "sobol", **common: Any
 ) -> Design:
-    """A design from a space: of each column of a design (runs/design.py) a range as text, "1e-4..1e-1:log", a list of
-    values of any kind, such as topologies, or one value. count: of networks; by default all combinations of the
-    lists, if there are no ranges. Numbers of settings that are whole are rounded, and a hyper-parameter is left out of
-    rows whose optimizer, schedule or loss has none of its name. common: settings of all networks. Warns of what
+    """A design from a space: of each column of a design (runs/design.py) a range as text, "1e-4..1e-1:log", a list or
+    an array of values of any kind, such as topologies, or one value. count: of networks; by default all combinations of
+    the lists, if there are no ranges. Numbers of settings that are whole are rounded, and a hyper-parameter is left out
+    of rows whose optimizer, schedule or loss has none of its name. common: settings of all networks. Warns of what
     so few networks leave out of lists and ranges.
 
         gpubp.search.design({"widths": ["64,32,10", "64,64,10"], "lr": "1e-4..1e-1:log"}, 100, loss="cross_entropy")
@@ -172,9 +177,7 @@ def design(
     for name, value in space.items():
         if isinstance(value, str) and ".." in value:
             numbers[name] = value
-        elif isinstance(value, list | tuple | Tensor) and not (
-            name in ("widths", "hidden") and isinstance(value, tuple)
-        ):
+        elif several(value) and not (name in ("widths", "hidden") and isinstance(value, tuple)):
             choices[name] = list(value)
         else:
             common[name] = value

@@ -50,6 +50,11 @@ def fitted(given: Any, spec: NetworkSpec, data: Dataset, position: Tensor) -> An
     return _balanced(torch.cat([_counts(data, part, spec.widths[-1]) for part in parts])[which])
 
 
+def are_balanced(weight: Tensor, spec: NetworkSpec, data: Dataset, position: Tensor) -> bool:
+    """Whether weights (N, O) of networks at `position` (N,) are those that BALANCED gives them."""
+    return torch.equal(weight.cpu(), fitted(BALANCED, spec, data, position).expand(weight.shape))
+
+
 def _counts(data: Dataset, position: Tensor, classes: int) -> Tensor:
     """How many samples of each class the networks at `position` (N,) have, (N, classes)."""
     sizes = data.size(position)

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from ..errors import ConfigError
+from ..line import counted
 from ..samples.data import Dataset
 
 
@@ -59,7 +60,9 @@ def fitted(batch_size: int, data: Dataset) -> tuple[int, list[str]]:
     if fewest >= batch_size:
         return batch_size, []
     if data.sizes is None:
-        return fewest, [f"batch_size {batch_size} is more than the {fewest} samples: every batch has all of them"]
+        return fewest, [
+            f"batch_size {batch_size} is more than the {counted(fewest, 'sample')}: every batch has all of them"
+        ]
     few = int((data.sizes < batch_size).sum())
     return batch_size, [
         f"batch_size {batch_size}: {few} of {len(data.sizes)} networks have fewer samples, at least {fewest}; their "
