@@ -24,6 +24,8 @@ import numpy
 import torch
 from torch import Tensor
 
+from gpubp.engines import general
+
 from .contenders import OURS, PEERS, excuse, parity, rows
 from .limits import wait
 from .peers import Contender, together
@@ -52,8 +54,9 @@ class Setting(NamedTuple):
 
 @contextmanager
 def own_kernels() -> Iterator[None]:
-    """A new cache for kernels, unless GPUBP_CACHE names one, so that compilation is measured."""
-    with tempfile.TemporaryDirectory(prefix="kernels") as kernels, ExitStack() as after:
+    """Every topology has kernels of its own, in a new cache unless GPUBP_CACHE names one, so that compilation is
+    measured."""
+    with general.only(False), tempfile.TemporaryDirectory(prefix="kernels") as kernels, ExitStack() as after:
         if "GPUBP_CACHE" not in os.environ:
             os.environ["GPUBP_CACHE"] = kernels
             after.callback(os.environ.pop, "GPUBP_CACHE")

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from gpubp.engines import build, cpu
+from gpubp.engines import build, cpu, general
 from gpubp.engines import layout as rule
 from gpubp.engines.layout import Kind, Layout
 
@@ -75,7 +75,8 @@ def race(case: Workload, optimizer: str, layouts: dict[str, tuple[Layout, int]],
 def chosen(case: Workload, optimizer: str) -> Layout:
     """The choice of engines/layout.py on one thread."""
     slots = {"sgd": 0, "adam": 2}[optimizer]
-    return rule.best(case.widths, case.batch, slots, FLOAT, case.networks, 1, build.vector_bytes(), whole=False)
+    given = case.widths, case.batch, slots, FLOAT, case.networks, 1, build.vector_bytes(), False
+    return general.chosen(*given).own
 
 
 def against_the_rule(case: Workload, optimizer: str, setting: Setting) -> dict[str, Any]:

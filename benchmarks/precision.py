@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 import gpubp
-from gpubp.engines import build, cpu
+from gpubp.engines import build, cpu, general
 from gpubp.settings.recipe import PRECISIONS
 
 from .harness import command
@@ -41,11 +41,12 @@ FN v part(v x, bool small) { return terms == 0 ? x : small ? tf32(x - tf32(x)) :
 """
 EDITS = {  # of product.h: with 3 terms small * big + big * small + big * big of each 8 of k
     "#if !ON_GPU || LAYOUT": SPLIT + "#if !ON_GPU || LAYOUT",
-    "for (int k = 0; k < K; k++) {": """\
+    "for (int k = 0; k < K; k++) {\n      v right": """\
 constexpr int terms = terms_of<A>, together = terms == 3 ? 8 : K;
     for (int k8 = 0; k8 < K; k8 += together)
     for (int term = 0; term < max_of(terms, 1); term++)
-    for (int k = k8; k < min_of(k8 + together, K); k++) {""",
+    for (int k = k8; k < min_of(k8 + together, K); k++) {
+      v right""",
     "hold(b.read(k, columns[n] * ENTRIES_PER_V))":
         "hold(part<terms>(b.read(k, columns[n] * ENTRIES_PER_V), terms == 3 && term == 1))",
     "hold(a.broadcast(rows[m], k))": "hold(part<terms>(a.broadcast(rows[m], k), terms == 3 && term == 0))",
@@ -66,6 +67,7 @@ def rounded(precision: str) -> Iterator[None]:
             patched.callback(build.sources.cache_clear)
             patched.enter_context(patch.object(build, "SOURCES", sources))
             build.sources.cache_clear()
+        patched.enter_context(general.only(False))
         patched.enter_context(patch.object(cpu, "KERNELS", {}))
         patched.enter_context(patch.object(cpu, "CALLS", type(cpu.CALLS)()))
         yield

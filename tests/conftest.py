@@ -39,6 +39,9 @@ HERE = {
         "sklearn", "sklearn_checks", "sklearn_search", "sklearn_together"),
     "explains a step, which takes the CPU": ("explain",),
 }  # fmt: skip
+OWN = ("bits", "build", "compiled", "compiled_divergence", "compiled_engine", "compiled_evaluation",
+       "compiled_independence", "compiled_rules", "compiler", "independence_drawn", "kernel_mutants", "layout",
+       "precision", "prepared", "prepared_kept", "products", "sanitizers", "side_by_side", "small_errors")  # fmt: skip
 TAKEN = "calls taken elsewhere"  # in the report, of every test with --device
 torch.set_num_threads(1)  # on a busy machine two wait for each other ten times as long; threads() tries others by name
 
@@ -104,6 +107,15 @@ def kernels(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
             shared = folder.parent if "PYTEST_XDIST_WORKER" in os.environ else folder
             patch.setenv("GPUBP_CACHE", str(shared / "kernels"))
         patch.setattr(build, "FLAGS", (*build.FLAGS, *FAST))
+        yield
+
+
+@pytest.fixture(autouse=True, scope="module")
+def widths(request: pytest.FixtureRequest) -> Iterator[None]:
+    """General kernels serve all topologies, but in the files of OWN none."""
+    from gpubp.engines import general
+
+    with general.only(request.path.stem.removeprefix("test_") not in OWN):
         yield
 
 

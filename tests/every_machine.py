@@ -19,7 +19,8 @@ GPU = {
     "streamed gpu block": Layout(Kind.GPU_STREAMED, registers=4, threads=8, accumulators=16, cols=2),
     "wide gpu block in chunks": Layout(Kind.GPU_WIDE, registers=4, chunk=4, threads=8, accumulators=16, cols=2),
 }
-MACHINES = ("eager", "networks", "outputs", "three registers", "networks in chunks", "outputs in chunks", "team", *GPU)
+MACHINES = ("eager", "networks", "outputs", "three registers", "networks in chunks", "outputs in chunks",
+            "general in chunks", "team", *GPU)  # fmt: skip
 
 
 @contextmanager

@@ -296,6 +296,8 @@ def layouts(dtype: torch.dtype, batch: int) -> dict[str, Layout | None]:
         "outputs, half a register": Layout(Kind.CPU_OUTPUTS, max(1, lanes // 2)),
         "networks in chunks": Layout(vector=lanes, chunk=piece, accumulators=room),
         "outputs in chunks": Layout(Kind.CPU_OUTPUTS, lanes, chunk=piece, accumulators=room),
+        "general": Layout(Kind.CPU_OUTPUTS, lanes, general=True),
+        "general in chunks": Layout(Kind.CPU_OUTPUTS, lanes, chunk=piece, general=True),
         "team": Layout(Kind.CPU_TEAM, lanes, accumulators=room),
         "team in chunks": Layout(Kind.CPU_TEAM, lanes, chunk=piece, accumulators=room),
     }

@@ -51,7 +51,7 @@ SWITCHES: tuple[dict[str, float], ...] = (
 KINDS = ("shared", "rows", "own", "own rows")
 WEIGHTS = ("", "one weight", "own weights")
 SHUFFLES = ("network", "shared", "none")
-LAYOUTS = ("chosen", "outputs", "one number", "networks in chunks", "one number", "outputs in chunks", "team")
+LAYOUTS = ("chosen", "outputs", "one number", "networks in chunks", "general", "outputs in chunks", "team")
 WIDTHS = ((3, 5, 2), (7, 3), (2, 2, 2), (4, 17, 3), (5, 3, 2), (3, 3, 4, 2), (6, 4, 2))
 SIZES = {  # of what optimizers, schedules and losses have; `each` gives every network one near it
     "lr": 0.02, "momentum": 0.8, "eps": 0.02, "alpha": 0.8, "rho": 0.8, "beta1": 0.8, "beta2": 0.9,

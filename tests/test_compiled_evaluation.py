@@ -120,9 +120,9 @@ def test_figures_are_eagers(number: int, dtype: torch.dtype) -> None:
     torch.testing.assert_close(mine.metric, theirs.metric, **EVALUATION if counted else tolerance, equal_nan=True)
 
 
-LAID_OUT = {0: ("networks", "outputs in chunks"), 3: ("one number", "team", "networks in chunks"),
+LAID_OUT = {0: ("networks", "outputs in chunks", "general"), 3: ("one number", "team", "networks in chunks"),
             9: ("outputs", "three registers", "networks in chunks"),
-            7: ("three registers", "networks, half a register")}  # fmt: skip
+            7: ("three registers", "networks, half a register", "general in chunks")}  # fmt: skip
 
 
 @pytest.mark.parametrize("number", quick(LAID_OUT, (0, 3)))

@@ -17,8 +17,8 @@ from .test_independence import check_retired
 EVERYONE = list(range(COUNT))
 CHOSEN = {  # cases and layouts; all of both are slow
     6: ("one number", "team in chunks"),
-    7: ("outputs",),
-    16: ("outputs in chunks", "three registers"),
+    7: ("outputs", "general"),
+    16: ("outputs in chunks", "three registers", "general in chunks"),
 }
 SIZES = (1, 2, 15, 16, 17, 33)
 SLOW = pytest.mark.slow
@@ -152,7 +152,7 @@ def test_another_compiler_gives_the_same_bits(number: int, name: str, monkeypatc
 def test_a_kernel_has_the_layout_that_these_tests_ask_for(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     own, layout = small(torch.float32), layouts(torch.float32, BATCH)[name]
     monkeypatch.setattr(cpu, "KERNELS", {})
-    made = noted(monkeypatch, cpu, "Kernel", lambda program: program.layout)
+    made = noted(monkeypatch, cpu, "Kernel", lambda program, _: program.layout)
     with laid_out(layout):
         own.train()
     assert {*made} == {layout}

@@ -37,7 +37,7 @@ LAYOUTS = (
     Layout(Kind.GPU_BLOCK, threads=16, teams=2, chunk=3, slots_apart=True),
 )  # fmt: skip
 # Bytes that a thread of program(number) keeps in local memory, at most, on any of DEVICES.
-LOCAL = (0, 0, 8, 24, 16, 8, 16, 8, 16, 376, 24)
+LOCAL = (0, 0, 8, 24, 16, 8, 16, 8, 16, 416, 24)
 SWITCHES = (
     {"dropout": 0.3, "l1": 0.1},
     {"clip_norm": 1.0, "l2": 0.1},

@@ -16,6 +16,7 @@ from . import (
     test_compiled_evaluation,
     test_compiled_independence,
     test_divergence,
+    test_general,
 )
 from .helpers import compiled, quick, sources_copied  # noqa: F401
 from .mutations import planted
@@ -57,14 +58,15 @@ class Mutant(NamedTuple):
 DIVERGENCE = partial(
     test_compiled_divergence.test_the_step_of_divergence_is_that_of_one_step_at_a_time, torch.float32, "chosen"
 )
+GENERAL = test_general.test_a_general_kernel_has_the_bits_of_each_topologys_own
 MUTANTS = {
     "a sign in the delta": Mutant("v x = [[ ~> -]]sum * slope", partial(a_step, deep)),
-    "a slope is missing": Mutant("sum[[ * slope<l - 1>(unit.net, unit.out) ~> ]]", partial(a_step, deep)),
+    "a slope is missing": Mutant("sum[[ * slope(under(l), unit.net, unit.out) ~> ]]", partial(a_step, deep)),
     "the output's slope is missing": Mutant("if constexpr ([[!OUTPUT_IDENTITY ~> false]]) delta =",
         partial(a_step, lambda own: own.spec.output in ("sigmoid", "tanh"))),
-    "a bias of a neuron counts its samples twice": Mutant("product<1, O, samples>([[Ones ~> Constant<2>]]()",
+    "a bias of a neuron counts its samples twice": Mutant("product(SIZE(1), O, samples, [[Ones ~> Constant<2>]]()",
         partial(a_step, lambda own: own.spec.bias == "neuron" and own.spec.train_bias)),
-    "a bias of a layer leaves out a neuron": Mutant("for (int o = [[0 ~> 1]]; o < WIDTH[l + 1]; o++) sum = sum",
+    "a bias of a layer leaves out a neuron": Mutant("for (int o = [[0 ~> 1]]; o < OF(WIDTH, above(l)); o++) sum = sum",
         partial(a_step, lambda own: own.spec.bias == "layer" and own.spec.train_bias)),
     "clipping trains a frozen bias": Mutant("[[if (TRAIN_BIAS || holds_weight(at))  ~> ]]update_param",
         partial(a_step, lambda own: not own.spec.train_bias and on("clip_norm", "weight_decay")(own))),
@@ -89,13 +91,21 @@ MUTANTS = {
     "l1 has a weight's size": Mutant("[[sign_(weight) ~> weight]], grad)", partial(a_step, on("l1"))),
     "label smoothing spares a class": Mutant("smoothing / real(OUTPUTS[[ ~>  - 1]])",
         partial(a_step, on("label_smoothing"))),
-    "a piece of a batch forgets the one before": Mutant("[[earlier_chunks<O_pitch>(grad + weight_at ~> Zeros(]])",
+    "a piece of a batch forgets the one before": Mutant(
+        "earlier_weights = [[earlier_chunks(O_pitch, grad + weight_at ~> Zeros(]])",
         partial(a_step, lambda own: not whole(own))),
     "a transposed weight is not transposed": Mutant(
-        "write(to, (o + j) * PITCH[l] + i, [[r[j] ~> r[ENTRIES_PER_V - 1 - j] ]])",
+        "write(to, (o + j) * I_pitch + i, [[r[j] ~> r[ENTRIES_PER_V - 1 - j] ]])",
         partial(a_step, lambda own: own.layout == "outputs" and len(own.spec.widths) > 2)),
-    "a tile is a column short": Mutant("for (int k = 0; k < K[[ ~>  - (K > 2)]]; k++) {",
+    "a tile is a column short": Mutant("for (int k = 0; k < K[[ ~>  - (K > 2)]]; k++) {\n      v right",
         partial(test_compiled_evaluation.test_figures_are_eagers, 0, torch.float32)),
+    "a general tile is a column short": Mutant("for (int k = 0; k < K[[ ~>  - (K > 2)]]; k++) {\n    v right", GENERAL),
+    "a general kernel has every layer's outs in one place": Mutant(
+        "l > 0 ? outs + [[OUTS_AT[l - 1] ~> OUTS_AT[0] ]]", GENERAL),
+    "a general kernel updates after every chunk": Mutant("[[start + CHUNK >= BATCH ~> 1]], start",
+        partial(test_compiled_independence.check_layouts, case(16), ("general in chunks",))),
+    "general sums have another order": Mutant("if (at % [[64 ~> 32]] == 0) of_64",
+        partial(test_general.test_sums_over_many_samples_have_their_one_order, 65)),
     "a row that diverged is handed back": Mutant("finished && [[progress.diverged_after[n] < 0 &&  ~> ]]!ctx.dry_run;",
         DIVERGENCE),
     "a step of divergence is a step late": Mutant("[n] = progress.steps[[ ~>  + 1]];", DIVERGENCE),

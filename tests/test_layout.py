@@ -8,8 +8,9 @@ import torch
 
 import gpubp
 from gpubp.engines import build, choose, layout
+from gpubp.engines.general import chosen as chosen_layouts
 from gpubp.engines.key import Key, Samples
-from gpubp.engines.layout import REACH, SLICE, Kind, Layout, best, chunk_of, group_cost, largest_index, thread_count
+from gpubp.engines.layout import REACH, SLICE, Kind, Layout, chunk_of, group_cost, largest_index, thread_count
 from gpubp.engines.program import Program
 from gpubp.errors import EngineError
 
@@ -23,14 +24,14 @@ def chosen(
     widths: tuple[int, ...], batch: int, count: int = 1000, threads: int = 2, slots: int = 2, itemsize: int = 4,
     vector_bytes: int = AVX512, whole: bool = False,
 ) -> Layout:  # fmt: skip
-    return best(widths, batch, slots, itemsize, count, threads, vector_bytes, whole)
+    return chosen_layouts(widths, batch, slots, itemsize, count, threads, vector_bytes, whole).own
 
 
 @pytest.fixture(autouse=True)
 def one_cache(monkeypatch: pytest.MonkeyPatch) -> None:
     """The same L2 on every machine."""
     monkeypatch.setattr(layout, "cache_bytes", lambda: MEGABYTE)
-    best.cache_clear()
+    chosen_layouts.cache_clear()
 
 
 @pytest.mark.parametrize("vector_bytes", [AVX512, AVX2, NEON])
@@ -128,5 +129,5 @@ def test_a_layout_whose_indices_overflow_is_not_taken(monkeypatch: pytest.Monkey
     widths = (8, 16, 1)
     assert chosen(widths, 32).kind == Kind.CPU_NETWORKS
     monkeypatch.setattr(layout, "REACH", largest_index(widths, 32, 2, chosen(widths, 32)) - 1)
-    best.cache_clear()
+    chosen_layouts.cache_clear()
     assert chosen(widths, 32).kind == Kind.CPU_OUTPUTS

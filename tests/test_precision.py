@@ -86,7 +86,7 @@ FAULTS = {
         "3xtf32", "streamed", "&Operand::small, &Operand::big", "&Operand::big, &Operand::small"),
     "k and rows exchanged": ("tf32", "in chunks", "{above[0].*of_left, below[0]", "{above[1].*of_left, below[0]"),
     "numbers behind the last k": ("tf32", "in chunks", "return first_k() +", "return true || first_k() +"),
-    "a strip of another pitch": ("3xtf32", "streamed", "<across_pitch(rows)>> InShared", "<pad(rows)>> InShared"),
+    "a strip of another pitch": ("3xtf32", "streamed", "Matrix<turned>> InShared", "Matrix<turned + 1>> InShared"),
 }  # fmt: skip
 
 

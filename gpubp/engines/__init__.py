@@ -82,7 +82,7 @@ def choose(
         return Choice("eager", ENGINES["eager"], f"eager: raw torch operations, which run everything on {device.type}")
     why_not = cpu.refused(spec, recipe, dtype)
     if why_not is None:
-        why = "requested by name" if name == "cpu" else f"compiled for this topology by {build.compiler()[0]}"
+        why = "requested by name" if name == "cpu" else f"compiled by {build.compiler()[0]}"
         return Choice("cpu", ENGINES["cpu"], f"cpu: {why}")
     if name == "cpu":
         raise EngineError(why_not)

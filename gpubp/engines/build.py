@@ -14,6 +14,8 @@ import shlex
 import shutil
 import signal
 import subprocess
+import threading
+from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -22,6 +24,7 @@ from . import cache
 
 SOURCES = Path(__file__).parent.parent / "kernel"
 ARCH = "native"
+COMPILING: defaultdict[str, threading.Lock] = defaultdict(threading.Lock)  # by key
 FLAGS = ("-fno-fast-math", "-fno-unsafe-math-optimizations", "-std=c++17", "-O3", "-fPIC", "-shared",
          "-fvisibility=hidden", "-fno-math-errno", "-ffp-contract=off", "-w", "-pthread")  # fmt: skip
 COMPILERS = ("g++", "clang++", "c++")
@@ -132,7 +135,8 @@ def library(text: str) -> ctypes.CDLL:
         flags[-1] = "-mcpu=native"
     identity = (text, sources(), version(tuple(command)), *command, *flags, processor())
     key = hashlib.sha256("\0".join(identity).encode()).hexdigest()[:32]
-    return _library(key, text, tuple(command), tuple(flags), cache.place())
+    with COMPILING[key]:  # a general kernel is asked for by many at once
+        return _library(key, text, tuple(command), tuple(flags), cache.place())
 
 
 @functools.cache

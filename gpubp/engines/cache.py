@@ -72,6 +72,19 @@ def keep(made: bytes, key: str, folder: Path | None, suffix: str, load: Callable
         return None
 
 
+def add(name: str, number: float) -> float:
+    """Add to the number in a file of the cache, 0 if it cannot be read. -> the sum, stored if that is possible."""
+    folder = place()
+    if folder is None:
+        return number
+    with suppress(OSError):
+        if folder.is_dir() and _trusted(folder):
+            with suppress(FileNotFoundError, ValueError):
+                number += float((folder / name).read_text())
+        _put(folder, name, str(number).encode())
+    return number
+
+
 def log(output: str, folder: Path | None) -> str:
     """Write a compiler's output to a file in the cache or else a temporary one. -> its name, or that it failed."""
     name, words = f"compiler-{digest(output.encode())}.log", output.encode(errors="replace")

@@ -1,6 +1,7 @@
 """What the sources of kernel/ are compiled for, as C++: constants and structures, from Key, Layout and Plan."""
 
 from collections.abc import Mapping, Sequence
+from itertools import accumulate
 
 import torch
 
@@ -13,10 +14,13 @@ REALS = {torch.float32: "float", torch.float64: "double"}
 SWITCHES = ("l1", "l2", "clip_value", "clip_norm", "dropout", "label_smoothing")  # each has a HYPER_ in the kernel
 SHUFFLES = ("none", "network", "shared")
 METRICS = ("r2", "classes", "sign")
+SIZES = ("LAYERS", "BATCH", "CHUNK", "P", "PADDED_P", "MAX_PITCH", "MEMORY_ENTRIES", "R2_PARTIAL_SUMS", "SUMS")
 
 
 def constants(plan: Plan) -> list[str]:
     """All constants, with a comment each."""
+    if plan.layout.general:
+        return _general(plan)
     layers = [f"constexpr int {name}[] = {{{', '.join(map(str, of))}}};  // {what}" for name, of, what in _layers(plan)]
     return [
         *(f"#define {name} {value}  // {what}" for name, value, what in _macros(plan)),
@@ -25,6 +29,41 @@ def constants(plan: Plan) -> list[str]:
         *(f"constexpr int {name} = {value};  // {what}" for name, value, what in _sizes(plan)),
         *tiles(plan),
     ]
+
+
+def shape(plan: Plan) -> list[int]:
+    """What a call gives a general kernel: the numbers SIZES, where Memory's arrays begin, and _by_layer()."""
+    known = {name: int(value) for name, value, _ in (*_settings(plan), *_sizes(plan))}
+    ends = accumulate(plan.layout.aligned(each.numbers) for each in plan.arrays)
+    layers = [number for _, of, _ in _by_layer(plan) for number in (*of, *[0] * (len(plan.widths) - len(of)))]
+    return [*(known.get(name, 0) for name in SIZES), 0, *[*ends][:-1], *layers]
+
+
+def _general(plan: Plan) -> list[str]:
+    """The constants of a general kernel, and where a call's shape() has the others."""
+    numbers = [*_settings(plan), *_sizes(plan)]
+    known, begin = {name: what for name, _, what in numbers}, len(SIZES) + len(plan.arrays)
+    return [
+        *(f"#define {name} {value}  // {what}" for name, value, what in _macros(plan)),
+        *(
+            f"constexpr int {name} = {int(value)};  // {what}"
+            for name, value, what in numbers
+            if name not in (*SIZES, "GROUP_BYTES")
+        ),
+        "#include <cstdint>",
+        "static thread_local const int32_t *shape;  // Job.shape, of the call that this thread is in",
+        *(f"#define {name} (shape[{at}])  // {known.get(name, 'of evaluations')}" for at, name in enumerate(SIZES)),
+        *(
+            f"#define {name} (shape + {begin} + {at} * (LAYERS + 1))  // {what}"
+            for at, (name, _, what) in enumerate(_by_layer(plan))
+        ),
+    ]
+
+
+def _by_layer(plan: Plan) -> list[tuple[str, Sequence[int], str]]:
+    given = plan.key.spec.activations
+    which = [[*dict.fromkeys(given)].index(each) for each in given]
+    return [*_layers(plan), ("ACTIVATION", which, "which of the different ones each layer has")]
 
 
 def tiles(plan: Plan) -> list[str]:
@@ -43,12 +82,17 @@ def tiles(plan: Plan) -> list[str]:
 
 def structs(plan: Plan) -> list[str]:
     """Memory, one array after the other, and Group."""
-    at, memory, group = {"base": 0, "far": 0}, [], []
+    at = {"base": 0, "far": 0}
+    memory: list[str] = []
+    group = []
     for name, numbers, what, place in plan.arrays:
         where = "far" if place == "global" else "base"
-        memory.append(f"  entry *{name} = {where} + {at[where]};  // {what}")
+        place = f"shape[{len(SIZES) + len(memory)}]" if plan.layout.general else str(at[where])
+        memory.append(f"  entry *{name} = {where} + {place};  // {what}")
         at[where] += plan.layout.aligned(numbers)
     for kind, name, dims, what in plan.group:
+        if plan.layout.general and name in ("index", "sums"):  # behind Group: they are as long as a call says
+            name, dims = f"(*{name})", dims[1:]
         group.append(f"  {kind} {name}{''.join(f'[{size}]' for size in dims)};  // {what}")
     return [
         "struct Memory {",
@@ -82,6 +126,7 @@ def _macros(plan: Plan) -> list[tuple[str, object, str]]:
         ("VECTOR", layout.vector, "numbers in a register"),
         ("REGISTERS_PER_V", layout.registers, "registers that make a v"),
         ("TF32", layout.tf32, "products of tensor cores that make one of float32; 0: none, products are exact"),
+        ("GENERAL", int(layout.general), "whether sizes are those of a call, not constants"),
         ("SLOTS_APART", int(layout.slots_apart), "whether slots are in global memory, and params in shared memory"),
         *(gpu if layout.threads else []),
     ]

@@ -5,7 +5,8 @@ population (layout.py). This file calls it, and finds the step at which a networ
 """
 
 import ctypes
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy
@@ -19,10 +20,11 @@ from ..population import Population
 from ..samples.data import Dataset
 from ..settings.recipe import Recipe
 from ..state import Status, TrainState
-from . import build
+from . import build, general
+from .constants import shape
 from .job import agree, contiguous, fill, fill_evaluation
 from .key import Key, Samples, compile_all, of_evaluations
-from .layout import REACH, Kind, Layout, best, group_cost, largest_index, thread_count
+from .layout import REACH, Kind, Layout, group_cost, largest_index, thread_count
 from .prepared import Calls
 from .program import Program
 
@@ -34,12 +36,14 @@ DONE, FAULTS, STEPS_DIFFER, NO_MEMORY = range(4)  # Answer of kernel/cpu.h
 def run(state: TrainState, data: Dataset, steps: int) -> None:
     """Advance every running network by up to `steps` steps, at most to its limit, in place."""
     call = CALLS.find(state, data, LAYOUT, torch.get_num_threads())
-    if call is not None:
+    if call is not None and (call.own or call.account.general):
         advance(call, state, data, steps)
         return
     state.check(data)
     with torch.no_grad(), contiguous(state) as packed:
-        call = Call(packed, data, Key.of(packed, data))
+        key = Key.of(packed, data)
+        settle(key, steps)
+        call = Call(packed, data, key)
         advance(call, packed, data, steps)
     if packed is state:
         CALLS.keep(state, data, call, LAYOUT, torch.get_num_threads())
@@ -51,17 +55,21 @@ def evaluate(population: Population, data: Dataset, hyper: Mapping[str, Tensor],
     params = population.params
     agree("cpu", params, data)
     key = Key.of_evaluation(population.spec, params.dtype, len(params), data, hyper)
+    steps = data.lengths[1] / key.recipe.batch_size * FORWARD
+    settle(key, steps)
     compiled = kernel(key)
     job = compiled.job()
     figures = fill_evaluation(job, key, compiled.hyper, params, data, hyper, position)
-    job.threads = compiled.threads(job.count, data.lengths[1] / compiled.batch * FORWARD)
-    _raise_for(compiled.library.shown(ctypes.byref(job)))
+    job.threads = compiled.threads(job.count, steps)
+    _raise_for(compiled.entry("shown")(ctypes.byref(job)))
     return figures
 
 
 def compile_ahead(state: TrainState, data: Dataset, evaluated: Sequence[Dataset], where: torch.device) -> None:
     """Compile the kernels for training on `data` and for evaluations in parallel."""
-    compile_all(kernel, Key.of(state, data), of_evaluations(state, evaluated))
+    key, evaluations = Key.of(state, data), of_evaluations(state, evaluated)
+    settle(key, int(torch.where(state.running, state.end - state.step, 0).sum()) / max(1, key.networks), *evaluations)
+    compile_all(kernel, key, evaluations)
 
 
 def share(state: TrainState, threads: int, populations: int) -> int:
@@ -77,7 +85,7 @@ def share(state: TrainState, threads: int, populations: int) -> int:
 def workspace(state: TrainState, data: Dataset) -> int:
     """Bytes of a group of networks in every thread."""
     key = Key.of(state, data)
-    plan = Program(key, layout(key)).plan
+    plan = Program(key, layout(key)).sized(PROGRAMS).plan
     return torch.get_num_threads() * (plan.layout.networks * plan.numbers * plan.itemsize + plan.group_bytes)
 
 
@@ -91,7 +99,8 @@ def refused(spec: NetworkSpec, recipe: Recipe, dtype: torch.dtype) -> str | None
                 f"{recipe.batch_size:,} with widths up to {max(spec.widths):,}, exceed the {REACH:,} numbers that an "
                 'index can address; engine "eager" has no such limit'
             )
-        _ = Program(Key(spec, recipe, dtype, Samples()), Layout()).text
+        any_widths = Layout(Kind.CPU_OUTPUTS, lanes, general=True)
+        _ = Program(Key(spec, recipe, dtype, Samples()), any_widths).sized(PROGRAMS).text
     except EngineError as error:
         return str(error)
     return None
@@ -105,6 +114,7 @@ class Call:
         taken = numpy.zeros(len(state.step), numpy.int64)  # untouched pages cost nothing
         self.key, self.taken, self.clean = key, torch.from_numpy(taken), True
         self.at_one_step = Prepared(state, data, key, self.taken)
+        self.own, self.account = self.at_one_step.kernel.own, self.at_one_step.kernel.account
         self.at_any_steps: Prepared | None = None
 
     def __call__(self, state: TrainState, data: Dataset, steps: int, dry_run: bool = False) -> int:
@@ -134,7 +144,7 @@ class Prepared:
         self.job = self.kernel.job()
         fill(self.job, self.kernel.hyper, state, data)
         self.job.taken = taken.data_ptr()
-        self.start, self.given, self.count = self.kernel.library.run, ctypes.byref(self.job), len(params)
+        self.start, self.given, self.count = self.kernel.entry("run"), ctypes.byref(self.job), len(params)
 
     def __call__(self, steps: int, dry_run: bool) -> int:
         """Run it. -> an Answer; raises OutOfMemoryError."""
@@ -174,16 +184,38 @@ def _raise_for(answer: int) -> int:
 
 
 class Kernel:
-    """A compiled program."""
+    """A compiled program, a topology's own or a general one with its sizes. share: of a general kernel's time, what the
+    topology's own would save."""
 
-    def __init__(self, program: Program) -> None:
+    def __init__(self, program: Program, share: float) -> None:
         self.library = build.library(program.text + '#include "cpu.h"\n')
-        self.hyper = program.hyper
-        self.job = program.job
+        self.hyper, self.type = program.hyper, program.job
         layout, recipe = program.layout, program.recipe
-        self.batch = recipe.batch_size
         self.group = layout.networks
         self.spent = group_cost(layout, program.spec.widths, recipe.batch_size, len(recipe.rule.slots))
+        self.own, self.share, self.account = not layout.general, share, general.account(program.key)
+        of = shape(program.plan) if layout.general else []
+        self.shape = (ctypes.c_int32 * len(of))(*of)
+
+    def job(self) -> Any:
+        """A new job."""
+        job = self.type()
+        job.shape = ctypes.addressof(self.shape)
+        return job
+
+    def entry(self, name: str) -> Callable[[Any], int]:
+        """The function `name` of the library, which for a general kernel counts its time."""
+        function: Callable[[Any], int] = getattr(self.library, name)
+        if self.own:
+            return function
+
+        def counted(job: Any) -> int:
+            began = time.perf_counter()
+            answer = function(job)
+            self.account.lost += self.share * (time.perf_counter() - began)
+            return answer
+
+        return counted
 
     def threads(self, count: int, steps: float) -> int:
         """How many of torch.get_num_threads() a call for `count` networks starts."""
@@ -192,16 +224,29 @@ class Kernel:
 
 CALLS: Calls[Call] = Calls()
 KERNELS: dict[tuple[Any, ...], Kernel] = {}
+PROGRAMS: dict[tuple[Any, ...], Program] = {}  # of general kernels
 LAYOUT: Layout | None = None  # instead of the best one, for tests and benchmarks
 
 
-def layout(key: Key) -> Layout:
-    """The fastest layout for `key`."""
+def chosen(key: Key) -> general.Chosen:
+    """The layouts for `key`."""
     spec, recipe = key.spec, key.recipe
-    return LAYOUT or best(
+    return general.chosen(
         spec.widths, recipe.batch_size, len(recipe.rule.slots), key.dtype.itemsize, key.networks, key.threads,
-        build.vector_bytes(), whole=recipe.update_order == "layerwise",
+        build.vector_bytes(), recipe.update_order == "layerwise",
     )  # fmt: skip
+
+
+def layout(key: Key) -> Layout:
+    """The layout for `key`, of a general kernel or of its own."""
+    if LAYOUT:
+        return LAYOUT
+    return chosen(key).general if general.account(key).general else chosen(key).own
+
+
+def settle(key: Key, steps: float, *others: Key) -> None:
+    """Choose the kernels of `key`, and of the `others`, for so many steps of all networks."""
+    general.settle(key, steps * chosen(key).loss, *others)
 
 
 def kernel(key: Key) -> Kernel:
@@ -209,5 +254,6 @@ def kernel(key: Key) -> Kernel:
     program = Program(key, layout(key))
     identity = program.identity(build.ARCH)
     if identity not in KERNELS:
-        KERNELS[identity] = Kernel(program)
+        share = chosen(key).share if program.layout.general else 0.0
+        KERNELS[identity] = Kernel(program.sized(PROGRAMS), share)
     return KERNELS[identity]

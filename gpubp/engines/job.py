@@ -71,6 +71,7 @@ JOB = Struct(
         Member("int64_t ", "dry_run", "whether to look for non-finite numbers after every step, and change nothing"),
         Member("int64_t *", "taken", "(N): -t if a number is not finite after step t; else, with `dry_run`, t"),
         Member("double *", "figures", "(2, N): loss and metric, of an evaluation"),
+        Member("const int32_t *", "shape", "of a general kernel's networks (constants.shape())"),
     ),
 )
 END = Struct(

@@ -1,5 +1,5 @@
-"""Layout: how a machine arranges the numbers of networks; best() chooses the fastest for a population on this CPU. It
-changes the time and no bit.
+"""Layout: how a machine arranges the numbers of networks; choices() are those for a population on this CPU, of which
+the fastest is taken. It changes the time and no bit.
 
 Lanes are networks, or outputs of one network. The rule estimates the cost of both in half-cycles of a processor that
 starts two multiply-adds and two loads per cycle, and takes the cheaper. Products cost what their tiles do; lanes as
@@ -14,7 +14,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from enum import Enum
-from functools import cache, lru_cache
+from functools import cache
 from typing import NamedTuple
 
 OUT_OF_CACHE = 1.1  # factor on the cost of a step if a group's rows do not fit into L2,
@@ -55,7 +55,8 @@ class Layout:
     a GPU, those that train a network, or those of a block if a thread is a network; 0 on a CPU. teams: networks that
     share a block, each with `threads` threads. blocks: that train a network together, a cluster; each has `threads`
     threads. at_once: blocks that must find registers on a multiprocessor; 0 if the compiler chooses.
-    slots_apart: the slots are in global memory, the parameters in shared memory. tf32: how many products of
+    slots_apart: the slots are in global memory, the parameters in shared memory. general: sizes are no constants of the
+    kernel, which serves networks of any widths. tf32: how many products of
     tensor cores make one (recipe.PRECISIONS); a tile is then a warp's, `rows` and `cols` of it eights of rows and of
     columns.
     """
@@ -72,6 +73,7 @@ class Layout:
     blocks: int = 1
     at_once: int = 0
     slots_apart: bool = False
+    general: bool = False
     tf32: int = 0
 
     @property
@@ -179,12 +181,12 @@ def cache_bytes() -> int:
     return size if size > 0 else 1 << 20
 
 
-@lru_cache(maxsize=4096)
-def best(
+def choices(
     widths: tuple[int, ...], batch: int, slots: int, itemsize: int, count: int, threads: int, vector_bytes: int,
     whole: bool,
-) -> Layout:  # fmt: skip
-    """The layout for `count` networks on `threads` threads. whole: a batch must not be split."""
+) -> dict[Kind, tuple[float, Layout]]:  # fmt: skip
+    """For `count` networks on `threads` threads, the layout of each kind, and half-cycles of a step of all networks.
+    whole: a batch must not be split."""
     lanes = plain(itemsize, vector_bytes)
     vector = lanes.vector
 
@@ -206,7 +208,8 @@ def best(
         if count < threads and spent > TEAM:
             yield count * spent / threads * 1.25, replace(layout, kind=Kind.CPU_TEAM)
 
-    return min(options(), key=lambda option: (largest_index(widths, batch, slots, option[1]) > REACH, option[0]))[1]
+    fit = [each for each in options() if largest_index(widths, batch, slots, each[1]) <= REACH] or [*options()]
+    return {each[1].kind: each for each in fit}
 
 
 def largest_index(widths: tuple[int, ...], batch: int, slots: int, layout: Layout) -> int:

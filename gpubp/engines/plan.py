@@ -87,7 +87,7 @@ class Plan:
     @property
     def gathers(self) -> bool:
         """Whether samples are copied to where products read them."""
-        return self.orders > 1 or self.layout.kind in (Kind.GPU_BLOCK, Kind.GPU_WIDE)
+        return self.orders > 1 or self.layout.general or self.layout.kind in (Kind.GPU_BLOCK, Kind.GPU_WIDE)
 
     # ---- layers
 
@@ -162,7 +162,7 @@ class Plan:
         trains, hyper, chunk, batch = key.trains, key.recipe.hyper, self.chunk, self.batch
         params, outs, widest = self.weights[-1], self.outs[-1], self.widest
         held = kind == Kind.GPU_WIDE  # gradients, by threads (gradients.h)
-        chunked = self.chunked and not held
+        chunked = (self.chunked or self.layout.general) and not held
         transposed = max((o * pitch for o, pitch in zip(self.widths[2:], self.pitch[1:])), default=0)
         layer_sums = (len(self.widths) - 1) * widest if chunked and key.spec.bias == "layer" else 0
         numbers = (

@@ -5,6 +5,7 @@ It is made for a Key and a Layout: all that a compiler can know. What differs be
 
 import copy
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import cached_property
 from typing import Any, Self
 
@@ -44,11 +45,29 @@ class Program:
 
     def identity(self, machine: str) -> tuple[Any, ...]:
         """Everything that the text depends on; of the package's rules, the functions themselves."""
-        rows = rules.rows(self.spec, self.recipe)
-        rule, loss = self.recipe.rule, self.key.loss
-        facts = (loss.outputs, loss.metric, loss.classes, rule.decoupled, rule.absorbing)
-        found = (self.key._replace(networks=1, threads=1), rules.functions(rows), facts, self.layout, machine)
+        rows, key = rules.rows(self.spec, self.recipe), self.key._replace(networks=1, threads=1)
+        found = (key, self.layout, *self._facts, machine)
         return found if rules.built_in(rows) else (*found, self.text)
+
+    @property
+    def _facts(self) -> tuple[Any, ...]:
+        rule, loss = self.recipe.rule, self.key.loss
+        functions = rules.functions(rules.rows(self.spec, self.recipe))
+        return functions, loss.outputs, loss.metric, loss.classes, rule.decoupled, rule.absorbing
+
+    def sized(self, known: dict[tuple[Any, ...], Self]) -> Self:
+        """The same; of a general kernel, with the rules traced once for all that have its text. known: those."""
+        if not self.layout.general or not rules.built_in(rules.rows(self.spec, self.recipe)):
+            return self
+        spec, recipe, layout = self.spec, replace(self.recipe, batch_size=1), replace(self.layout, chunk=0)
+        of_spec = (*dict.fromkeys(spec.activations), spec.output, spec.loss, spec.bias, spec.train_bias)
+        identity = (self.key._replace(recipe=recipe, networks=1, threads=1)[1:], of_spec, layout, *self._facts)
+        first = known.setdefault(identity, self)
+        _ = first.text
+        other = copy.copy(first)
+        other.key, other.layout, other.spec, other.recipe = self.key, self.layout, spec, self.recipe
+        other.__dict__.pop("plan", None)
+        return other
 
     @cached_property
     def text(self) -> str:
@@ -117,9 +136,13 @@ class Program:
             ]
         for what, names in (("value", "net"), ("slope", "net, out")):
             arguments = ", ".join(f"V {name}" for name in names.split(", "))
-            text += [f"template <int l, class V> FN V {what}({arguments}) {{"]
-            for layer, name in enumerate(self.spec.activations):
-                text.append(f"  if constexpr (l == {layer}) return {what}_{used.index(name)}({names});")
+            text += [f"template <class L, class V> FN V {what}(L l, {arguments}) {{"]
+            if self.layout.general:
+                text += [f"  if (ACTIVATION[l] == {k}) return {what}_{k}({names});" for k in range(1, len(used))]
+                text.append(f"  return {what}_0({names});")
+            else:
+                for layer, name in enumerate(self.spec.activations):
+                    text.append(f"  if constexpr (L::value == {layer}) return {what}_{used.index(name)}({names});")
             text.append("}")
         return text
 

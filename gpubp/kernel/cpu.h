@@ -39,6 +39,12 @@ struct Processors {
 #endif
 };
 
+FN void use_shape([[maybe_unused]] const Job &job) {  // in the calling thread
+#if GENERAL
+  shape = job.shape;
+#endif
+}
+
 struct Shared {  // what the threads of a call share
   const Job *job;
   const int64_t *networks;  // (active): those that take steps, the most first; null: all of Job's
@@ -60,10 +66,10 @@ struct Thread {
 };
 
 // Room for a group's Memory and Group, zeroed, so that padding is finite; null if there is no memory.
-constexpr size_t MEMORY_BYTES = ((size_t)MEMORY_ENTRIES * sizeof(entry) + 63) / 64 * 64;
+#define MEMORY_BYTES (((size_t)MEMORY_ENTRIES * sizeof(entry) + 63) / 64 * 64)
 static void *reserve() {
   size_t page = MEMORY_BYTES < (1 << 18) ? 4096 : 1 << 21;
-  size_t bytes = (MEMORY_BYTES + sizeof(Group) + page - 1) / page * page;
+  size_t bytes = (MEMORY_BYTES + GROUP_BYTES + page - 1) / page * page;
   void *block = aligned_alloc(page, bytes);
   if (!block) return nullptr;
 #ifdef MADV_HUGEPAGE
@@ -92,6 +98,13 @@ static Networks group_of(const Shared &shared, int64_t group, int64_t *rows, int
 FN void run_group(Shared &shared, void *block, Networks networks, const int64_t *steps) {
   const Job *job = shared.job;
   Group *group = (Group *)((char *)block + MEMORY_BYTES);
+#if GENERAL
+  double *sums = (double *)(group + 1);
+  group->index = (int32_t (*)[1])(sums + SUMS);
+#if TASK == EVALUATE
+  group->sums = (double (*)[1])sums;
+#endif
+#endif
   const Context ctx = {Memory{(entry *)block}, group, job, nullptr, &shared.diverged, job->dry_run != 0};
 #if TASK == TRAIN
   train(ctx, networks, steps, shared.table);
@@ -105,6 +118,7 @@ FN void run_group(Shared &shared, void *block, Networks networks, const int64_t 
 static void *run_thread(void *given) {
   Thread &thread = *(Thread *)given;
   Shared &shared = *thread.shared;
+  use_shape(*shared.job);
   int64_t groups = (shared.active + NETWORKS - 1) / NETWORKS, rows[NETWORKS], steps[NETWORKS];
   if (thread.number) shared.processors.unpin();
   fenv_t before;
@@ -216,6 +230,7 @@ static bool list_networks(const Job &job, Shared &shared, int64_t *&lists) {
 extern "C" __attribute__((visibility("default"))) int run(const Job *given) {
   const Job &job = *given;
   Shared shared = {};
+  use_shape(job);
   shared.job = &job;
   int64_t differ = 0, active = 0, longest = 0, shortest = job.steps, earliest = INT64_MAX, latest = -1;
   for (int64_t n = 0; n < job.count; n++)
@@ -253,6 +268,7 @@ extern "C" __attribute__((visibility("default"))) int run(const Job *given) {
 // Job.figures of all networks.
 extern "C" __attribute__((visibility("default"))) int shown(const Job *given) {
   Shared shared = {};
+  use_shape(*given);
   shared.job = given;
   shared.active = given->count;
   shared.max_steps = 1;

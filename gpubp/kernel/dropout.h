@@ -6,10 +6,12 @@
 // Out o of sample b takes word b O + o of the sequence at (step, layer l, DROPOUT_STREAM): it is kept, times
 // 1 / (1 - p), if the word is at least p 2^32. Philox gives four words for a counter; a lane of uints is a network, or
 // a counter of one network.
-template <int l, int samples>
-FN void dropout(const Context &ctx, int start) {
-  constexpr int O = WIDTH[l + 1], O_pitch = PITCH[l + 1];
-  entry *outs = ctx.mem.outs + OUTS_AT[l], *dropped = ctx.mem.dropped + OUTS_AT[l], *masks = ctx.mem.masks + OUTS_AT[l];
+template <class L, class Samples>
+FN void dropout(const Context &ctx, L l, Samples samples, int start) {
+  const auto O = OF(WIDTH, above(l));
+  const auto O_pitch = OF(PITCH, above(l));
+  const int outs_at = OF(OUTS_AT, l);
+  entry *outs = ctx.mem.outs + outs_at, *dropped = ctx.mem.dropped + outs_at, *masks = ctx.mem.masks + outs_at;
   const Group &group = *ctx.group;
   int begin = start * O, end = (start + samples) * O, quads = (end + 3) / 4 - begin / 4;
   constexpr int COUNTERS = LANES_ARE_OUTPUTS ? VECTOR : 1;  // of an item

@@ -9,6 +9,7 @@
 #define VECTOR 8  // numbers in a register
 #define REGISTERS_PER_V 1  // registers that make a v
 #define TF32 0  // products of tensor cores that make one of float32; 0: none, products are exact
+#define GENERAL 0  // whether sizes are those of a call, not constants
 #define SLOTS_APART 0  // whether slots are in global memory, and params in shared memory
 constexpr int LAYERS = 2;  // with weights
 constexpr int BATCH = 1;  // samples of a step
@@ -130,6 +131,7 @@ struct Job {  // what a call is given: arrays of TrainState and Dataset; N netwo
   int64_t dry_run;  // whether to look for non-finite numbers after every step, and change nothing
   int64_t *taken;  // (N): -t if a number is not finite after step t; else, with `dry_run`, t
   double *figures;  // (2, N): loss and metric, of an evaluation
+  const int32_t *shape;  // of a general kernel's networks (constants.shape())
 };
 // 'sigmoid'
 template <class V> FN V value_0(V _net) {
@@ -146,13 +148,13 @@ template <class V> FN V slope_0(V _net, V _out) {
   const V of_mul = (_out * of_sub);
   return of_mul;
 }
-template <int l, class V> FN V value(V net) {
-  if constexpr (l == 0) return value_0(net);
-  if constexpr (l == 1) return value_0(net);
+template <class L, class V> FN V value(L l, V net) {
+  if constexpr (L::value == 0) return value_0(net);
+  if constexpr (L::value == 1) return value_0(net);
 }
-template <int l, class V> FN V slope(V net, V out) {
-  if constexpr (l == 0) return slope_0(net, out);
-  if constexpr (l == 1) return slope_0(net, out);
+template <class L, class V> FN V slope(L l, V net, V out) {
+  if constexpr (L::value == 0) return slope_0(net, out);
+  if constexpr (L::value == 1) return slope_0(net, out);
 }
 // 'half_squared_error'
 template <class V, class H> FN V loss_value(V _out, V _target, H hyper) {

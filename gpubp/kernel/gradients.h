@@ -7,12 +7,12 @@
 #include "update.h"
 
 // If a layer has one bias, its gradient is also a sum over the outputs.
-template <int l>
-FN void apply_layer_bias(const Context &ctx, const entry *delta_sums) {
+template <class L>
+FN void apply_layer_bias(const Context &ctx, L l, const entry *delta_sums) {
   PARALLEL_FOR(item, 1) {
     per_network sum = splat<per_network>(0);
-    for (int o = 0; o < WIDTH[l + 1]; o++) sum = sum + delta_sums[o];
-    apply_gradient<false>(ctx, BIAS_AT[l], as_v(sum));
+    for (int o = 0; o < OF(WIDTH, above(l)); o++) sum = sum + delta_sums[o];
+    apply_gradient<false>(ctx, (int)OF(BIAS_AT, l), as_v(sum));
   }
   BARRIER
 }
@@ -34,33 +34,36 @@ struct Gradients {
       BARRIER
     }
   }
-  template <int l, int samples, bool last, class Below, class Delta>
-  INLINE void add_chunk(const Context &ctx, const Below &below, const Delta &delta) {
-    constexpr int I = WIDTH[l], O = WIDTH[l + 1], O_pitch = PITCH[l + 1];
-    constexpr int weight_at = WEIGHT_AT[l], bias_at = BIAS_AT[l];
+  template <class L, class Samples, class Last, class Below, class Delta>
+  INLINE void add_chunk(
+      const Context &ctx, L l, Samples samples, Last last, const Below &below, const Delta &delta) {
+    const auto O = OF(WIDTH, above(l));
+    const auto O_pitch = OF(PITCH, above(l));
+    const int weight_at = OF(WEIGHT_AT, l), bias_at = OF(BIAS_AT, l);
     entry *grad = ctx.mem.grad;
     auto load = [&](int i, int o) { return load_state(ctx, weight_at + i * O_pitch + o); };  // dropped unless `last`
     auto finish = [&](int i, int o, v sum, const ParamState<v> &x) {
-      if constexpr (last) apply_gradient<true>(ctx, weight_at + i * O_pitch + o, sum, x);
+      if (last) apply_gradient<true>(ctx, weight_at + i * O_pitch + o, sum, x);
       else write(grad, weight_at + i * O_pitch + o, sum);
     };
-    product<I, O, samples>(below, delta, earlier_chunks<O_pitch>(grad + weight_at), for_each_sum(load, finish));
+    const auto earlier_weights = earlier_chunks(O_pitch, grad + weight_at);
+    product(OF(WIDTH, l), O, samples, below, delta, earlier_weights, for_each_sum(load, finish));
     if constexpr (!TRAIN_BIAS) return;
     entry *delta_sums = CHUNKED && BIAS_KIND == PER_LAYER ? ctx.mem.delta_sums + l * MAX_PITCH : ctx.mem.column_sums;
-    const auto earlier_biases = earlier_chunks<O_pitch>(BIAS_KIND == PER_NEURON ? grad + bias_at : delta_sums);
-    product<1, O, samples>(Ones(), delta, earlier_biases, for_each_sum([&](int, int o, v sum) {
+    const auto earlier_biases = earlier_chunks(O_pitch, BIAS_KIND == PER_NEURON ? grad + bias_at : delta_sums);
+    product(SIZE(1), O, samples, Ones(), delta, earlier_biases, for_each_sum([&](int, int o, v sum) {
       if constexpr (BIAS_KIND == PER_LAYER) write(delta_sums, o, sum);
-      else if constexpr (last) apply_gradient<false>(ctx, bias_at + o, sum);
+      else if (last) apply_gradient<false>(ctx, bias_at + o, sum);
       else write(grad, bias_at + o, sum);
     }));
-    if constexpr (BIAS_KIND == PER_LAYER && last) apply_layer_bias<l>(ctx, delta_sums);
+    if (BIAS_KIND == PER_LAYER && last) apply_layer_bias(ctx, l, delta_sums);
   }
   INLINE void update_held(const Context &) {}
 
  private:
-  template <int pitch>  // of the biases' single row: any
-  INLINE static auto earlier_chunks(const entry *sums) {
-    if constexpr (CHUNKED) return Matrix<pitch>{sums};
+  template <class Pitch>  // of the biases' single row: any
+  INLINE static auto earlier_chunks(Pitch pitch, const entry *sums) {
+    if constexpr (CHUNKED) return matrix(pitch, sums);
     else return Zeros();
   }
 };
@@ -86,8 +89,9 @@ struct Gradients : private SumsToLayer<LAYERS - 1> {
     of<l>().bias.set_to_zero();
     if constexpr (l > 0) begin<l - 1>(ctx);
   }
-  template <int l, int samples, bool last, class Below, class Delta>
-  INLINE void add_chunk(const Context &ctx, const Below &below, const Delta &delta) {
+  template <int l, int samples, class Last, class Below, class Delta>
+  INLINE void add_chunk(
+      const Context &ctx, constant<l>, constant<samples>, Last, const Below &below, const Delta &delta) {
     of<l>().weight.template add<samples>(below, delta);
     if constexpr (TRAIN_BIAS) of<l>().bias.template add<samples>(delta);
     BARRIER  // before backward() overwrites the outs below
@@ -124,7 +128,7 @@ struct Gradients : private SumsToLayer<LAYERS - 1> {
         else apply_gradient<false>(ctx, Single{BIAS_AT[l] + o}, sum);
       });
     BARRIER
-    if constexpr (TRAIN_BIAS && BIAS_KIND == PER_LAYER) apply_layer_bias<l>(ctx, ctx.mem.column_sums);
+    if constexpr (TRAIN_BIAS && BIAS_KIND == PER_LAYER) apply_layer_bias(ctx, constant<l>(), ctx.mem.column_sums);
   }
 };
 

@@ -2,7 +2,7 @@
 #pragma once
 #include "memory.h"
 
-constexpr double SCALE = LOSS_SUM ? 1.0 : 1.0 / OUTPUTS;  // from a sum over outputs to a sample's loss
+#define SCALE (LOSS_SUM ? 1.0 : 1.0 / OUTPUTS)  // from a sum over outputs to a sample's loss
 
 // What a loss is computed with: per_network or, where lanes are outputs, a v of samples; one sample on a GPU, which has
 // a thread for each.
@@ -29,7 +29,7 @@ FN void weigh_samples(const Context &ctx) {
       }
     }
     BARRIER
-    per_network total = blocked_sum<BATCH>([&](int b) { return per_network(ctx.mem.share[b]); });
+    per_network total = blocked_sum(SIZE(BATCH), [&](int b) { return per_network(ctx.mem.share[b]); });
     per_network scale = where_(eq_(total, splat<per_network>(0)), total, real(SCALE) / total);
     BARRIER
     PARALLEL_FOR(b, BATCH) {
@@ -61,7 +61,7 @@ FN per_sample cross_entropy(const Context &ctx, per_sample target, per_sample sh
   per_sample largest = out(0), target_out = splat<per_sample>(0), error;
   for (int o = 1; o < OUTPUTS; o++) largest = max_(largest, out(o));
   auto is_target = [&](int o) { return eq_(target, splat<per_sample>(o)); };
-  const per_sample others = blocked_sum<OUTPUTS>([&](int o) {
+  const per_sample others = blocked_sum(SIZE(OUTPUTS), [&](int o) {
     per_sample shifted = out(o) - largest, exponential = exp_(shifted);
     target_out = where_(is_target(o), shifted, target_out);
     put(o, exponential);
@@ -80,8 +80,8 @@ FN per_sample cross_entropy(const Context &ctx, per_sample target, per_sample sh
       per_sample smoothed = (real(1) - smoothing) * is_target(o) + smoothing / real(OUTPUTS);
       return CLASS_WEIGHT ? smoothed * as_per_sample(ctx.mem.class_weight[o]) : smoothed;
     };
-    const per_sample labels = blocked_sum<OUTPUTS>(label);
-    error = blocked_sum<OUTPUTS>([&](int o) {  // an out far below the largest may be -inf less
+    const per_sample labels = blocked_sum(SIZE(OUTPUTS), label);
+    error = blocked_sum(SIZE(OUTPUTS), [&](int o) {  // an out far below the largest may be -inf less
       const per_sample own = label(o);
       return where_(own, own * (log_total - (out(o) - largest)), splat<per_sample>(0));
     });
@@ -95,9 +95,9 @@ FN per_sample cross_entropy(const Context &ctx, per_sample target, per_sample sh
 template <class Out, class Net, class Target, class Put>
 FN per_sample elementwise(const Context &ctx, per_sample share, Out out, Net net, Target target, Put put) {
   auto hyper = [&](int h) { return as_per_sample(hyper_of(ctx, h)); };
-  const per_sample error = blocked_sum<OUTPUTS>([&](int o) {
+  const per_sample error = blocked_sum(SIZE(OUTPUTS), [&](int o) {
     per_sample x = out(o), y = target(o), delta = loss_slope(x, y, hyper) * share;
-    if constexpr (!OUTPUT_IDENTITY) delta = delta * slope<LAYERS - 1>(KEEP_NETS ? net(o) : x, x);
+    if constexpr (!OUTPUT_IDENTITY) delta = delta * slope(SIZE(LAYERS - 1), KEEP_NETS ? net(o) : x, x);
     put(o, delta_of(share, delta));
     return loss_value(x, y, hyper);
   });
@@ -125,9 +125,9 @@ FN per_sample hits(Out out, Target target) {
 // Of a chunk. With `learn`: Memory.error, a sample's error summed over its outputs, and Memory.delta, both times its
 // share, which without weights is SCALE / BATCH. Without, to evaluate: error as it is, and for the metric Memory.hits
 // or, in the place of the outs, the predictions (expected()).
-template <int samples, bool learn = true>
-FN void loss_and_delta(const Context &ctx, int start) {
-  constexpr int O_pitch = PITCH[LAYERS];
+template <bool learn, class Samples>
+FN void loss_and_delta(const Context &ctx, Samples samples, int start) {
+  const auto O_pitch = OF(PITCH, SIZE(LAYERS));
   const entry *nets = ctx.mem.nets + OUTS_AT[LAYERS - 1];
   entry *outs = ctx.mem.outs + OUTS_AT[LAYERS - 1], *delta = ctx.mem.delta;
   // An item is sample b or, on a CPU whose lanes are outputs, samples b, b + 1, ..., a lane each, read down a column.

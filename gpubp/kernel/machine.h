@@ -53,6 +53,7 @@ static_assert(!SLOTS_APART || LAYOUT == GPU_BLOCK || LAYOUT == GPU_WIDE, "no suc
 #if ON_GPU && defined(__CUDACC__)
 alignas(64) extern __shared__ double shared[];
 #endif
+#include "sizes.h"
 #if LAYOUT == CPU_NETWORKS
 #include "machines/cpu_networks.h"
 #elif LAYOUT <= CPU_TEAM

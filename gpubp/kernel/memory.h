@@ -9,18 +9,24 @@
 
 enum Bias { PER_NEURON, PER_LAYER, NO_BIAS };
 enum Metric { R2, CLASS, SIGN };
-constexpr int OUTPUTS = WIDTH[LAYERS], TARGETS = TARGET_IS_CLASS ? 1 : OUTPUTS;
+#define OUTPUTS (WIDTH[LAYERS])
+#define TARGETS (TARGET_IS_CLASS ? 1 : OUTPUTS)
 constexpr bool HAS_L1 = HYPER_L1 >= 0, HAS_L2 = HYPER_L2 >= 0, HAS_DROPOUT = HYPER_DROPOUT >= 0;
 constexpr bool HAS_CLIP_VALUE = HYPER_CLIP_VALUE >= 0, HAS_CLIP_NORM = HYPER_CLIP_NORM >= 0;
 constexpr bool HAS_LABEL_SMOOTHING = HYPER_LABEL_SMOOTHING >= 0;
-constexpr bool CHUNKED = CHUNK < BATCH, WEIGHTED = SAMPLE_WEIGHT || CLASS_WEIGHT, SEPARATE_ORDERS = ORDERS > 1;
+constexpr bool CHUNKED = GENERAL || CHUNK < BATCH;
+constexpr bool WEIGHTED = SAMPLE_WEIGHT || CLASS_WEIGHT, SEPARATE_ORDERS = ORDERS > 1;
+constexpr int64_t REACH = 0x7fffffff;  // the largest index into Memory: engines/cpu.py refuses larger networks
+#if GENERAL
+#define GROUP_BYTES (sizeof(Group) + SUMS * sizeof(double) + BATCH * sizeof(int32_t))
+#else
 static_assert(sizeof(Group) == GROUP_BYTES, "engines/plan.py counts otherwise");
 static_assert(!CHUNKED || !LAYERWISE, "a layer that changes before the delta below it needs the whole batch at once");
-constexpr int64_t REACH = 0x7fffffff;  // the largest index into Memory: engines/cpu.py refuses larger networks
 static_assert((int64_t)max_of(1 + SLOTS, NETWORKS) * PADDED_P < REACH,
               "parameters and slots are beyond the reach of an index");
 static_assert((int64_t)CHUNK * NETWORKS * max_of(MAX_PITCH, PITCH[0]) < REACH &&
               (int64_t)BATCH * max_of(MAX_PITCH, NETWORKS) < REACH, "a batch is beyond the reach of an index");
+#endif
 
 // Entry `at` of the parameters, which are array 0, or of the optimizer's slots, arrays 1, 2, ..., which lie as they do.
 FN entry *param_or_slot(const Memory &mem, int array, int at) {
@@ -78,15 +84,25 @@ FN per_network hyper_of(const Context &ctx, int h) { return load<per_network>(ct
 // term(begin) + term(begin + 1) + ..., n of them: 64 at a time, 64 such sums at a time, and so on. In float32 a sum of
 // thousands would lose most of each further term.
 template <int n, class F>
-FN auto blocked_sum(F term, int begin = 0) {
+FN auto blocked_sum(constant<n>, F term, int begin = 0) {
   constexpr int BLOCK = 64, block = n <= BLOCK ? 1 : n <= BLOCK * BLOCK ? BLOCK : BLOCK * BLOCK;
   auto total = splat<decltype(term(0))>(0);
   for (int at = 0; at + block <= n; at += block) {
     if constexpr (block == 1) total = total + term(begin + at);
-    else total = total + blocked_sum<block>(term, begin + at);
+    else total = total + blocked_sum(constant<block>(), term, begin + at);
   }
-  if constexpr (n % block) total = total + blocked_sum<n % block>(term, begin + n / block * block);
+  if constexpr (n % block) total = total + blocked_sum(constant<n % block>(), term, begin + n / block * block);
   return total;
+}
+template <class F>
+FN auto blocked_sum(int n, F term) {
+  auto sum = splat<decltype(term(0))>(0), of_64 = sum, of_4096 = sum;
+  for (int at = 0; at < n;) {
+    sum = sum + term(at++);
+    if (at % 64 == 0) of_64 = of_64 + sum, sum = splat<decltype(sum)>(0);
+    if (at % 4096 == 0) of_4096 = of_4096 + of_64, of_64 = sum;
+  }
+  return of_4096 + (of_64 + sum);
 }
 
 // ---- samples: where network n finds the inputs, targets and weight of sample b of this step ----
@@ -138,13 +154,13 @@ FN void load_data(const Context &ctx, int n, int64_t at) {
       ((real *)ctx.mem.class_weight)[o * NETWORKS + n] = (real)job.class_weight[at * OUTPUTS + o];
 }
 
-template <int samples, int targets, class Inputs, class Target>
-FN void gather_samples(entry *x, entry *y, Inputs inputs, Target target);  // a machine's; called where GATHER
-template <int samples>
-FN void gather(const Context &ctx, int start) {
-  if constexpr (GATHER) {
-    gather_samples<samples, TARGETS>(
-        ctx.mem.x, ctx.mem.y, [&](int b, int n) { return inputs_of(ctx, start + b, n); },
+template <class Samples, class Targets, class Inputs, class Target>
+FN void gather_samples(Samples samples, Targets targets, entry *x, entry *y, Inputs inputs, Target target);
+template <class Samples>
+FN void gather(const Context &ctx, Samples samples, int start) {
+  if constexpr (GATHER) {  // which a machine does
+    gather_samples(
+        samples, SIZE(TARGETS), ctx.mem.x, ctx.mem.y, [&](int b, int n) { return inputs_of(ctx, start + b, n); },
         [&](int b, int n, int o) { return target_of(ctx, start + b, n, o); });
     BARRIER
   }

@@ -19,6 +19,17 @@ constexpr int pad(int width) { return cdiv(width, ENTRIES_PER_V) * ENTRIES_PER_V
 // ---- views: of A entry (i, j) is broadcast to all lanes; of B and C a v is read, whose first entry is (i, j) ----
 // transposed: whether neighbours in memory are neighbours in a column. from(i, j): the view that begins there.
 
+#if GENERAL
+struct Matrix {  // row after row, `pitch` entries from one row to the next
+  static constexpr bool transposed = false, column = false;
+  const entry *p;
+  int pitch;
+  INLINE v broadcast(int i, int j) const { return ::broadcast(p, i * pitch + j); }
+  INLINE v read(int i, int j) const { return ::read(p, i * pitch + j); }
+};
+FN Matrix matrix(int pitch, const entry *p) { return {p, pitch}; }
+FN void write_to(int pitch, entry *p, int i, int j, v x) { write(p, i * pitch + j, x); }
+#else
 template <int pitch>
 struct Matrix {  // row after row, `pitch` entries from one row to the next; column: of single entries, in GPU_WIDE
   static constexpr bool transposed = false, column = pitch < ENTRIES_PER_V;
@@ -30,10 +41,19 @@ struct Matrix {  // row after row, `pitch` entries from one row to the next; col
   INLINE bool aligned() const { return true; }  // whether rows begin at a v
 };
 template <int pitch>
-FN void write_to(entry *p, int i, int j, v x) {  // to (i, j) of such a matrix
+FN Matrix<pitch> matrix(constant<pitch>, const entry *p) {
+  return {p};
+}
+template <int pitch>
+FN void write_to(constant<pitch>, entry *p, int i, int j, v x) {  // to (i, j) of such a matrix
   if constexpr (Matrix<pitch>::column) p[i * pitch + j] = *(const entry *)&x;
   else write(p, i * pitch + j, x);
 }
+#endif
+template <class View>
+struct Transposed;
+template <class View>
+FN Transposed<View> transposed(const View &view);
 template <class View>
 struct Transposed {
   static constexpr bool transposed = true;
@@ -43,7 +63,7 @@ struct Transposed {
     static_assert(sizeof(View) && ENTRIES_PER_V == 1, "a v would be a column of the matrix: transpose_weight() first");
     return view.read(j, i);
   }
-  INLINE Transposed from(int i, int j) const { return {view.from(j, i)}; }
+  INLINE auto from(int i, int j) const { return ::transposed(view.from(j, i)); }
 };
 template <class View>
 FN Transposed<View> transposed(const View &view) {
@@ -129,6 +149,54 @@ FN auto for_each_sum(F f) {
   return for_each_sum(nothing, [=](int row, int column, v sum, Nothing) { f(row, column, sum); });
 }
 
+#if GENERAL
+
+// Tiles are of so many rows, or of a half, a quarter ... of them; their sums wait in memory for the epilogue, so that
+// its code is there once.
+constexpr int MOST_ROWS = VECTOR * sizeof(real) == 64 ? 8 : 4, MOST_COLUMNS = 3;
+struct TileSums {
+  v of[MOST_ROWS][MOST_COLUMNS];
+};
+template <int rows, int columns, class A, class B, class C>
+static void sum_tile(TileSums &to, A a, B b, C c, int m, int n, int K) {
+  v sum[rows][columns];
+  UNROLL for (int i = 0; i < rows; i++)
+    UNROLL for (int j = 0; j < columns; j++) sum[i][j] = c.read(m + i, (n + j) * ENTRIES_PER_V);
+  for (int k = 0; k < K; k++) {
+    v right[columns];
+    UNROLL for (int j = 0; j < columns; j++) right[j] = hold(b.read(k, (n + j) * ENTRIES_PER_V));
+    UNROLL for (int i = 0; i < rows; i++) {
+      const v left = hold(a.broadcast(m + i, k));
+      UNROLL for (int j = 0; j < columns; j++) sum[i][j] = fma_(left, right[j], sum[i][j]);
+    }
+  }
+  UNROLL for (int i = 0; i < rows; i++) UNROLL for (int j = 0; j < columns; j++) to.of[i][j] = sum[i][j];
+}
+template <int rows, class... Rest>
+FN int sum_rows(int left, int columns, TileSums &to, const Rest &...rest) {  // of a tile; how many
+  if constexpr (rows > 1)
+    if (left < rows) return sum_rows<rows / 2>(left, columns, to, rest...);
+  if (columns == 1) sum_tile<rows, 1>(to, rest...);
+  else if (columns == 2) sum_tile<rows, 2>(to, rest...);
+  else sum_tile<rows, 3>(to, rest...);
+  return rows;
+}
+template <class A, class B, class C, class Epilogue>
+FN void product(int M, int N, int K, const A &a, const B &b, const C &c, const Epilogue &epilogue) {
+  const int across = pad(N) / ENTRIES_PER_V;
+  TileSums sums;
+  for (int n = 0; n < across; n += MOST_COLUMNS) {
+    const int columns = min_of(across - n, MOST_COLUMNS);
+    for (int m = 0, rows; m < M; m += rows) {
+      rows = sum_rows<MOST_ROWS>(M - m, columns, sums, a, b, c, m, n, K);
+      for (int i = 0; i < rows; i++)
+        for (int j = 0; j < columns; j++) epilogue(SingleSum{m + i, (n + j) * ENTRIES_PER_V, sums.of[i][j]});
+    }
+  }
+}
+
+#else
+
 template <class Table>  // TILES or BLOCK_TILES
 constexpr int place_in(const Table &table, int m, int n, int k) {
   for (int at = 0; at < (int)(sizeof table / sizeof table[0]); at++)
@@ -136,6 +204,10 @@ constexpr int place_in(const Table &table, int m, int n, int k) {
   return -1;
 }
 
+template <int M, int N, int K, class... Rest>
+FN void product(constant<M>, constant<N>, constant<K>, const Rest &...rest) {
+  product<M, N, K>(rest...);
+}
 #if !ON_GPU || LAYOUT == GPU_BLOCK
 template <int M, int N, int K, class A, class B, class C, class Epilogue>
 FN void product(const A &a, const B &b, const C &c, const Epilogue &epilogue) {
@@ -164,4 +236,5 @@ FN void product(const A &a, const B &b, const C &c, const Epilogue &epilogue) {
   }
   BARRIER
 }
+#endif
 #endif

@@ -50,7 +50,7 @@ FN int32_t sample_of(const Context &ctx, int n, uint32_t at) {
 
 // The samples of the next step, where lanes are networks, each at a place of its own.
 FN void draw_for_lanes(const Context &ctx, Cursor &c) {
-  constexpr int Q = min_of(4, BATCH);
+  constexpr int Q = GENERAL ? 4 : min_of(4, BATCH);
   PARALLEL_FOR(part, REGISTERS_PER_V) {
     const int n = part * VECTOR;
     const uints size = load<uints>(c.size + n), a = load<uints>(c.radix_a + n), radix = load<uints>(c.radix_b + n);

@@ -29,8 +29,8 @@ FN void for_each_chunk(Context &ctx, Networks networks, F f) {
       }
     }
     BARRIER
-    gather<CHUNK>(ctx, 0);
-    forward<0, CHUNK, false>(ctx, 0);
+    gather(ctx, SIZE(CHUNK), 0);
+    forward<false>(ctx, SIZE(CHUNK), 0);
     f(start, samples);
   }
 }
@@ -75,8 +75,8 @@ FN doubles class_weighted(const Context &ctx, int n, int b, doubles weight) {
 
 // Call f(b, sums) for those samples of a chunk that belong to partial sum `part` of `parts`, in order. f adds to the
 // `count` sums that are Group.sums[at], [at + pitch], ..., in registers.
-template <int parts, int count, class F>
-FN void add_to_sums(Group &group, int at, int pitch, int n, int part, int64_t start, int samples, F f) {
+template <int count, class Parts, class F>
+FN void add_to_sums(Parts parts, Group &group, int at, int pitch, int n, int part, int64_t start, int samples, F f) {
   doubles sums[count];
   UNROLL for (int i = 0; i < count; i++) sums[i] = load<doubles>(&group.sums[at + i * pitch][n]);
   for (int b = CHUNK % parts ? (int)((part + parts - start % parts) % parts) : part; b < CHUNK; b += parts)
@@ -85,7 +85,9 @@ FN void add_to_sums(Group &group, int at, int pitch, int n, int part, int64_t st
 }
 
 FN void add_chunk(const Context &ctx, int64_t start, int samples) {
-  constexpr int O_pitch = PITCH[LAYERS], kinds = SQUARES / PARTIAL_SUMS;
+  const auto O_pitch = OF(PITCH, SIZE(LAYERS));
+  constexpr int kinds = SQUARES / PARTIAL_SUMS;
+  const auto parts = SIZE(PARTIAL_SUMS);
   PARALLEL_FOR(part, PARTIAL_SUMS) {
     for_each_doubles([&](int n) {
       auto add_sample = [&](int b, doubles *sums) {
@@ -93,14 +95,14 @@ FN void add_chunk(const Context &ctx, int64_t start, int samples) {
         auto add = [&](int kind, doubles x) { sums[kind / PARTIAL_SUMS] = sums[kind / PARTIAL_SUMS] + x; };
         add(ERROR, weighted(doubles_of((const real *)ctx.mem.error + b * NETWORKS + n), weight));
         if constexpr (METRIC != R2) {
-          constexpr double targets = METRIC == SIGN ? OUTPUTS : 1;
+          const double targets = METRIC == SIGN ? OUTPUTS : 1;
           const doubles hits = doubles_of((const real *)ctx.mem.hits + b * NETWORKS + n);
           add(HITS, weighted(hits / splat<doubles>(targets), weight));
         }
         if constexpr (WEIGHTED) add(COUNTED, class_weighted(ctx, n, b, weight));
         if constexpr (SAMPLE_WEIGHT) add(WEIGHT, weight);
       };
-      add_to_sums<PARTIAL_SUMS, kinds>(*ctx.group, ERROR + part, PARTIAL_SUMS, n, part, start, samples, add_sample);
+      add_to_sums<kinds>(parts, *ctx.group, ERROR + part, PARTIAL_SUMS, n, part, start, samples, add_sample);
     });
   }
   if constexpr (METRIC == R2) {
@@ -112,7 +114,7 @@ FN void add_chunk(const Context &ctx, int64_t start, int samples) {
           const doubles residual = targets_of(ctx, n, b, o) - doubles_of(expected + (b * O_pitch + o) * NETWORKS + n);
           sums[0] = sums[0] + weighted(residual * residual, weight_of(ctx, n, b, start + b));
         };
-        add_to_sums<R2_PARTIAL_SUMS, 1>(*ctx.group, SQUARES + item, 0, n, part, start, samples, add_sample);
+        add_to_sums<1>(SIZE(R2_PARTIAL_SUMS), *ctx.group, SQUARES + item, 0, n, part, start, samples, add_sample);
       });
     }
   }
@@ -146,7 +148,7 @@ FN void show(Context ctx, Networks networks, const bool *is_network) {
     for_each_doubles([&](int n) { store<doubles>(&group.sums[item][n], splat<doubles>(0)); });
   }
   for_each_chunk(ctx, networks, [&](int64_t start, int samples) {
-    loss_and_delta<CHUNK, false>(ctx, 0);
+    loss_and_delta<false>(ctx, SIZE(CHUNK), 0);
     add_chunk(ctx, start, samples);
   });
   if constexpr (METRIC == R2) {

@@ -60,6 +60,7 @@ using vec = typename vector_of<T, n>::type;
 template <int n>
 struct constant {
   static constexpr int value = n;
+  constexpr operator int() const { return n; }
 };
 
 // Of a vector or number V: its element, how many there are, and the integers of the same size and number.

@@ -69,32 +69,37 @@ FN entry *room_for_sums(const Context &ctx) {
   return LAYOUT == GPU_WIDE && !TF32 && BIAS_KIND != PER_LAYER ? ctx.mem.outs : ctx.mem.column_sums;
 }
 // The sum of f(at) over the weights, with `biases` also over the biases: down the columns, across, layer by layer.
-template <bool biases, int l = 0, class F>
-FN per_network sum_over_params(const Context &ctx, F f) {
-  constexpr int I = WIDTH[l], O = WIDTH[l + 1], size = BIAS_COUNT[l];
+template <bool biases, class L, class F>
+FN per_network sum_over_layer(const Context &ctx, L l, F f) {
+  const auto O = OF(WIDTH, above(l));
+  const int size = OF(BIAS_COUNT, l);
   entry *sums = room_for_sums(ctx);
   auto place = [](int at) {
-    if constexpr (Matrix<PITCH[l + 1]>::column) return Single{at};
+    if constexpr (decltype(matrix(OF(PITCH, above(L())), nullptr))::column) return Single{at};
     else return at;
   };
   PARALLEL_FOR(item, pad(O) / ENTRIES_PER_V) {
     const int o = item * ENTRIES_PER_V;
-    auto sum = blocked_sum<I>([&](int i) { return f(place(WEIGHT_AT[l] + i * PITCH[l + 1] + o)); });
-    if (biases && size == O) sum = sum + f(place(BIAS_AT[l] + o));
+    const int first = OF(WEIGHT_AT, l) + o;
+    auto sum = blocked_sum(OF(WIDTH, l), [&](int i) { return f(place(first + i * OF(PITCH, above(l)))); });
+    if (biases && size == O) sum = sum + f(place(OF(BIAS_AT, l) + o));
     write_at(sums, place(o), sum);
   }
   BARRIER
-  per_network total = blocked_sum<O>([&](int o) { return per_network(sums[o]); });
+  per_network total = blocked_sum(O, [&](int o) { return per_network(sums[o]); });
   BARRIER
   if (biases && size == 1 && O > 1) {
-    v bias = f(BIAS_AT[l]);
+    v bias = f((int)OF(BIAS_AT, l));
     total = total + *(const per_network *)&bias;
   }
-  if constexpr (l + 1 < LAYERS) total = total + sum_over_params<biases, l + 1>(ctx, f);
   return total;
 }
+template <bool biases, class F>
+FN per_network sum_over_params(const Context &ctx, F f) {
+  return sum_of_layers([&](auto l) { return sum_over_layer<biases>(ctx, l, f); });
+}
 
-constexpr bool holds_weight(int at) {
+FN bool holds_weight(int at) {
   for (int l = 0; l < LAYERS; l++)
     if (at < WEIGHT_AT[l + 1]) return at < BIAS_AT[l];
   return false;

@@ -89,7 +89,7 @@ class Plan:
             *self.notes,
             f"{counted(self.networks, 'network')} in {counted(len(self.parts), 'population')}"
             f"{f', {self.at_once:,} at once' * waits}: {self.network_steps:,} network-steps, if none stops early; "
-            f"{self.engine_reason}{'; each has kernels of its own, compiled unless they are cached' * compiled}",
+            f"{self.engine_reason}{'; kernels are compiled unless they are cached' * compiled}",
             self.memory,
             f"run directory: up to {size(self.saved)} {files}",
         ])  # fmt: skip

@@ -136,8 +136,8 @@ FN void copy_out(real *rows, const entry *from, Networks networks, const bool *k
 }
 
 // inputs(b, n): where the inputs of sample b of network n begin; target(b, n, o).
-template <int samples, int targets, class Inputs, class Target>
-FN void gather_samples(entry *x, entry *y, Inputs inputs, Target target) {
+template <class Samples, class Targets, class Inputs, class Target>
+FN void gather_samples(Samples samples, Targets targets, entry *x, entry *y, Inputs inputs, Target target) {
   for (int b = 0; b < samples; b++) {
     const real *from[NETWORKS];
     for (int n = 0; n < NETWORKS; n++) from[n] = inputs(b, n);

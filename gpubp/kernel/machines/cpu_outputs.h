@@ -68,18 +68,27 @@ FN void copy_out(real *rows, const entry *from, Networks networks, const bool *k
   for_each_row([&](int count, int packed, int padded) { memcpy(to + packed, from + padded, count * sizeof(real)); });
 }
 
+#if GENERAL
+// inputs(b, n): where the inputs of sample b of the network begin.
+template <class Samples, class Targets, class Inputs, class Target>
+FN void gather_samples(Samples samples, Targets, entry *x, entry *, Inputs inputs, Target) {
+  for (int b = 0; b < samples; b++) memcpy(x + b * PITCH[0], inputs(b, 0), WIDTH[0] * sizeof(real));
+}
+#endif
+
 // The weight (I, O) of layer l transposed to (O, I), square by square: a v of it is neighbouring inputs.
-template <int l>
-FN void transpose_weight(entry *to, const entry *weight) {
-  constexpr int I = WIDTH[l], O = WIDTH[l + 1], down = pad(I) / ENTRIES_PER_V, across = pad(O) / ENTRIES_PER_V;
+template <class L>
+FN void transpose_weight(L l, entry *to, const entry *weight) {
+  const int I = OF(WIDTH, l), O = OF(WIDTH, above(l)), I_pitch = OF(PITCH, l), O_pitch = OF(PITCH, above(l));
+  const int down = pad(I) / ENTRIES_PER_V, across = pad(O) / ENTRIES_PER_V;
   PARALLEL_FOR(square, down * across) {
     const int i = square % down * ENTRIES_PER_V, o = square / down * ENTRIES_PER_V;
     v r[ENTRIES_PER_V];
     UNROLL for (int j = 0; j < ENTRIES_PER_V; j++)
-      r[j] = i + j < I ? read(weight, (i + j) * PITCH[l + 1] + o) : splat<v>(0);
+      r[j] = i + j < I ? read(weight, (i + j) * O_pitch + o) : splat<v>(0);
     transpose(r);
     UNROLL for (int j = 0; j < ENTRIES_PER_V; j++)
-      if (o + j < O) write(to, (o + j) * PITCH[l] + i, r[j]);
+      if (o + j < O) write(to, (o + j) * I_pitch + i, r[j]);
   }
   BARRIER
 }

@@ -102,11 +102,11 @@ FN void copy_rows(entry *x, Inputs inputs) {  // `width` numbers at once
     begin_copy<width * sizeof(real)>(x + at / per_row * PITCH[0] + i, inputs(at / per_row, 0) + i);
   }
 }
-template <int samples, int targets, class Inputs, class Target>
-FN void gather_samples(entry *x, entry *y, Inputs inputs, Target target) {
+template <class Samples, class Targets, class Inputs, class Target>
+FN void gather_samples(Samples samples, Targets targets, entry *x, entry *y, Inputs inputs, Target target) {
   constexpr int width = WIDTH[0] % PITCH_UNIT ? 1 : PITCH_UNIT;
-  if (width > 1 && (uint64_t)inputs(0, 0) % (width * sizeof(real)) == 0) copy_rows<samples, width>(x, inputs);
-  else copy_rows<samples, 1>(x, inputs);
+  if (width > 1 && (uint64_t)inputs(0, 0) % (width * sizeof(real)) == 0) copy_rows<Samples::value, width>(x, inputs);
+  else copy_rows<Samples::value, 1>(x, inputs);
   PARALLEL_FOR(at, samples * targets) { y[at] = target(at / targets, 0, at % targets); }
   wait_for_copies();
 }

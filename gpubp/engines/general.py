@@ -1,0 +1,94 @@
+"""General kernels: compiled once for all widths, where a topology's own kernel would take longer to compile than it
+saves.
+
+Both have the same bits. A general kernel is given the widths and all that follows from them with every call
+(constants.shape()). It takes 1.2 to 1.5 times as long as a topology's own with lanes as outputs, and up to five times
+as long as one with lanes as networks. What is lost so is counted for every topology, and kept in the cache for later
+processes; once it is what compiling takes, the topology gets kernels of its own.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from typing import Any, NamedTuple
+
+from . import cache
+from .key import Key
+from .layout import Kind, Layout, choices
+
+INF = float("inf")
+COMPILING = 2.0  # seconds that the kernels of a topology take to compile; 0: each gets its own at once
+HALF_CYCLE = 6e-10  # seconds
+SLOWER = 1.2  # of products whose sizes the compiler does not know
+NOTED = 0.02  # seconds; less is not worth a file
+
+
+class Chosen(NamedTuple):
+    """Layouts for networks: the fastest, and that of a general kernel; loss: seconds that a step of all networks loses
+    by the latter; share: the part of its time that this is."""
+
+    own: Layout
+    general: Layout
+    loss: float
+    share: float
+
+
+@lru_cache(maxsize=4096)
+def chosen(*given: Any) -> Chosen:
+    """Of layout.choices(*given)."""
+    found = choices(*given)
+    best, own = min(found.values(), key=lambda each: each[0])
+    spent, outputs = found[Kind.CPU_OUTPUTS]
+    lost = SLOWER * spent - best
+    return Chosen(own, replace(outputs, general=True), HALF_CYCLE * lost, lost / (SLOWER * spent))
+
+
+@dataclass
+class Account:
+    """What a topology has lost in this process, in seconds; infinite: it has kernels of its own."""
+
+    lost: float = 0.0
+
+    @property
+    def general(self) -> bool:
+        """Whether a general kernel serves it, for now."""
+        return COMPILING == INF or self.lost < COMPILING
+
+
+ACCOUNTS: dict[tuple[Any, ...], Account] = {}
+
+
+def account(key: Key) -> Account:
+    """That of all that the same kernel of its own would be for, but how its samples come."""
+    topology = _topology(key)
+    found = ACCOUNTS.get(topology)
+    return ACCOUNTS.setdefault(topology, Account()) if found is None else found
+
+
+def _topology(key: Key) -> tuple[Any, ...]:
+    return key.spec, key.recipe, key.dtype, key.task
+
+
+@contextmanager
+def only(one: bool) -> Iterator[None]:
+    """A while in which general kernels serve all topologies, or none."""
+    global COMPILING
+    before, COMPILING = COMPILING, INF if one else 0.0
+    try:
+        yield
+    finally:
+        COMPILING = before
+
+
+def settle(key: Key, seconds: float, *others: Key) -> None:
+    """Choose kernels for work in which a general one loses so many seconds: for `key`, and so for the `others`."""
+    mine = account(key)
+    if not mine.general:
+        return
+    lost = mine.lost + seconds
+    if seconds > NOTED:
+        lost = max(lost, cache.add(f"lost-{cache.digest(repr(_topology(key)).encode())[:32]}", seconds))
+    if lost >= COMPILING:
+        for each in (key, *others):
+            account(each).lost = INF

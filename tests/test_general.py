@@ -1,0 +1,134 @@
+"""General kernels: one serves networks of any widths, with the bits of their own kernels, until those would save more
+than compiling takes. (Their layouts are among those of test_compiled.py and test_compiled_independence.py.)"""
+
+import math
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+import gpubp
+from gpubp.engines import build, cpu, general
+from gpubp.engines.key import Key, Samples
+
+from .helpers import compiled, differences, population, samples, start, threads, train  # noqa: F401
+
+DEEP = ((1, 4, 2), (17, 33, 1), (5, 50, 16, 3), (2, 3, 1, 7, 18))
+SETTINGS: dict[str, Any] = {"optimizer": "adam", "lr": 0.05, "steps": 5, "shuffle": "network"}
+
+
+@pytest.fixture(autouse=True)
+def nothing_known(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """No topology has lost anything, nor has its own kernel."""
+    monkeypatch.setattr(general, "COMPILING", 2.0)
+    monkeypatch.setattr(general, "ACCOUNTS", {})
+    monkeypatch.setattr(cpu, "KERNELS", {})
+    monkeypatch.setattr(cpu, "CALLS", type(cpu.CALLS)())
+    monkeypatch.setenv("GPUBP_CACHE", str(tmp_path / "kernels"))
+
+
+def networks(widths: tuple[int, ...], count: int = 3) -> gpubp.Population:
+    return population(gpubp.NetworkSpec(widths, "tanh"), count, torch.float32)
+
+
+def dataset(widths: tuple[int, ...], count: int = 40) -> gpubp.Dataset:
+    return gpubp.Dataset(*samples(gpubp.NetworkSpec(widths), count, dtype=torch.float32))
+
+
+def key(widths: tuple[int, ...] = (4, 8, 3), networks: int = 10) -> Key:
+    spec = gpubp.NetworkSpec(widths)
+    return Key(spec, gpubp.TrainConfig(batch_size=32, steps=1).recipe(spec), torch.float32, Samples(), networks)
+
+
+def trained(one: bool) -> list[Any]:
+    """Networks of DEEP after five steps, and their figures, by general kernels or by their own."""
+    found: list[Any] = []
+    with general.only(one):
+        for widths, batch in zip(DEEP, (1, 30, 40, 7)):
+            state = train(networks(widths), dataset(widths), [2, 3], cpu, batch_size=batch, **SETTINGS)
+            found.append((state, cpu.evaluate(state.population, dataset(widths), {}, state.position)))
+    return found
+
+
+def test_a_general_kernel_has_the_bits_of_each_topologys_own() -> None:
+    for (one, mine), (other, theirs) in zip(trained(True), trained(False)):
+        assert not differences(one, other)
+        assert torch.equal(mine.loss, theirs.loss)
+        assert torch.equal(mine.metric, theirs.metric)
+
+
+def test_one_kernel_serves_all_widths_depths_and_batches(monkeypatch: pytest.MonkeyPatch) -> None:
+    made, compile_one = [], build._compile
+
+    def counted(text: str, *rest: Any) -> Path:
+        made.append(text)
+        return compile_one(text, *rest)
+
+    monkeypatch.setattr(build, "_compile", counted)
+    trained(True)
+    assert len(made) == 2, "one for training, one for evaluations"
+
+
+@pytest.mark.parametrize("count", [63, 64, 65, 4095, 4096, 8200])
+def test_sums_over_many_samples_have_their_one_order(count: int) -> None:
+    given, settings = (networks((1, 1)), dataset((1, 1), count)), {"batch_size": count, "steps": 2, "lr": 0.05}
+    found = []
+    for one in (True, False):
+        with general.only(one):
+            found.append(train(*given, engine=cpu, **settings))
+    assert not differences(*found)
+
+
+def test_threads_share_no_sizes() -> None:
+    """Two topologies train side by side in one library."""
+    given = [(networks(widths, 33), dataset(widths)) for widths in DEEP[:2]]
+    settings = {**SETTINGS, "batch_size": 8, "steps": 200}
+    with general.only(True):
+        expected = [train(*each, engine=cpu, **settings) for each in given]
+        states = [start(*each, **settings) for each in given]
+        with threads(3), ThreadPoolExecutor(2) as pool:
+            for each in [pool.submit(cpu.run, state, data, 200) for state, (_, data) in zip(states, given)]:
+                each.result()
+    for one, other in zip(states, expected):
+        assert not differences(one, other)
+
+
+def test_a_short_training_has_a_general_kernel_and_a_long_one_its_own() -> None:
+    cpu.settle(key(), 100)
+    assert not cpu.kernel(key()).own
+    cpu.settle(key(), 10**9)
+    assert cpu.kernel(key()).own
+    assert not cpu.kernel(key((5, 3))).own, "another topology"
+
+
+def test_what_short_trainings_lose_adds_up_also_over_processes() -> None:
+    steps = 0.3 * general.COMPILING / cpu.chosen(key()).loss
+    for number in range(4):
+        general.ACCOUNTS.clear()  # as in a new process
+        cpu.settle(key(), steps)
+        assert general.account(key()).general == (number < 3)
+
+
+def test_a_call_that_has_lost_enough_goes_on_in_its_own_kernel() -> None:
+    given = networks((4, 8, 3)), dataset((4, 8, 3))
+    state = start(*given, batch_size=8, **SETTINGS)
+    cpu.run(state, given[1], 2)
+    ((_, before),) = cpu.CALLS.kept.values()
+    assert not before.own
+    assert 0 < before.account.lost < 2
+    before.account.lost = math.inf
+    cpu.run(state, given[1], 3)
+    ((_, after),) = cpu.CALLS.kept.values()
+    assert after.own
+    with general.only(False):
+        assert not differences(state, train(*given, engine=cpu, batch_size=8, **SETTINGS))
+
+
+def test_where_nothing_can_be_stored_each_process_counts_for_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GPUBP_CACHE", "/proc/nowhere")
+    cpu.settle(key(), 1e5)
+    assert general.account(key()).general
+    cpu.settle(key(), 10**9)
+    assert not general.account(key()).general
