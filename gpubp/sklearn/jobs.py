@@ -5,7 +5,6 @@ that it has when it is trained alone by the same engine. What it refuses is what
 """
 
 from collections.abc import Mapping, Sequence
-from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
@@ -29,8 +28,6 @@ from ..settings.config import TrainConfig
 from ..state import TrainState
 from ..system.ambient import neutral
 from ..system.threads import one_thread
-
-STEP, WORK, COMPILING = 0.7e-3, 3e10, 1.0  # of engine eager: s per step, flop/s; of a kernel: s that it may save
 
 
 @dataclass(frozen=True, eq=False)
@@ -128,31 +125,28 @@ def train(jobs: Sequence[Job]) -> list[Trained | GpubpError]:
     found: dict[int, Trained | GpubpError] = {}
     for numbers in kinds.values():
         some = [jobs[number] for number in numbers]
-        name = engine(some)
-        small = name != some[0].engine  # then threads would wait for each other longer than they save
-        with one_thread() if small else nullcontext():
-            found |= zip(numbers, _apart(some, name))
+        found |= zip(numbers, _apart(some))
     return [found[number] for number in range(len(jobs))]
 
 
-def _apart(jobs: Sequence[Job], name: str) -> list[Trained | GpubpError]:
+def _apart(jobs: Sequence[Job]) -> list[Trained | GpubpError]:
     """Jobs of one kind in one run, or in as few as leave out those that are refused: an error does not say whose it
     is."""
     try:
-        return [*_together(jobs, name)] if jobs[0].start is None else [_continued(jobs[0], name)]
+        return [*_together(jobs)] if jobs[0].start is None else [_continued(jobs[0])]
     except GpubpError as error:
         if len(jobs) == 1:
             return [error]
     half = len(jobs) // 2
-    return _apart(jobs[:half], name) + _apart(jobs[half:], name)
+    return _apart(jobs[:half]) + _apart(jobs[half:])
 
 
-def _together(jobs: Sequence[Job], name: str) -> list[Trained]:
-    """Jobs of one kind in one run, by the engine `name`."""
+def _together(jobs: Sequence[Job]) -> list[Trained]:
+    """Jobs of one kind in one run."""
     first, (data, validation, places) = jobs[0], _datasets(jobs)
     rows = [{**row, "fold": place} for row, place in zip((row for job in jobs for row in job.rows), places)]
     result = training.train_many(
-        rows, data, validation, dtype=first.dtype, engine=name, reporters=first.reporters, device=first.device
+        rows, data, validation, dtype=first.dtype, engine=first.engine, reporters=first.reporters, device=first.device
     )
     return _parts(result, jobs)
 
@@ -204,7 +198,7 @@ def _parts(result: Result, jobs: Sequence[Job]) -> list[Trained]:
     return found
 
 
-def _continued(job: Job, name: str) -> Trained:
+def _continued(job: Job) -> Trained:
     """The networks of job.start after more training, population by population."""
     assert job.start is not None
     data, validation, places = _datasets([job])
@@ -214,7 +208,7 @@ def _continued(job: Job, name: str) -> Trained:
         training.train(
             replace(_gathered(job.start, group.rows).to(dtype=job.dtype), spec=group.spec, seed=job.seed),
             data.alone(group.position), group.config,
-            None if validation is None else validation.alone(group.position), name, job.reporters,
+            None if validation is None else validation.alone(group.position), job.engine, job.reporters,
             device=job.device, optimizer_state=_before(job, group),
         )
         for group in groups
@@ -247,20 +241,3 @@ def _gathered(every: Populations, rows: Tensor) -> Population:
     params = torch.cat([part.population.params[part.local] for part in parts])[order]
     ids = torch.cat([part.population.ids[part.local] for part in parts])[order]
     return replace(parts[0].population, params=params, ids=ids)
-
-
-def engine(jobs: Sequence[Job]) -> str:
-    """Of "auto" the engine that is faster when kernels are not yet compiled: eager for small fits."""
-    first = jobs[0]
-    if first.engine != "auto" or first.device != "cpu":
-        return first.engine
-    kernels: dict[Any, list[float]] = {}
-    for job in jobs:
-        for row in job.rows:
-            batch = int(row["batch_size"])
-            steps = -(-int(row["epochs"]) * len(job.samples.rows) // batch)
-            size = sum(i * o for i, o in zip(row["widths"], row["widths"][1:]))
-            shape = *row["widths"], batch, str(row.get("optimizer")), str(row.get("hidden"))
-            kernels.setdefault(shape, []).extend([steps * STEP, steps * 6 * batch * size / WORK])
-    seconds = sum(max(each[::2]) + sum(each[1::2]) for each in kernels.values())
-    return "auto" if seconds > COMPILING * len(kernels) else "eager"

@@ -53,8 +53,7 @@ DOCUMENT = """
         minibatches decides, and the last weights stay.
     warm_start : whether fit() trains the networks on; scaling stays that of the first call.
     random_state, verbose : as in scikit-learn; verbose shows progress.
-    dtype : "float32" or "float64". device : as in gpubp.train_many. engine : likewise; "auto" takes engine eager for
-        fits that would take less time than to compile a kernel for their topology (some seconds, once per machine).
+    dtype : "float32" or "float64". device, engine : as in gpubp.train_many.
 
     Attributes
     ----------
