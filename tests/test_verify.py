@@ -137,8 +137,11 @@ def test_an_engine_whose_bits_depend_on_its_threads_is_found(monkeypatch: pytest
 @fewer
 def test_what_compares_a_network_with_itself_is_not_checked() -> None:
     design = Design.of({"lr": [0.1]}, **SETTINGS)
-    alone, others, _, cut, slots, _ = independence.rows(scaled_down(design, engine="eager", device="cpu"))
+    alone, others, _, cut, slots, general, _ = independence.rows(scaled_down(design, engine="eager", device="cpu"))
     assert [(row.verdict, row.reason) for row in (alone, slots)] == [(NONE, "there is one network")] * 2
+    assert (general.verdict, general.reason) == (
+        NONE, "only compiled kernels are compared; eager: requested by name"
+    )  # fmt: skip
     assert [row.good and row.verdict == HOLDS for row in (others, cut)] == [True, True]
     assert [row.compared for row in (others, cut, slots)] == [
         "1 network, and in reverse order among 2", "calls of 1, 4, 2 steps, and one call",

@@ -7,7 +7,7 @@ from itertools import cycle
 
 import torch
 
-from ..engines import build, layout
+from ..engines import build, general, layout
 from ..line import counted
 from ..runs.design import Group
 from ..system import gpus
@@ -36,6 +36,7 @@ def rows(subject: Subject) -> Iterator[Row]:
         (f"by {many} threads, and by {torch.get_num_threads()}", f"{SEED} with several threads", _threads),
         (f"calls of {cuts} steps{' on halves' if count > 1 else ''}, and one call", "a call of one step fewer", _cut),
         (f"through {slots}, and all at once", SEED, _through_slots),
+        (f"{networks} by kernels for any widths, and by those of their own", SEED, _general),
     ]
     for compared, planted, check in circumstances:
         yield checked(Row(PROMISE, compared, planted), partial(check, subject))
@@ -71,6 +72,15 @@ def _through_slots(subject: Subject, wrong: bool) -> Found:
     if subject.count == 1:
         raise BlindError(LONE)
     return compare(subject.train(design=subject.seeded(int(wrong)), slots=_slots(subject)), subject.whole)
+
+
+def _general(subject: Subject, wrong: bool) -> Found:
+    """On the CPU, which has such kernels."""
+    if (why_not := _plain(subject, HOME)) is not None:
+        raise BlindError(f"only compiled kernels are compared; {why_not}")
+    whole = subject.whole if subject.device == HOME else subject.train(device=HOME)
+    with general.only(True):
+        return compare(subject.train(design=subject.seeded(int(wrong)), device=HOME), whole)
 
 
 def _threads(subject: Subject, wrong: bool) -> Found:
@@ -131,7 +141,7 @@ def _device(subject: Subject) -> Row:
     row = Row("a GPU's bits are the CPU's", f"{there} and {', '.join(others)}", SEED)
     if subject.device == HOME:
         return row.without(gpus.missing() or "--device names the CPU")
-    if (why_not := _plain(subject)) is not None:
+    if (why_not := _plain(subject, subject.device, HOME)) is not None:
         return row.without(f"only compiled engines have the same bits on both; {why_not}")
 
     def check(wrong: bool) -> Found:
@@ -143,9 +153,7 @@ def _device(subject: Subject) -> Row:
     return checked(row, check)
 
 
-def _plain(subject: Subject) -> str | None:
-    """Why some of the networks train by engine eager, on the device or on the CPU; None if none does."""
-    choices = [
-        subject.start(each, device, subject.engine)[2] for each in subject.groups() for device in (subject.device, HOME)
-    ]
+def _plain(subject: Subject, *devices: torch.device) -> str | None:
+    """Why some of the networks train by engine eager on one of `devices`; None if none does."""
+    choices = [subject.start(each, device, subject.engine)[2] for each in subject.groups() for device in devices]
     return next((choice.reason for choice in choices if choice.name == "eager"), None)

@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 
+from ..engines import general
 from ..runs.design import Design
 from ..samples.data import Dataset
 from ..system.ambient import neutral
@@ -44,7 +45,10 @@ def verified(
 
 def promises(subject: Subject) -> Iterator[Row]:
     """The rows of verified(), as they are checked."""
-    with TemporaryDirectory(prefix="gpubp-verify-") as folder, ThreadPoolExecutor(2, "gpubp-verify") as pool:
+    with (
+        general.only(False), TemporaryDirectory(prefix="gpubp-verify-") as folder,
+        ThreadPoolExecutor(2, "gpubp-verify") as pool,
+    ):  # fmt: skip
         ahead = pool.submit(engines.compile_ahead, subject)
         _ = subject.whole
         death = pool.submit(killed.kill, subject, Path(folder))  # while others are checked
