@@ -13,6 +13,7 @@ from typing import Any
 import torch
 
 import gpubp
+from gpubp.engines import general
 
 from .harness import command, cost, own_kernels
 
@@ -101,8 +102,8 @@ def reporters(
 
 
 def mixed(topologies: int = 24, networks: int = 4, epochs: int = 200, evaluations: int = 100, rounds: int = 3) -> None:
-    """Many topologies of few networks each: the first time, which compiles unless the cache has the kernels, and
-    later."""
+    """Many topologies of few networks each, the first time, which compiles, and later: in kernels for any widths, and
+    in those of each topology."""
     data, common = sine(), {"loss": "mean_squared_error", "batch_size": 8, "optimizer": "adam", "epochs": epochs}
     common["evaluate_every"] = max(1, epochs // evaluations)
     design = [
@@ -113,10 +114,13 @@ def mixed(topologies: int = 24, networks: int = 4, epochs: int = 200, evaluation
     def spent() -> tuple[Any, float, float]:
         return cost(lambda: gpubp.train_many(design, data, **common))
 
-    with own_kernels():
-        print(f"{topologies} topologies, {networks} networks each; the first time {spent()[1]:.2f} s")
-        results, clock, processors = zip(*(spent() for _ in range(rounds)))
-    print(f"later {min(clock):.2f} s, {min(processors):.2f} s of the processor, {results[0].network_steps:,} steps")
+    print(f"{topologies} topologies, {networks} networks each")
+    for name, one in (("kernels for any widths", True), ("each its own", False)):
+        with own_kernels(), general.only(one):
+            first = spent()[1]
+            results, clock, processors = zip(*(spent() for _ in range(rounds)))
+        later = f"later {min(clock):.2f} s, {min(processors):.2f} s of the processor"
+        print(f"{name}: the first time {first:.2f} s, {later}, {results[0].network_steps:,} steps")
 
 
 if __name__ == "__main__":
