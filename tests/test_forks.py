@@ -142,3 +142,18 @@ def test_a_forked_process_does_not_hold_the_lock_of_its_parents_run(killed: bool
     with lock.held(tmp_path) as notes:
         assert notes == []
     os.close(go)
+
+
+COMPILES = """
+import os
+from gpubp.engines import build
+
+with build.COMPILING["a kernel"]:
+    if not (child := os.fork()):
+        os._exit(len(build.COMPILING))
+assert os.waitpid(child, 0)[1] == 0
+"""
+
+
+def test_a_forked_process_waits_for_no_compilation_of_its_parent() -> None:
+    subprocess.run([sys.executable, "-Wignore", "-c", COMPILES], cwd=ROOT, check=True)

@@ -25,6 +25,8 @@ from . import cache
 SOURCES = Path(__file__).parent.parent / "kernel"
 ARCH = "native"
 COMPILING: defaultdict[str, threading.Lock] = defaultdict(threading.Lock)  # by key
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=COMPILING.clear)  # threads that hold them are not in a child
 FLAGS = ("-fno-fast-math", "-fno-unsafe-math-optimizations", "-std=c++17", "-O3", "-fPIC", "-shared",
          "-fvisibility=hidden", "-fno-math-errno", "-ffp-contract=off", "-w", "-pthread")  # fmt: skip
 COMPILERS = ("g++", "clang++", "c++")
