@@ -55,10 +55,9 @@ class Layout:
     a GPU, those that train a network, or those of a block if a thread is a network; 0 on a CPU. teams: networks that
     share a block, each with `threads` threads. blocks: that train a network together, a cluster; each has `threads`
     threads. at_once: blocks that must find registers on a multiprocessor; 0 if the compiler chooses.
-    slots_apart: the slots are in global memory, the parameters in shared memory. general: sizes are no constants of the
-    kernel, which serves networks of any widths. tf32: how many products of
-    tensor cores make one (recipe.PRECISIONS); a tile is then a warp's, `rows` and `cols` of it eights of rows and of
-    columns.
+    slots_apart: the slots are in global memory, the parameters in shared memory. general: sizes are not constants of
+    the kernel, which serves networks of any widths. tf32: how many products of tensor cores make one
+    (recipe.PRECISIONS); a tile is then a warp's, `rows` and `cols` of it eights of rows and of columns.
     """
 
     kind: Kind = Kind.CPU_NETWORKS

@@ -1,6 +1,6 @@
 // The gradients of a step: sums over the samples of its batch, in their order; the deltas contain each sample's share
-// of the loss (loss.h). A layout computes them tile by tile, or has them held for the step. Of either Gradients,
-// begin() comes before the first chunk of a batch. add_chunk() adds a chunk's part to those of layer l, below
+// of the loss (loss.h). A layout computes them tile by tile, or holds them for the step; for each there is a Gradients.
+// begin() comes before the first chunk of a batch. add_chunk() adds a chunk's part to the gradients of layer l, below
 // (I, samples) @ delta (samples, O) and the sum of delta; tile by tile, the `last` chunk updates the layer, too.
 // update_held() comes after the last chunk, and updates all layers if gradients are held.
 #pragma once
@@ -41,7 +41,7 @@ struct Gradients {
     const auto O_pitch = OF(PITCH, above(l));
     const int weight_at = OF(WEIGHT_AT, l), bias_at = OF(BIAS_AT, l);
     entry *grad = ctx.mem.grad;
-    auto load = [&](int i, int o) { return load_state(ctx, weight_at + i * O_pitch + o); };  // dropped unless `last`
+    auto load = [&](int i, int o) { return load_state(ctx, weight_at + i * O_pitch + o); };  // used only if `last`
     auto finish = [&](int i, int o, v sum, const ParamState<v> &x) {
       if (last) apply_gradient<true>(ctx, weight_at + i * O_pitch + o, sum, x);
       else write(grad, weight_at + i * O_pitch + o, sum);
@@ -61,7 +61,7 @@ struct Gradients {
   INLINE void update_held(const Context &) {}
 
  private:
-  template <class Pitch>  // of the biases' single row: any
+  template <class Pitch>  // any for biases, which are a single row
   INLINE static auto earlier_chunks(Pitch pitch, const entry *sums) {
     if constexpr (CHUNKED) return matrix(pitch, sums);
     else return Zeros();

@@ -10,15 +10,15 @@
 //   GPU_WIDE      an output  16 bytes     a number  a block or part  shared     either     held          after it
 //   GPU_STREAMED  an output  16 bytes     a number  a block          global     global     tile by tile  in backward()
 //
-// lane: an element of v, of which each thread has its own (no lane of a warp, which is a thread here). 16 bytes: or 8
-// where products are on tensor cores (gpu_tensor.h), whose sums come in pairs. weights: where
+// lane: an element of v, of which each thread has its own (not a lane of a warp: that is a thread here); -: v is one
+// number. 16 bytes: or 8 where products are on tensor cores (gpu_tensor.h), whose sums come in pairs. weights: where
 // they are between two steps, and with them outs, deltas and the sums of earlier chunks: in a CPU's memory, a thread's
-// registers, a block's shared memory, or global memory (Memory.far, a padded copy of a row of Job), of which a block
+// registers, a block's shared memory, or global memory (Memory.far, a padded copy of a row of Job), from which a block
 // copies strips to shared memory. slots: those of the optimizer; either: in shared memory or, with SLOTS_APART, in
-// global memory. gradients: those that a thread has in registers at once. Tile by tile: those of a product's tile
-// update their parameters, or are added to memory until the last chunk of the batch, before the next tile begins. Held:
+// global memory. gradients: those that a thread has in registers at once. Tile by tile: before the next tile begins,
+// those of a product's tile update their parameters or, until the last chunk of the batch, are added to memory. Held:
 // those of all layers stay until the end of the step (gradients.h). updated: when weights are; LAYERWISE always in
-// backward(), with HAS_CLIP_NORM always after it.
+// backward(), with HAS_CLIP_NORM always after it. A GENERAL kernel (sizes.h) is of CPU_OUTPUTS.
 //
 //   v                  what is computed with: an operation on v is done in all its lanes at once
 //   entry              an element of the arrays in Memory: of a matrix, entry (i, j)

@@ -1,7 +1,7 @@
 // READ THIS FIRST, and the table in machine.h. One step of training, as the tutorial takes it: forward, loss, backward,
 // update. The delta below is computed from the old weights, or the new ones where LAYERWISE. A weight is updated in
-// backward(), as soon as its gradient is complete, or after it where gradients are held (gradients.h); with
-// HAS_CLIP_NORM, after all gradients. A step trains one network or a group of networks side by side.
+// backward(), as soon as its gradient is complete, or after backward() where gradients are held (gradients.h); with
+// HAS_CLIP_NORM, once all gradients are complete. A step trains one network or a group of networks side by side.
 //
 // The twin of backprop.py and engines/block.py: the same words (net, out, delta), each phase below its forward twin.
 // Names in capitals are constants of the topology and the training; example.h has those of the tutorial's network, with

@@ -3,8 +3,9 @@
 // A, B and C are views, which say where entry (i, j) of a matrix is. The sums are computed in tiles, which are the
 // independent items of the phase; TILES has the shape of least cost for every product or, in GPU_STREAMED, for the part
 // of it that a block computes at once (engines/layout.py and stream.py choose it, plan.py lists it). The epilogue is
-// called with a Fragment, the sums of one tile. A machine that multiplies in another way (wider loads, tensor cores)
-// does so in its file of machines/; the plain product below stays as the reference.
+// called with a Fragment, the sums of one tile. A GENERAL kernel has a product of its own, whose tiles are of a few
+// shapes and whose Fragment is one sum. A machine that multiplies in another way (wider loads, tensor cores) does so in
+// its file of machines/; the last product below stays as the reference.
 #pragma once
 
 #if !LANES_ARE_OUTPUTS
@@ -151,8 +152,8 @@ FN auto for_each_sum(F f) {
 
 #if GENERAL
 
-// Tiles are of so many rows, or of a half, a quarter ... of them; their sums wait in memory for the epilogue, so that
-// its code is there once.
+// A tile has MOST_ROWS rows, or at the end of a column of tiles a half, a quarter ... of them. Its sums wait in memory
+// for the epilogue, whose code is so compiled once, not for every shape.
 constexpr int MOST_ROWS = VECTOR * sizeof(real) == 64 ? 8 : 4, MOST_COLUMNS = 3;
 struct TileSums {
   v of[MOST_ROWS][MOST_COLUMNS];
@@ -173,7 +174,7 @@ static void sum_tile(TileSums &to, A a, B b, C c, int m, int n, int K) {
   UNROLL for (int i = 0; i < rows; i++) UNROLL for (int j = 0; j < columns; j++) to.of[i][j] = sum[i][j];
 }
 template <int rows, class... Rest>
-FN int sum_rows(int left, int columns, TileSums &to, const Rest &...rest) {  // of a tile; how many
+FN int sum_rows(int left, int columns, TileSums &to, const Rest &...rest) {  // -> rows of the tile
   if constexpr (rows > 1)
     if (left < rows) return sum_rows<rows / 2>(left, columns, to, rest...);
   if (columns == 1) sum_tile<rows, 1>(to, rest...);

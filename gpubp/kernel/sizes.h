@@ -1,10 +1,10 @@
-// Sizes: what is given a layer, or how many samples a chunk has, is given a `constant` of it, so that the compiler sees
-// all that follows. In a GENERAL kernel, which serves networks of any widths, these are plain numbers, of Job.shape.
+// Sizes: the number of a layer, or of a chunk's samples, is passed as a `constant`, so that the compiler knows all that
+// follows from it. In a GENERAL kernel, which serves networks of any widths, it is an int, and sizes are in Job.shape.
 //
-//   SIZE(n)        n, as an argument
-//   OF(array, l)   what `array`, such as WIDTH, has of layer l
-//   above, under   the next layer's number, and that of the one before, or the first's
-//   IF             `if`, for what is known if sizes are
+//   SIZE(n)        n as such an argument
+//   OF(array, l)   entry l of `array`, which has a number for every layer or width, such as WIDTH
+//   above, under   the number of the next layer, and of the one before it, or 0 for the first
+//   IF             `if constexpr`, or `if` in a GENERAL kernel
 #pragma once
 #include "simd.h"
 

@@ -64,8 +64,7 @@ constexpr int DOUBLE_LANES = min_of(NETWORKS, max_of(1, VECTOR * (int)sizeof(rea
 
 // ---- parameters and samples: Job's arrays are rows, a network each; in Memory the rows are side by side ----
 
-// Numbers begin + i, i < n <= VECTOR, of the rows from[0], from[1], ... to lane 0, lane 1, ... of entry i of `to`.
-
+// Number begin + i of row from[j] goes to lane j of entry i of `to`, for i < n <= VECTOR.
 template <int n>
 FN void interleave_square(real *to, const real *const *from, int begin) {
   for (int part = 0; part < REGISTERS_PER_V; part++) {

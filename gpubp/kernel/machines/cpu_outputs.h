@@ -69,7 +69,7 @@ FN void copy_out(real *rows, const entry *from, Networks networks, const bool *k
 }
 
 #if GENERAL
-// inputs(b, n): where the inputs of sample b of the network begin.
+// inputs(b, n): where the inputs of sample b of the network begin. The loss reads targets in the data (loss.h).
 template <class Samples, class Targets, class Inputs, class Target>
 FN void gather_samples(Samples samples, Targets, entry *x, entry *, Inputs inputs, Target) {
   for (int b = 0; b < samples; b++) memcpy(x + b * PITCH[0], inputs(b, 0), WIDTH[0] * sizeof(real));
