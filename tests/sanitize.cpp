@@ -3,7 +3,7 @@
 // Every array is a block of its own, as long as it must be and no longer, and begins at an address that suits its
 // elements and no vector. `program count threads` trains `count` networks twice, then once more with a network that
 // has a NaN, and prints every number that a call may change; or it computes losses and metrics. SETTINGS are
-// the hyper-parameters.
+// the hyper-parameters, NUMBERS the shape of a general kernel.
 #include <cstdio>
 #include <cstdlib>
 
@@ -64,12 +64,18 @@ static int shown(const Job *job) { return run(job); }
 
 int main(int, char **arguments) {
   const int64_t N = atol(arguments[1]), M = 11, longest = 7, stopped = 2, broken = 1;
-  constexpr int I = WIDTH[0], O = OUTPUTS;
+#if GENERAL
+  shape = NUMBERS;
+#endif
+  const int I = WIDTH[0], O = OUTPUTS;
   auto random = [](int64_t) { return uniform() * 1.2 - 0.6; };
   auto zero = [](int64_t) { return 0; };
   auto one = [](int64_t) { return 1; };
   auto up_to_one = [](int64_t) { return uniform(); };
   Job job = {};
+#if GENERAL
+  job.shape = shape;
+#endif
   job.count = N, job.samples = M, job.seed = 5, job.steps = 3, job.threads = atol(arguments[2]);
   job.params = array<real>(N * P, random);
   for (int s = 0; s < SLOTS; s++) job.slots[s] = array<real>(N * P, zero);
@@ -88,7 +94,7 @@ int main(int, char **arguments) {
   job.total = array<double>(N, zero);
   const int64_t each = OWN_INPUTS ? N * M : M;
   job.inputs = array<real>(each * I, random);
-  if (TARGET_IS_CLASS) job.classes = array<int64_t>(each, [](int64_t) { return (int64_t)(uniform() * O); });
+  if (TARGET_IS_CLASS) job.classes = array<int64_t>(each, [&](int64_t) { return (int64_t)(uniform() * O); });
   else job.targets = array<real>(each * O, [](int64_t) { return uniform() < 0.5; });
   job.spread = array<double>(N * O, one);
   if (SAMPLE_WEIGHT) job.weights = array<real>(SAMPLE_WEIGHT == 2 ? N * M : M, up_to_one);

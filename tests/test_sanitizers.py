@@ -18,6 +18,7 @@ import torch
 
 import gpubp
 from gpubp.engines import build, cuda
+from gpubp.engines.constants import shape
 from gpubp.engines.key import Key, Samples
 from gpubp.engines.layout import Kind, Layout
 from gpubp.engines.program import Program
@@ -64,6 +65,8 @@ class Case(NamedTuple):
         numbers = ", ".join(repr(float(values[name])) for name in program.hyper)
         gpu = f'#include "{HEADER}"\n{cuda.text(program)}' if self.layout.threads else ""
         kernel = gpu or f'{program.text}#include "cpu.h"\n'
+        if self.layout.general:
+            kernel += f"static const int32_t NUMBERS[] = {{{', '.join(map(str, shape(program.plan)))}}};\n"
         return f'{kernel}constexpr double SETTINGS[] = {{{numbers}}};\n#include "{DRIVER}"\n'
 
 
@@ -116,6 +119,14 @@ CASES = {
         class_weight=WEIGHTS),
     "figures of one network, lanes are outputs": case(
         "tanh relu huber sgd constant", APART, replace(WIDE, chunk=4), 3, task="evaluate"),
+    "general, ragged rows, in chunks, everything": case(
+        "tanh gelu tanh cross_entropy adam cosine", RAGGED, replace(WIDE, chunk=3, general=True), 5,
+        widths=(3, 33, 9, 1, 4), class_weight=WEIGHTS, dropout=0.3, clip_norm=1.0, l1=0.01),
+    "general, double, layer by layer, a bias per layer": case(
+        "tanh gelu mean_squared_error momentum constant", SHARED, replace(WIDE, vector=8, general=True), 3,
+        dtype=DOUBLE, bias="layer", update_order="layerwise", dropout=0.2),
+    "general figures of R2": case(
+        "tanh relu huber sgd constant", APART, replace(WIDE, chunk=4, general=True), 3, task="evaluate"),
     "figures of networks, three registers, shared samples": case(
         "tanh relu hinge sgd constant", replace(SHARED, shuffle="none"), replace(THREE, chunk=4), 29, dtype=DOUBLE,
         task="evaluate"),
@@ -126,6 +137,7 @@ CHUNKS = case("tanh gelu cross_entropy adam cosine", RAGGED, replace(TEAM, vecto
               **EVERYTHING, class_weight=WEIGHTS)  # fmt: skip
 FIGURES = CASES["figures of one network, lanes are outputs"]
 TEAMS = {
+    "general, over groups": CASES["general, ragged rows, in chunks, everything"],
     "ragged rows, in chunks": CHUNKS,
     "shared rows, a bias per layer": case(
         "tanh gelu huber adam constant", SHARED, replace(TEAM, vector=8), 3, bias="layer", **EVERYTHING),
