@@ -152,7 +152,7 @@ def test_another_compiler_gives_the_same_bits(number: int, name: str, monkeypatc
 def test_a_kernel_has_the_layout_that_these_tests_ask_for(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     own, layout = small(torch.float32), layouts(torch.float32, BATCH)[name]
     monkeypatch.setattr(cpu, "KERNELS", {})
-    made = noted(monkeypatch, cpu, "Kernel", lambda program, _: program.layout)
+    made = noted(monkeypatch, cpu, "Kernel", lambda program: program.layout)
     with laid_out(layout):
         own.train()
     assert {*made} == {layout}

@@ -4,6 +4,7 @@ than compiling takes. (Their layouts are among those of test_compiled.py and tes
 import math
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -12,6 +13,7 @@ import torch
 import gpubp
 from gpubp.engines import build, cpu, general
 from gpubp.engines.key import Key, Samples
+from gpubp.engines.layout import REACH
 
 from .helpers import compiled, differences, population, samples, start, threads, train  # noqa: F401
 
@@ -131,4 +133,52 @@ def test_where_nothing_can_be_stored_each_process_counts_for_itself(monkeypatch:
     cpu.settle(key(), 1e5)
     assert general.account(key()).general
     cpu.settle(key(), 10**9)
+    assert not general.account(key()).general
+
+
+def test_a_general_kernel_whose_numbers_no_index_reaches_is_not_used() -> None:
+    """Its own kernel, which adds no gradients over chunks, would have fewer."""
+    spec = gpubp.NetworkSpec((20_000, 27_000))
+    recipe = gpubp.TrainConfig("adam", batch_size=32, steps=1).recipe(spec)
+    assert 4 * spec.size > REACH > 3 * spec.size
+    assert "that an index can address" in str(cpu.refused(spec, recipe, torch.float32))
+
+
+def test_no_networks_lose_nothing() -> None:
+    cpu.settle(key(networks=0), 100)
+    assert general.account(key(networks=0)).general
+
+
+def test_what_a_kernel_loses_is_a_part_of_its_time_by_the_number_of_networks(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cpu.time, "perf_counter", iter(range(4)).__next__)
+    lost = [0.0]
+    for count in (1, 10_000):
+        monkeypatch.setattr(kernel := cpu.kernel(key(networks=count)), "library", SimpleNamespace(run=lambda job: 0))
+        kernel.entry("run", key(networks=count))(None)
+        lost.append(general.account(key()).lost)
+    assert [lost[1], lost[2] - lost[1]] == pytest.approx([cpu.chosen(key(networks=n)).share for n in (1, 10_000)])
+    assert lost[1] < lost[2] - lost[1]
+
+
+def test_a_prepared_call_is_of_the_kernels_that_serve_now() -> None:
+    data = dataset((4, 8, 3))
+    state = start(networks((4, 8, 3)), data, batch_size=8, **SETTINGS)
+    for one in (True, False, True):
+        with general.only(one):
+            cpu.run(state, data, 1)
+            ((_, call),) = cpu.CALLS.kept.values()
+            assert call.own == (not one)
+
+
+def test_the_workspace_has_room_for_the_kernel_that_may_follow() -> None:
+    data = dataset((4, 8, 3))
+    state = start(networks((4, 8, 3), 100), data, batch_size=8, **SETTINGS)
+    with general.only(False):
+        own = cpu.workspace(state, data)
+    assert cpu.workspace(state, data) >= own
+
+
+def test_a_topology_that_has_its_own_kernels_keeps_them_whatever_other_threads_count() -> None:
+    cpu.settle(key(), 10**9)
+    general.account(key()).lost = 0.1
     assert not general.account(key()).general

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 import gpubp
-from gpubp.engines import cpu
+from gpubp.engines import cpu, general
 from gpubp.errors import EngineError, ShapeError
 from gpubp.samples.data import TENSORS
 from gpubp.state import Status, TrainState
@@ -42,7 +42,7 @@ def training(data: gpubp.Dataset, spec: gpubp.NetworkSpec = SPEC, **settings: An
 
 
 def found(state: TrainState, data: gpubp.Dataset) -> cpu.Call | None:
-    return cpu.CALLS.find(state, data, cpu.LAYOUT, torch.get_num_threads())
+    return cpu.CALLS.find(state, data, cpu.LAYOUT, torch.get_num_threads(), general.COMPILING)
 
 
 def check(state: TrainState, data: gpubp.Dataset, steps: int = 3) -> None:

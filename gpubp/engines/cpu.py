@@ -35,7 +35,8 @@ DONE, FAULTS, STEPS_DIFFER, NO_MEMORY = range(4)  # Answer of kernel/cpu.h
 
 def run(state: TrainState, data: Dataset, steps: int) -> None:
     """Advance every running network by up to `steps` steps, at most to its limit, in place."""
-    call = CALLS.find(state, data, LAYOUT, torch.get_num_threads())
+    machine = LAYOUT, torch.get_num_threads(), general.COMPILING
+    call = CALLS.find(state, data, *machine)
     if call is not None and (call.own or call.account.general):
         advance(call, state, data, steps)
         return
@@ -46,7 +47,7 @@ def run(state: TrainState, data: Dataset, steps: int) -> None:
         call = Call(packed, data, key)
         advance(call, packed, data, steps)
     if packed is state:
-        CALLS.keep(state, data, call, LAYOUT, torch.get_num_threads())
+        CALLS.keep(state, data, call, *machine)
 
 
 @torch.no_grad()
@@ -61,7 +62,7 @@ def evaluate(population: Population, data: Dataset, hyper: Mapping[str, Tensor],
     job = compiled.job()
     figures = fill_evaluation(job, key, compiled.hyper, params, data, hyper, position)
     job.threads = compiled.threads(job.count, steps)
-    _raise_for(compiled.entry("shown")(ctypes.byref(job)))
+    _raise_for(compiled.entry("shown", key)(ctypes.byref(job)))
     return figures
 
 
@@ -83,24 +84,29 @@ def share(state: TrainState, threads: int, populations: int) -> int:
 
 
 def workspace(state: TrainState, data: Dataset) -> int:
-    """Bytes of a group of networks in every thread."""
+    """Bytes of a group of networks in every thread, in a general kernel or in that which may follow it."""
     key = Key.of(state, data)
-    plan = Program(key, layout(key)).sized(PROGRAMS).plan
-    return torch.get_num_threads() * (plan.layout.networks * plan.numbers * plan.itemsize + plan.group_bytes)
+    now = Program(key, layout(key)).sized(PROGRAMS)
+    plans = now.plan, now.laid_out(LAYOUT or chosen(key).own).plan
+    return torch.get_num_threads() * max(
+        plan.layout.networks * plan.numbers * plan.itemsize + plan.group_bytes for plan in plans
+    )
 
 
 def refused(spec: NetworkSpec, recipe: Recipe, dtype: torch.dtype) -> str | None:
     """Why this engine cannot train such networks on this machine, or None."""
     try:
         lanes, slots = build.vector_bytes() // dtype.itemsize, len(recipe.rule.slots)
-        if largest_index(spec.widths, recipe.batch_size, slots, Layout(Kind.CPU_OUTPUTS, lanes)) > REACH:
+        key = Key(spec, recipe, dtype, Samples(weight=1))
+        any_widths = Program(key, chosen(key).general).sized(PROGRAMS)
+        largest = largest_index(spec.widths, recipe.batch_size, slots, Layout(Kind.CPU_OUTPUTS, lanes))
+        if max(largest, any_widths.plan.numbers) > REACH:
             return (
                 f'engine "cpu": {spec.size:,} parameters with {slots} optimizer slots each, or batch_size '
                 f"{recipe.batch_size:,} with widths up to {max(spec.widths):,}, exceed the {REACH:,} numbers that an "
                 'index can address; engine "eager" has no such limit'
             )
-        any_widths = Layout(Kind.CPU_OUTPUTS, lanes, general=True)
-        _ = Program(Key(spec, recipe, dtype, Samples()), any_widths).sized(PROGRAMS).text
+        _ = any_widths.text
     except EngineError as error:
         return str(error)
     return None
@@ -144,7 +150,7 @@ class Prepared:
         self.job = self.kernel.job()
         fill(self.job, self.kernel.hyper, state, data)
         self.job.taken = taken.data_ptr()
-        self.start, self.given, self.count = self.kernel.entry("run"), ctypes.byref(self.job), len(params)
+        self.start, self.given, self.count = self.kernel.entry("run", key), ctypes.byref(self.job), len(params)
 
     def __call__(self, steps: int, dry_run: bool) -> int:
         """Run it. -> an Answer; raises OutOfMemoryError."""
@@ -184,16 +190,15 @@ def _raise_for(answer: int) -> int:
 
 
 class Kernel:
-    """A compiled program, a topology's own or a general one with its sizes. share: of a general kernel's time, what the
-    topology's own would save."""
+    """A compiled program, a topology's own or a general one with its sizes."""
 
-    def __init__(self, program: Program, share: float) -> None:
+    def __init__(self, program: Program) -> None:
         self.library = build.library(program.text + '#include "cpu.h"\n')
         self.hyper, self.type = program.hyper, program.job
         layout, recipe = program.layout, program.recipe
         self.group = layout.networks
         self.spent = group_cost(layout, program.spec.widths, recipe.batch_size, len(recipe.rule.slots))
-        self.own, self.share, self.account = not layout.general, share, general.account(program.key)
+        self.own, self.account = not layout.general, general.account(program.key)
         of = shape(program.plan) if layout.general else []
         self.shape = (ctypes.c_int32 * len(of))(*of)
 
@@ -203,16 +208,17 @@ class Kernel:
         job.shape = ctypes.addressof(self.shape)
         return job
 
-    def entry(self, name: str) -> Callable[[Any], int]:
-        """The function `name` of the library, which for a general kernel counts its time."""
+    def entry(self, name: str, key: Key) -> Callable[[Any], int]:
+        """The function `name` of the library for networks of `key`; of a general kernel, it counts what is lost."""
         function: Callable[[Any], int] = getattr(self.library, name)
         if self.own:
             return function
+        share = chosen(key).share
 
         def counted(job: Any) -> int:
             began = time.perf_counter()
             answer = function(job)
-            self.account.lost += self.share * (time.perf_counter() - began)
+            self.account.lost += share * (time.perf_counter() - began)
             return answer
 
         return counted
@@ -232,7 +238,7 @@ def chosen(key: Key) -> general.Chosen:
     """The layouts for `key`."""
     spec, recipe = key.spec, key.recipe
     return general.chosen(
-        spec.widths, recipe.batch_size, len(recipe.rule.slots), key.dtype.itemsize, key.networks, key.threads,
+        spec.widths, recipe.batch_size, len(recipe.rule.slots), key.dtype.itemsize, max(1, key.networks), key.threads,
         build.vector_bytes(), recipe.update_order == "layerwise",
     )  # fmt: skip
 
@@ -254,6 +260,5 @@ def kernel(key: Key) -> Kernel:
     program = Program(key, layout(key))
     identity = program.identity(build.ARCH)
     if identity not in KERNELS:
-        share = chosen(key).share if program.layout.general else 0.0
-        KERNELS[identity] = Kernel(program.sized(PROGRAMS), share)
+        KERNELS[identity] = Kernel(program.sized(PROGRAMS))
     return KERNELS[identity]

@@ -46,14 +46,16 @@ def chosen(*given: Any) -> Chosen:
 
 @dataclass
 class Account:
-    """What a topology has lost in this process, in seconds; infinite: it has kernels of its own."""
+    """What a topology has lost in this process, in seconds, and whether it has kernels of its own, which no other
+    thread's counting undoes."""
 
     lost: float = 0.0
+    own: bool = False
 
     @property
     def general(self) -> bool:
         """Whether a general kernel serves it, for now."""
-        return COMPILING == INF or self.lost < COMPILING
+        return COMPILING == INF or (not self.own and self.lost < COMPILING)
 
 
 ACCOUNTS: dict[tuple[Any, ...], Account] = {}
@@ -91,4 +93,4 @@ def settle(key: Key, seconds: float, *others: Key) -> None:
         lost = max(lost, cache.add(f"lost-{cache.digest(repr(_topology(key)).encode())[:32]}", seconds))
     if lost >= COMPILING:
         for each in (key, *others):
-            account(each).lost = INF
+            account(each).own = True
