@@ -97,7 +97,7 @@ def test_pip_installs_it_in_a_clean_environment_where_it_trains(
 def test_an_sdist_holds_what_a_wheel_is_built_and_tested_from(sdist: Path, wheel: Path, tmp_path: Path) -> None:
     with tarfile.open(sdist) as file:
         names = [name.split("/", 1)[1] for name in file.getnames()]
-        file.extractall(tmp_path, filter="data")
+    subprocess.run(["tar", "-xf", sdist, "-C", tmp_path], check=True)  # tarfile's filters came with Python 3.11.4
     assert {name.split("/")[0] for name in names} == FOLDERS | FILES
     assert [name for name in names if "__pycache__" in name or name.endswith((".pyc", ".so"))] == []
     (source,) = tmp_path.iterdir()
