@@ -86,7 +86,7 @@ def only(one: bool) -> Iterator[None]:
 def settle(key: Key, seconds: float, *others: Key) -> None:
     """Choose kernels for work in which a general one loses so many seconds: for `key`, and so for the `others`."""
     mine = account(key)
-    if not mine.general:
+    if COMPILING == INF or not mine.general:
         return
     lost = mine.lost + seconds
     if seconds > NOTED:
