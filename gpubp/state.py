@@ -29,6 +29,10 @@ class Status(IntEnum):
     diverged = 4
 
 
+RUNNING, FINISHED, CONVERGED, STOPPED, DIVERGED = map(int, Status)  # arrays take microseconds to compare with an enum
+NAMES = [each.name for each in Status]
+
+
 def numbers(status: Tensor) -> Tensor:
     """How many networks have each status, in the order of Status."""
     return torch.bincount(status.long(), minlength=len(Status))
@@ -38,8 +42,8 @@ def counts(status: Tensor, others: Tensor | None = None) -> dict[str, int]:
     """How many networks have each status, by name; statuses that need special settings only if a network has them.
     others: numbers() of further networks."""
     found = (numbers(status) if others is None else numbers(status) + others).tolist()
-    usual = (Status.running, Status.finished, Status.diverged)
-    return {each.name: found[each.value] for each in Status if each in usual or found[each.value]}
+    usual = (RUNNING, FINISHED, DIVERGED)
+    return {name: count for number, (name, count) in enumerate(zip(NAMES, found)) if count or number in usual}
 
 
 class Kind(NamedTuple):
@@ -144,7 +148,7 @@ class TrainState:
     @property
     def running(self) -> Tensor:
         """(N,) bool: which networks still train."""
-        return self.status == Status.running
+        return self.status == RUNNING
 
     @property
     def left(self) -> Tensor:

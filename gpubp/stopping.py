@@ -5,41 +5,46 @@ The names are Keras's (EarlyStopping), per network: scikit-learn's n_iter_no_cha
 its tol does not keep a loss that is only a little better from being the best.
 """
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from .settings.recipe import TRACKED
-from .state import Status, TrainState
+from .state import CONVERGED, FINISHED, RUNNING, STOPPED, TrainState
+from .system.arrays import Array
 
 PART = 1 << 14  # rows copied at once
 
 
-def decide(state: TrainState, loss: Tensor, due: Tensor, whole: Tensor) -> Tensor:
+def decide(state: TrainState, loss: Array, due: Array, whole: Array) -> Array:
     """Apply an evaluation's losses (N,) to the running networks that are `due` (N,), in place. -> (N,) bool: those
     whose row is their best so far.
 
     whole (N,): whether a network's round is. The training may end within a round, which a longer training has not:
     such an end changes nothing that more epochs would start from. A non-finite loss is never better."""
-    due = due & state.running
-    plateau(state, loss, due & whole)
-    better = torch.zeros_like(due)
+    hyper, status = state.hyper, state.status.numpy()
+    due = due & (status == RUNNING)
+    ends, better = due & whole, np.zeros_like(due)
+    if state.recipe.timetable.events:
+        plateau(state, torch.from_numpy(loss), torch.from_numpy(ends))
     if state.recipe.tracks:
-        now = torch.where(loss.isfinite(), loss.double(), float("inf"))
-        state.memory["last_loss"].copy_(torch.where(due, now, state.memory["last_loss"][:, 0])[:, None])
-        better = _track(state, due & whole)
-    hyper, ends = state.hyper, due & whole
+        np.copyto(_numbers(state.memory["last_loss"]), np.where(np.isfinite(loss), loss, np.inf), where=due)
+        better = _track(state, ends)
     if "patience" in hyper:
-        state.status[ends & (state.memory["waited"] >= hyper["patience"])[:, 0]] = Status.stopped
+        status[ends & (_numbers(state.memory["waited"]) >= _numbers(hyper["patience"]))] = STOPPED
     if "target_loss" in hyper:
-        state.status[ends & (loss.double() <= hyper["target_loss"][:, 0])] = Status.converged
+        status[ends & (loss <= _numbers(hyper["target_loss"]))] = CONVERGED
     return better
+
+
+def _numbers(column: Tensor) -> Array:
+    """(N,): a view of a column (N, 1). NumPy takes a third of torch's time for operations on a few numbers."""
+    return column.numpy()[:, 0]
 
 
 def plateau(state: TrainState, loss: Tensor, at: Tensor) -> None:
     """Apply torch's ReduceLROnPlateau (mode min, threshold_mode rel, eps 0) with losses (N,) to the networks `at`
     (N,), in place."""
-    if not state.recipe.timetable.events:
-        return
     hyper, memory = state.hyper, state.memory
     now = loss[:, None].double()
     better = now < memory["best"] * (1 - hyper["plateau_threshold"])
@@ -59,29 +64,30 @@ def plateau(state: TrainState, loss: Tensor, at: Tensor) -> None:
         memory[name].copy_(torch.where(at[:, None], value, memory[name]))
 
 
-def _track(state: TrainState, at: Tensor) -> Tensor:
+def _track(state: TrainState, at: Array) -> Array:
     """Compare the last losses of the networks `at` (N,) with their best. -> (N,) bool: which are better."""
-    memory, better = state.memory, at & _better(state)
-    fresh = {
-        "best_loss": torch.where(better, memory["last_loss"][:, 0], memory["best_loss"][:, 0]),
-        "best_step": torch.where(better, state.step.double(), memory["best_step"][:, 0]),
-        "waited": torch.where(better, 0.0, memory["waited"][:, 0] + at),
-    }
-    for name, value in fresh.items():
-        memory[name].copy_(value[:, None])
+    last, best, step, waited = (
+        _numbers(state.memory[name]) for name in ("last_loss", "best_loss", "best_step", "waited")
+    )
+    better = at & _better(state)
+    np.copyto(best, last, where=better)
+    np.copyto(step, state.step.numpy(), where=better)
+    waited += at
+    waited[better] = 0
     return better
 
 
-def _better(state: TrainState) -> Tensor:
+def _better(state: TrainState) -> Array:
     """(N,): whether the last loss is below the best by more than min_delta, or the first finite one."""
-    last, best = (state.memory[name][:, 0] for name in ("last_loss", "best_loss"))
-    least = state.hyper["min_delta"][:, 0] if "min_delta" in state.hyper else 0.0
-    return last.isfinite() & ((last < best - least) | best.isinf())
+    last, best = (_numbers(state.memory[name]) for name in ("last_loss", "best_loss"))
+    least = _numbers(state.hyper["min_delta"]) if "min_delta" in state.hyper else 0.0
+    return np.isfinite(last) & ((last < best - least) | np.isinf(best))
 
 
 def _ended_better(state: TrainState) -> Tensor:
     """(N,) bool: the networks whose training ended within a round, with a better loss than any before."""
-    return (state.memory["best_step"][:, 0] >= 0) & (state.status == Status.finished) & _better(state)
+    better = torch.from_numpy(_better(state))
+    return (state.memory["best_step"][:, 0] >= 0) & (state.status == FINISHED) & better
 
 
 def best(state: TrainState) -> tuple[Tensor, Tensor]:

@@ -1,5 +1,6 @@
 """Text from elsewhere is one line; a file is whole or not there; settings are plain YAML."""
 
+import json
 import os
 import sys
 from datetime import date
@@ -186,7 +187,8 @@ def test_settings_from_python_that_are_not_plain_are_refused_before_anything_is_
     population = gpubp.Population.create(gpubp.NetworkSpec((2, 2)), 1)
     nested: list[object] = []
     nested.append(nested)
-    for settings in ({"a": value}, {"a": [value]}, {"a": nested}):
+    deep = json.loads("[" * 20 + "]" * 20)  # 21 with the mapping, which --config could not read again
+    for settings in ({"a": value}, {"a": [value]}, {"a": nested}, {"a": deep}):
         with pytest.raises(ConfigError, match="settings: names, and plain numbers, texts, lists and dicts expected"):
             gpubp.train(population, data, config, run_dir=tmp_path / "run", settings=settings, engine="eager")
     assert not (tmp_path / "run").exists()

@@ -10,7 +10,8 @@ from torch import Tensor
 
 from ..evaluate import Evaluation, Round
 from ..results.result import comparable
-from ..state import Status, TrainState, counts
+from ..state import DIVERGED, RUNNING, TrainState, counts
+from ..system.arrays import Array
 
 QUANTILES = {"min": 0.0, "q10": 0.1, "q25": 0.25, "median": 0.5, "q75": 0.75, "q90": 0.9, "max": 1.0}
 
@@ -66,7 +67,7 @@ class Snapshot:
     @property
     def running(self) -> Tensor:
         """Which networks still train."""
-        return self.status == Status.running
+        return self.status == RUNNING
 
     def hyper(self) -> dict[str, Tensor]:
         """Every hyper-parameter with one number per network, as it is now; NaN for networks without it."""
@@ -83,10 +84,10 @@ class Snapshot:
     ) -> None:
         """Make `record`, of the round `number`, after `done` network-steps; its quantiles are of the networks that have
         not diverged. others: statuses of networks that left."""
-        alive = self.status != Status.diverged
+        alive = self.status.numpy() != DIVERGED
 
         def spread(values: Tensor | None) -> dict[str, float] | None:
-            return None if values is None else quantiles(values[alive])
+            return None if values is None else quantiles(values.numpy()[alive])
 
         self.record = {
             "seconds": seconds,
@@ -108,9 +109,9 @@ def _column(state: TrainState, name: str) -> Tensor:
     return torch.full_like(state.total, float("nan")) if column is None else column[:, 0]
 
 
-def quantiles(values: Tensor) -> dict[str, float]:
+def quantiles(values: Tensor | Array) -> dict[str, float]:
     """The quantiles of the finite `values` (N,), by name; empty if none is finite."""
-    numbers = values.double().cpu().numpy()
+    numbers = np.asarray(values, np.float64)
     finite = numbers[np.isfinite(numbers)]  # a copy
     if not len(finite):
         return {}

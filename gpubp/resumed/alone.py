@@ -161,8 +161,8 @@ class Alone:
         run = self.run
         if not run.open:
             run.next_round()
-        limit = run.state.limit.clone()
-        run.train_to(limit.clamp(max=step))
+        limit = run.state.limit.numpy().copy()
+        run.train_to(limit.clip(max=step))
         run.place.begin()
         run.pace.look(run.state)
         while run.pace.left:

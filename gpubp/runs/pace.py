@@ -5,6 +5,8 @@ at the clocks nothing is read back, so that neither a GPU nor the host waits for
 import time
 from collections import deque
 
+import numpy as np
+
 from ..state import TrainState
 
 GROWTH = 4  # of a call, at most, over the one before
@@ -21,20 +23,21 @@ class Pace:
 
     def look(self, state: TrainState) -> None:
         """Read the clocks of `state`, after they were updated or changed."""
-        left = state.left
-        self.each = left[left > 0]
-        self.count, self.left, self.taken = self.each.numel(), 0, 0
+        step, running = state.step.numpy(), state.running.numpy()
+        left = state.limit.numpy() - step
+        self.each = left[running & (left > 0)]
+        self.count, self.left, self.taken = len(self.each), 0, 0
         if self.count:
             self.left = int(self.each.max())
         self.alike = not self.count or int(self.each.min()) == self.left
-        self.before, self.running = int(state.step.sum()), int(state.running.sum())
-        self.whole = state.expected
+        self.before, self.running = int(step.sum()), int(np.count_nonzero(running))
+        self.whole = int(np.where(running, state.end.numpy(), step).sum())
         self.calls: deque[int] = deque(maxlen=3)
 
     @property
     def done(self) -> int:
         """Network-steps so far, if no network has diverged since the last look."""
-        return self.before + (self.taken * self.count if self.alike else int(self.each.clamp(max=self.taken).sum()))
+        return self.before + (self.taken * self.count if self.alike else int(np.minimum(self.each, self.taken).sum()))
 
     def next(self, least: int) -> int:
         """Steps of the call that begins now: `least` or more, if so many are left."""
@@ -58,11 +61,12 @@ class Pace:
 
     def settled(self, state: TrainState) -> None:
         """All calls are done, and the clocks of `state` are up to date."""
-        if self.taken:
-            seconds = max(time.monotonic() - self.begun, 1e-6)
-            self.rate = (int(state.step.sum()) - self.before) / seconds
-            self.length = max(self.length, self._within(round(self.taken * self.wanted / seconds), self.taken))
+        before, taken = self.before, self.taken
         self.look(state)
+        if taken:
+            seconds = max(time.monotonic() - self.begun, 1e-6)
+            self.rate = (self.before - before) / seconds
+            self.length = max(self.length, self._within(round(taken * self.wanted / seconds), taken))
 
     def _within(self, steps: int, before: int) -> int:
         return max(1, min(self.most, GROWTH * before, steps))

@@ -16,6 +16,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -37,7 +38,8 @@ from ..samples.data import Dataset
 from ..settings.config import TrainConfig
 from ..settings.ranges import LONGEST
 from ..settings.recipe import Recipe
-from ..state import Status, TrainState
+from ..state import DIVERGED, FINISHED, RUNNING, Status, TrainState
+from ..system.arrays import Array
 from ..system.threads import one_thread, threads
 from .pace import Pace
 
@@ -101,12 +103,11 @@ class Run:
 
     def begin(self) -> None:
         """Move networks and data to their devices."""
-        state = self.state
-        self.place = placed(state, self.sets.each, self.choice, self.where, self.stream)
+        self.place = placed(self.state, self.sets.each, self.choice, self.where, self.stream)
         longest = EAGER if self.choice.name == "eager" else max(EAGER, TABLE // self.config.batch_size)
         self.place.begin()
         self.pace = Pace(CALL, min(MOST, longest))
-        self.pace.look(state)
+        self.pace.look(self.state)
         self.ran = self.pace.running  # networks, when it began here
 
     @cached_property
@@ -114,20 +115,20 @@ class Run:
         """The name of the evaluations' metric."""
         return metric_name(self.state.population.spec)
 
-    def round(self, step: Tensor) -> tuple[Tensor, Tensor]:
-        """(N,) both: the first and last step of the round of the step after `step`."""
-        return self.config.rounds.of(step, self.sets.data.size(self.state.position))
+    def round(self, step: Array) -> tuple[Array, Array]:
+        """(N,) both: the first and last step of the round of the step after `step` (N,)."""
+        return self.config.rounds.of(step, self.sets.data.size(self.state.position).numpy())
 
-    def train_to(self, step: Tensor) -> None:
+    def train_to(self, step: Array) -> None:
         """Each network to `step` (N,), or to the end of its training."""
-        torch.minimum(step, self.state.end, out=self.state.limit)
+        np.minimum(step, self.state.end.numpy(), out=self.state.limit.numpy())
 
     def lengthened(self) -> None:
         """Go on with the present round, whose end a longer training may have moved."""
         state = self.state
         if self.number:
-            end = self.round(torch.where(self.due, state.limit, state.step) - 1)[1]
-            self.train_to(torch.where(state.running, end, state.limit))
+            end = self.round(torch.where(self.due, state.limit, state.step).numpy() - 1)[1]
+            self.train_to(np.where(state.running.numpy(), end, state.limit.numpy()))
             self.due |= state.left > 0
             self.open |= bool(self.due.any())
             state.total[state.running & ~self.due] = math.nan  # they were evaluated, as a checkpoint tells by this
@@ -138,13 +139,14 @@ class Run:
         if not self.pace.running:
             return False
         self.number, self.open = self.number + 1, True
-        self.due = self.state.running
-        begin, end = self.round(self.state.step)
-        self.train_to(end if self.config.decides else torch.minimum(end, self.state.step + most))
-        within = (self.state.step != begin) & self.due  # a part of a round
-        self.state.total[~within & (self.state.status != Status.finished)] = 0  # a longer training may continue theirs
+        state, step, status = self.state, self.state.step.numpy(), self.state.status.numpy()
+        self.due = state.running
+        begin, end = self.round(step)
+        self.train_to(end if self.config.decides else np.minimum(end, step + most))
+        anew = (step == begin) | (status != RUNNING)  # not a part of a round
+        state.total.numpy()[anew & (status != FINISHED)] = 0  # a longer training may continue theirs
         self.place.begin()
-        self.pace.look(self.state)
+        self.pace.look(state)
         return True
 
     def advance(self) -> list[str]:
@@ -158,8 +160,7 @@ class Run:
     def settle(self) -> None:
         """Wait for all calls, and bring the clocks to host memory."""
         self.place.look()
-        with one_thread():
-            self.pace.settled(self.state)
+        self.pace.settled(self.state)
 
     def look(self) -> Round:
         """Evaluate at the end of a round, and apply the decisions; if the round is over, only tell of it."""
@@ -168,23 +169,24 @@ class Run:
             self.held_out = self.place.evaluate(validation)
         with one_thread():
             found, better = self.decided()
-        if self.state.kept and bool(better.any()):
-            self.place.keep(better)
+        if self.state.kept and better.any():
+            self.place.keep(torch.from_numpy(better))
         self.open = False
         return found
 
-    def decided(self) -> tuple[Round, Tensor]:
+    def decided(self) -> tuple[Round, Array]:
         """Apply the decisions at the end of a round to the state. -> what it was, and (N,) bool: the networks whose row
         is their best."""
-        state, due = self.state, self.due & self.open
-        first, last = self.round(state.step - 1)
-        mean = state.total.double() / torch.clamp(state.step - first, min=1)
-        mean = mean.masked_fill(~due | (state.status == Status.diverged), float("nan"))
-        loss = mean if self.held_out is None else self.held_out.loss
-        better = stopping.decide(state, loss, due, state.step == last)
-        state.status[state.running & (state.step >= state.end) & due] = Status.finished
-        self.pace.running = int(state.running.sum())
-        return Round(mean, self.held_out, self.learning_rate(), state.status.clone()), better
+        state, due = self.state, self.due.numpy() & self.open
+        step, status = state.step.numpy(), state.status.numpy()
+        first, last = self.round(step - 1)
+        mean = state.total.numpy() / np.maximum(step - first, 1)
+        mean[~due | (status == DIVERGED)] = math.nan
+        loss = mean if self.held_out is None else self.held_out.loss.numpy()
+        better = stopping.decide(state, loss, due, step == last)
+        status[due & (status == RUNNING) & (step >= state.end.numpy())] = FINISHED
+        self.pace.running = int(np.count_nonzero(status == RUNNING))
+        return Round(torch.from_numpy(mean), self.held_out, self.learning_rate(), state.status.clone()), better
 
     def losses(self, found: Round) -> Losses:
         """The points of the networks' curves at the end of a round."""

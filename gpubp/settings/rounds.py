@@ -1,6 +1,7 @@
 """How long a network trains, and its rounds, which end with an evaluation: functions of its steps and samples."""
 
 from dataclasses import dataclass
+from typing import TypeVar
 
 import torch
 from torch import Tensor
@@ -8,6 +9,9 @@ from torch import Tensor
 from ..errors import ConfigError
 from ..line import counted
 from ..samples.data import Dataset
+from ..system.arrays import Array
+
+Numbers = TypeVar("Numbers", Tensor, Array)
 
 
 @dataclass(frozen=True)
@@ -18,24 +22,24 @@ class Rounds:
     in_steps: bool
     batch_size: int
 
-    def of(self, step: Tensor, sizes: Tensor) -> tuple[Tensor, Tensor]:
+    def of(self, step: Numbers, sizes: Numbers) -> tuple[Numbers, Numbers]:
         """The start and end of each network's round at `step` (N,), (N,) int64 both: its last evaluation up to there,
         and the first one after; sizes (N,): its samples. A round has one step or more."""
         done = self.passed(step, sizes)
         return self._begin(done, sizes), self._begin(done + 1, sizes)
 
-    def passed(self, step: Tensor, sizes: Tensor) -> Tensor:
+    def passed(self, step: Numbers, sizes: Numbers) -> Numbers:
         """How many times `every` has passed for each network up to `step` (N,), (N,) int64; if `every` is less than a
         batch, this is more than its evaluations."""
-        if self.in_steps:
-            return torch.div(step, self.every, rounding_mode="floor")
-        return torch.div(step * self.batch_size, self.every * sizes, rounding_mode="floor")
+        done, each = (step, self.every) if self.in_steps else (step * self.batch_size, self.every * sizes)
+        passed: Numbers = done // each
+        return passed
 
     def number(self, step: Tensor, sizes: Tensor) -> Tensor:
         """The round that step `step` (N,), from 1, is of, (N,) int64, from 1: a round has one step or more."""
         return torch.minimum(self.passed(step - 1, sizes), step - 1) + 1
 
-    def _begin(self, number: Tensor, sizes: Tensor) -> Tensor:
+    def _begin(self, number: Numbers, sizes: Numbers) -> Numbers:
         return number * self.every if self.in_steps else self._steps(number * self.every * sizes)
 
     def after(self, epochs: Tensor, sizes: Tensor) -> Tensor:
@@ -46,8 +50,8 @@ class Rounds:
             )
         return self._steps(epochs * sizes)
 
-    def _steps(self, samples: Tensor) -> Tensor:
-        return torch.div(samples + self.batch_size - 1, self.batch_size, rounding_mode="floor")
+    def _steps(self, samples: Numbers) -> Numbers:
+        return (samples + self.batch_size - 1) // self.batch_size
 
 
 def fitted(batch_size: int, data: Dataset) -> tuple[int, list[str]]:

@@ -37,13 +37,22 @@ class Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[mis
 
 
 def plain(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """`settings` as a checkpoint keeps them, in JSON. Raises ConfigError for values that are not plain."""
+    """`settings` as a checkpoint keeps them, in JSON. Raises ConfigError for values that are not plain, or nested more
+    deeply than read() allows."""
     try:
         kept: dict[str, Any] = json.loads(json.dumps(dict(settings)))
-        _as_yaml(kept)
+        if _depth(kept) > DEEPEST:
+            raise RecursionError
     except (TypeError, ValueError, RecursionError):
-        raise ConfigError("settings: names, and plain numbers, texts, lists and dicts expected") from None
+        raise ConfigError(
+            f"settings: names, and plain numbers, texts, lists and dicts expected, nested up to {DEEPEST} deep"
+        ) from None
     return kept
+
+
+def _depth(value: Any) -> int:
+    each = value.values() if isinstance(value, dict) else value
+    return 1 + max(map(_depth, each), default=0) if isinstance(value, (dict, list)) else 0
 
 
 def write(path: Path, settings: Mapping[str, Any], comment: str) -> None:
