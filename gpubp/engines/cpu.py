@@ -193,7 +193,7 @@ class Kernel:
     """A compiled program, a topology's own or a general one with its sizes."""
 
     def __init__(self, program: Program) -> None:
-        self.library = build.library(program.text + '#include "cpu.h"\n')
+        self.library = build.library(program.text + '#include "cpu.h"\n', soon=program.layout.general)
         self.hyper, self.type = program.hyper, program.job
         layout, recipe = program.layout, program.recipe
         self.group = layout.networks
