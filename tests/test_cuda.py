@@ -59,17 +59,22 @@ def told(monkeypatch: pytest.MonkeyPatch) -> list[str]:
         finally:
             asked.append(f"out of {name}")
 
-    @contextlib.contextmanager
-    def recording(graph: Any, pool: Any, stream: Stream, capture_error_mode: str) -> Iterator[None]:
+    class Recording:
         """torch.cuda.graph: a recording that an error has broken off cannot be ended without another."""
-        with within(f"a recording in {pool} on {stream.name}, {capture_error_mode}"):
-            try:
-                yield
-            except RuntimeError:
-                raise RuntimeError("operation failed due to a previous error during capture") from None
+
+        def __init__(self, graph: Any, pool: Any, stream: Stream, capture_error_mode: str) -> None:
+            self.name = f"a recording in {pool} on {stream.name}, {capture_error_mode}"
+
+        def __enter__(self) -> None:
+            asked.append(f"into {self.name}")
+
+        def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+            asked.append(f"out of {self.name}")
+            if kind is not None:
+                raise RuntimeError("operation failed due to a previous error during capture")
 
     found: dict[str, Any] = {
-        "current_stream": lambda *device: main, "stream": lambda stream: within(stream.name), "graph": recording,
+        "current_stream": lambda *device: main, "stream": lambda stream: within(stream.name), "graph": Recording,
         "device": lambda device: within(str(device)), "empty_cache": lambda: asked.append("give back"),
         "graph_pool_handle": lambda: "a pool", "current_device": lambda: 1,
     }  # fmt: skip
