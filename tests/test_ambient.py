@@ -65,7 +65,7 @@ AMBIENT: dict[str, Callable[[], AbstractContextManager[Any]]] = {
 def seen() -> tuple[Any, ...]:
     """What is set."""
     return (
-        torch.is_autocast_enabled("cpu"), torch.get_default_device(), torch.get_default_dtype(),
+        torch.is_autocast_enabled("cpu"), torch.empty(0).device, torch.get_default_dtype(),
         torch.are_deterministic_algorithms_enabled(), torch.is_inference_mode_enabled(), torch.is_grad_enabled(),
         sys.float_info.min / 2 == 0, torch.backends.mkldnn.matmul.fp32_precision,
     )  # fmt: skip
@@ -224,3 +224,14 @@ def test_products_are_whole_until_the_last_of_several_calls_returns() -> None:
         assert products.fp32_precision == "bf16"
         every.fp32_precision = "ieee"
         assert products.fp32_precision == "ieee", "it follows what is set for more than products, as before"
+
+
+def test_a_default_device_that_was_taken_back_is_the_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    """torch 2.9 cannot tell it then."""
+
+    def told() -> torch.device:
+        raise AttributeError("'NoneType' object has no attribute 'device'")
+
+    monkeypatch.setattr(torch, "get_default_device", told)
+    with neutral():
+        assert torch.empty(0).device.type == "cpu"

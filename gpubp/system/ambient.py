@@ -29,13 +29,20 @@ def neutral() -> Iterator[None]:
         for kind in ("cpu", "cuda"):
             if torch.is_autocast_enabled(kind):
                 stack.enter_context(torch.autocast(kind, enabled=False))
-        if torch.get_default_device() != HOME:
+        if _default_device() != HOME:
             stack.enter_context(HOME)
         if sys.float_info.min / 2 == 0:
             torch.set_flush_denormal(False)
             stack.callback(torch.set_flush_denormal, True)
         stack.enter_context(_whole_products())
         yield
+
+
+def _default_device() -> torch.device:
+    try:
+        return torch.get_default_device()
+    except AttributeError:  # of torch 2.9, once set_default_device(None) has been called
+        return HOME
 
 
 @contextmanager
