@@ -89,6 +89,17 @@ def resume(
     return delivered(result)
 
 
+def search_of(folder: Path, saved: checkpoint.Checkpoint, data: Dataset, validation: Dataset | None) -> Search | None:
+    """The search of a saved run with these data, which can say how far its networks have come. Raises GpubpError."""
+    runs, search = (
+        runs_of(folder, saved, sets_of(saved, data, validation), [HOME]),
+        restored(folder, saved.notes["search"])[0],
+    )
+    if search is not None:
+        _begun(folder, search, runs, _queue(folder, saved, runs, None))
+    return search
+
+
 def _begun(folder: Path, search: Search, runs: Sequence[Run], queue: Queue | None) -> list[str]:
     """The search, ready to go on. -> what it does. Raises CheckpointError if it is of another run."""
     try:
