@@ -81,7 +81,7 @@ def _better(state: TrainState) -> Tensor:
 
 def _ended_better(state: TrainState) -> Tensor:
     """(N,) bool: the networks whose training ended within a round, with a better loss than any before."""
-    return (state.memory["best_step"][:, 0] >= 0) & (state.status == Status.finished) & _better(state)
+    return (state.status == Status.finished) & _better(state)
 
 
 def best(state: TrainState) -> tuple[Tensor, Tensor]:
