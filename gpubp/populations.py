@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from .errors import CheckpointError, ConfigError, ShapeError
+from .errors import CheckpointError, ConfigError, ShapeError, check_kind
 from .population import Population
 from .system import arrays
 from .system.ambient import neutral
@@ -37,6 +37,7 @@ class Populations:
         """One population alone, or several as they are."""
         if isinstance(population, Populations):
             return population
+        check_kind("populations", population, Population)
         return cls((population,), (torch.arange(population.count),))
 
     @property

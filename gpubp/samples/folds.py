@@ -146,7 +146,7 @@ def _groups(given: Any, samples: int) -> Tensor:
         raise ConfigError(f"groups is a {type(given).__name__}; a label for each of {samples} samples expected")
     if (shape := getattr(given, "shape", None)) is not None and len(shape) != 1:
         raise ShapeError(f"groups of shape {tuple(shape)}; one label for each of {samples} samples expected")
-    labels = given.tolist() if hasattr(given, "tolist") else list(given)
+    labels = arrays.listed(given)
     for sample, label in enumerate(labels):
         missing = label is None or type(label).__name__ in ("NAType", "NaTType")
         if missing or (isinstance(label, float | np.floating) and label != label):

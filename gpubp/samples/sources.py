@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
-from ..errors import ConfigError, DataError, lookup, unknown
+from ..errors import ConfigError, DataError, check_kind, lookup, unknown
 from ..maths.losses import LOSSES
 from ..maths.rng import EVERYBODY, SEARCH, normal
 from ..raw.about import choose_loss, sentences
@@ -173,6 +173,7 @@ def load(
     reading = Reading() if reading is None else reading
     if not isinstance(reading, Reading):
         raise ConfigError(f"reading is a {type(reading).__name__}; a gpubp.Reading expected")
+    check_kind("group", group, str, optional=True)
     source = SOURCES.get(name_or_samples) if isinstance(name_or_samples, str) else None
     if source is None:
         keys = (*named("per", per), *named("group", group))
