@@ -13,7 +13,7 @@ from ..checkpoints.packing import Saved
 from ..checkpoints.stored import is_row
 from ..engines import Choice, choose_for_all
 from ..errors import CheckpointError, ConfigError, EngineError, GpubpError
-from ..line import line
+from ..line import counted, line
 from ..population import Population
 from ..raw.preparation import FILE as PREPARATION
 from ..reporters import Reporter
@@ -164,7 +164,7 @@ def _queue(folder: Path, saved: checkpoint.Checkpoint, runs: list[Run], given: I
     source = Source(population.seed, population.params.dtype, next(iter(positions), None), population.spec)
     rows = Rows(design, notes["common"], source, notes["taken"], notes["last"], first.sets.data.entities)
     if rows.total != notes["total"]:
-        raise CheckpointError(f"{folder / DESIGN} has {rows.total} rows, not the run's {notes['total']}")
+        raise CheckpointError(f"{folder / DESIGN} has {counted(rows.total or 0, 'row')}, the run {notes['total']}")
     if rows.total is None and not notes["left"]:
         rows.left = bool(rows.first())  # none, unless its last rows were wrong ones
     maker = Maker(first.sets, notes["engine"], first.where, first.folds, notes["looks"], notes["every"])
