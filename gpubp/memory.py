@@ -191,6 +191,9 @@ def message(
         if most
         else ", too little for one: use a smaller batch_size"
     )
+    left = None if gpu else free.addresses()
+    if left is not None and left <= room + free.SMALL:
+        advice = f" under ulimit -v, which counts what libraries only reserve{advice}"
     if slots:
         advice += ", or use an optimizer without slots (sgd)"
     return f"{text}; {size(room)} are free{advice}" + (", or float32" if itemsize == 8 else "")

@@ -166,6 +166,7 @@ class Population:
     def concatenate(self, *others: Self) -> Self:
         """These networks, then the others', with their ids. Raises SpecError if specifications or seeds differ."""
         for other in others:
+            check_kind("concatenate", other, Population)
             if other.spec != self.spec or other.seed != self.seed:
                 raise SpecError(
                     f"concatenate: {other.spec}, seed {other.seed}, given; {self.spec}, seed {self.seed}, expected"

@@ -10,7 +10,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from .errors import CheckpointError, ConfigError, ShapeError
+from .errors import CheckpointError, ConfigError, ShapeError, check_kind
+from .line import counted
 from .population import Population
 from .system import arrays
 from .system.ambient import neutral
@@ -37,6 +38,7 @@ class Populations:
         """One population alone, or several as they are."""
         if isinstance(population, Populations):
             return population
+        check_kind("populations", population, Population)
         return cls((population,), (torch.arange(population.count),))
 
     @property
@@ -115,7 +117,7 @@ def chosen(name: str, networks: Any, count: int, ranking: Callable[[], Tensor]) 
         raise CheckpointError("every network diverged; there is none to predict with")
     wanted = {"best": 1, "all": len(ranked)}.get(str(networks)) or number or 0
     if wanted > len(ranked):
-        raise ConfigError(f"{name} {wanted}: the run has {len(ranked)} networks that did not diverge")
+        raise ConfigError(f"{name} {wanted}: the run has {counted(len(ranked), 'network')} that did not diverge")
     return ranked[:wanted]
 
 

@@ -86,8 +86,7 @@ def _better(state: TrainState) -> Array:
 
 def _ended_better(state: TrainState) -> Tensor:
     """(N,) bool: the networks whose training ended within a round, with a better loss than any before."""
-    better = torch.from_numpy(_better(state))
-    return (state.memory["best_step"][:, 0] >= 0) & (state.status == FINISHED) & better
+    return (state.status == FINISHED) & torch.from_numpy(_better(state))
 
 
 def best(state: TrainState) -> tuple[Tensor, Tensor]:

@@ -26,11 +26,11 @@ from pyarrow import compute
 
 from .errors import ConfigError, unknown
 from .line import counted, line
-from .raw.arrow import plain
 from .raw.tables import Array, listed
 from .results.result import diverged_in, entities, ranked_by, worth
-from .results.table import DESIGNED, FAULT, TEXTS, by_part
+from .results.table import DESIGNED, FAULT, TEXTS, by_part, table_of
 from .settings.config import HYPER
+from .system import arrays
 
 BINS, DISTINCT = 6, 12  # bins of a column with more than DISTINCT numbers
 RESAMPLES, FEWEST = 2000, 200  # of a bootstrap: as many as DRAWS allows
@@ -67,9 +67,7 @@ class Study:
     they did not diverge and it is finite."""
 
     def __init__(self, results: Any) -> None:
-        results = results if isinstance(results, pa.Table) else pa.table(results)
-        columns = {name: plain(column) for name, column in zip(results.column_names, results.columns)}
-        results = pa.table(columns, metadata=results.schema.metadata)
+        results = table_of(results)
         self.results = _with_shapes(results)
         self._compared = by_part(self.results)  # where settings are told apart
         self.figure = ranked_by(results)
@@ -223,14 +221,17 @@ class Study:
 def distribution(values: Array, seed: int = 0) -> dict[str, Any]:
     """Of numbers (n,): networks, mean, std (n - 1), min, q25, median, q75, max; mean_interval and median_interval of
     bootstrap() at LEVEL, and the resamples behind them."""
+    values = arrays.column("values", values)
     parts = dict(zip(("min", "q25", "median", "q75", "max"), np.quantile(values, (0, 0.25, 0.5, 0.75, 1)).tolist()))
-    found = {"networks": len(values), "mean": float(values.mean()), "std": float(values.std(ddof=1)), **parts}
+    spread = float(values.std(ddof=1)) if len(values) > 1 else math.nan
+    found = {"networks": len(values), "mean": float(values.mean()), "std": spread, **parts}
     return found | bootstrap(values, seed)
 
 
 def bootstrap(values: Array, seed: int = 0, resamples: int = RESAMPLES, level: float = LEVEL) -> dict[str, Any]:
     """mean_interval and median_interval, (low, high), by the percentile bootstrap of numbers (n,), with NumPy's PCG64
     of this seed; resamples: how many there were, fewer for very many numbers."""
+    values = arrays.column("values", values)
     source, left = np.random.default_rng(seed), max(min(resamples, DRAWS // len(values)), FEWEST)
     found = []
     for first in range(0, left, most := max(1, AT_ONCE // len(values))):

@@ -138,7 +138,7 @@ def test_damaged_arrivals_are_refused_as_decisions_depend_on_them(tmp_path: Path
         (iter(rated([0.1] * 9, epochs=9)), {"slots": 3}, "the design is an iterator; one that has all its rows"),
         ([{**row, "fold": 0} for row in rated([0.1] * 9, epochs=9)], {},
          r"in each fold: SuccessiveHalving \(--search halving\) expected"),
-        (rated([0.1] * 9, epochs=2), {"slots": 3}, "asha: after min_resources, 1 epochs, one network of 3 goes on"),
+        (rated([0.1] * 9, epochs=2), {"slots": 3}, "asha: after min_resources, 1 epoch, one network of 3 goes on"),
         ([*rated([0.1] * 9, epochs=9), *rated([0.1], epochs=9, evaluate_every=2)], {"slots": 3}, "asha decides after"),
     ],
 )  # fmt: skip

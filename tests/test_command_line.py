@@ -94,6 +94,24 @@ def test_inspect_shows_the_best_loss_of_a_killed_run_up_to_its_last_evaluation(
     assert len({row["best_step"] for row in rows}) > 1
 
 
+@pytest.mark.parametrize("search", ["halving", "hyperband --folds 2", "asha --slots 20"])
+def test_inspect_and_report_show_how_far_the_networks_of_a_killed_search_have_come(
+    search: str, capsys: Capture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    design = "--data iris --networks 27 --epochs 9 --lr 1e-3..1e-1:log --checkpoint-minutes 0 --budget 1"
+    killed(f"{design} --search {search}", monkeypatch)
+    run("report made", capsys)
+    assert ">rung<" in Path("made/report.html").read_text()
+    found = json.loads(run("inspect made --json --top 99", capsys))["best"]
+    run("resume made", capsys)
+    ended = {row["network"]: row for row in json.loads(run("inspect made --json --top 99", capsys))["best"]}
+    came = [name for name in ("bracket", "rung") if name in ended[0]]
+    stopped = [row for row in found if row["status"] == "stopped"]
+    assert stopped
+    assert all(row[name] == ended[row["network"]][name] for row in stopped for name in came)
+    assert all(row["rung"] <= ended[row["network"]]["rung"] for row in found)
+
+
 def test_a_run_that_is_missing_and_a_page_that_cannot_be_are_one_sentence(capsys: Capture) -> None:
     trained("--data xor --networks 2 --steps 2 --run-dir short", capsys)
     said = "error: missing/results.parquet is missing: missing is not the directory of a run\n"

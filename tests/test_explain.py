@@ -194,6 +194,22 @@ def test_samples_with_weights_have_their_share_of_the_error():
     assert shared == pytest.approx(error["E_total"])
 
 
+@pytest.mark.parametrize("loss", ["mean_squared_error", "poisson", "cross_entropy"])
+def test_a_sample_of_weight_0_has_no_slope_even_if_it_overflows(loss):
+    spec = gpubp.NetworkSpec((2, 2, 2), "relu", loss=loss)
+    inputs, targets = torch.tensor([[0.1, 0.2], [3e38, 3e38]]), torch.tensor([[0.1, 0.2], [1.0, 2.0]])
+    targets = torch.tensor([0, 1]) if loss == "cross_entropy" else targets
+    data = gpubp.Dataset(inputs, targets, sample_weight=[1, 0])
+    config = gpubp.TrainConfig("sgd", lr=0.1, steps=3, batch_size=2, shuffle="none")
+    state = TrainState.start(gpubp.Population.create(spec, 1, seed=3), config, data)
+    explanation = explain(state, data)
+    values = explanation.to_dict()
+    assert values["step"]["counts"]
+    assert values["error"]["samples"][1] in ("inf", "nan")
+    assert [layer["dE/dout"][1] for layer in values["layers"]] == [[0, 0]] * 2
+    assert "dE_total/dout_o1 = nan" not in explanation.text()
+
+
 def test_a_network_with_separate_samples_is_explained_on_those():
     inputs, targets = samples(SPEC, 3, 7)
     data = gpubp.Dataset(inputs, targets, rows=[[0, 1], [2, 4, 6], [5]])

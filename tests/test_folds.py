@@ -13,6 +13,7 @@ from pyarrow import parquet
 from sklearn.model_selection import GroupKFold, StratifiedKFold
 
 import gpubp
+from gpubp.checkpoints import checkpoint, manifests
 from gpubp.errors import ConfigError, DataError, ShapeError
 from gpubp.samples import folds
 
@@ -66,6 +67,33 @@ def test_stratified_folds_have_the_classes_of_scikit_learns() -> None:
 
     theirs = [(train, torch.as_tensor(test)) for train, test in StratifiedKFold(5).split(labels, labels)]
     assert classes(sides(given.folds(5))) == classes(theirs)
+
+
+@pytest.mark.parametrize("low", [0, -1])
+def test_one_column_of_two_labels_is_divided_as_their_class_numbers_are(low: int) -> None:
+    inputs, labels = torch.rand(53, 3), torch.arange(53) % 7 // 6
+    column = gpubp.Dataset(inputs, torch.where(labels > 0, 1.0, low))
+    assert sides(column.folds(5)) == sides(gpubp.Dataset(inputs, labels).folds(5))
+    assert sides(column.folds(5, stratify=False)) != sides(column.folds(5))
+    both = gpubp.Dataset(inputs, torch.stack([labels, 1 - labels], 1).float())
+    assert sides(both.folds(5)) == sides(column.folds(5, stratify=False)), "several labels are not, as in scikit-learn"
+
+
+def test_folds_of_two_classes_by_name_have_equal_shares_and_older_runs_keep_theirs(capsys: Capture) -> None:
+    data = gpubp.load_data("breast_cancer", folds=5)
+    assert data.loss == "binary_cross_entropy"
+    assert {int(data.validation.targets[part].sum()) for part in data.validation.parts} == {42, 43}
+    plain = gpubp.load_data("breast_cancer", folds=5, stratify=False)
+    assert 38 in {int(plain.validation.targets[part].sum()) for part in plain.validation.parts}
+    with pytest.raises(ConfigError, match="stratify True: only with folds"):
+        gpubp.load_data("breast_cancer", stratify=True)
+    trained("--data breast_cancer --folds 3 --stratify false --networks 1 --epochs 1 --run-dir run", capsys)
+    path = Path("run/checkpoint/manifest.json")
+    manifest = json.loads(path.read_text())
+    del manifest["settings"]["stratify"]
+    path.write_text(json.dumps(manifest | {"manifest_sha256": manifests.digest(manifest)}))
+    run("resume run --epochs 2", capsys)
+    assert checkpoint.settings(Path("run"))["stratify"] is False
 
 
 def test_a_group_is_on_one_side_and_folds_are_as_even_as_scikit_learns() -> None:

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 import gpubp
-from gpubp.engines import build, cpu, general
+from gpubp.engines import build, cache, cpu, general
 from gpubp.engines.key import Key, Samples
 from gpubp.engines.layout import REACH
 
@@ -111,6 +111,12 @@ def test_what_short_trainings_lose_adds_up_also_over_processes() -> None:
         general.ACCOUNTS.clear()  # as in a new process
         cpu.settle(key(), steps)
         assert general.account(key()).general == (number < 3)
+
+
+def test_nothing_is_lost_of_what_many_add_at_once() -> None:
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(lambda _: cache.add("lost", 0.25), range(200)))
+    assert cache.add("lost", 0.0) == 50
 
 
 def test_a_call_that_has_lost_enough_goes_on_in_its_own_kernel() -> None:

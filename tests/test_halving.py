@@ -260,8 +260,8 @@ def test_brackets_are_dealt_in_the_same_proportions_to_any_number_of_networks() 
 @pytest.mark.parametrize(
     ("rows", "search", "told"),
     [
-        (rated([0.1, 0.2], epochs=2), SuccessiveHalving(), "after min_resources, 1 epochs, one network of 3 goes on"),
-        (rated([0.1], epochs=9, evaluate_every=2), SuccessiveHalving(), "after 1 epochs, and .* every 2: a multiple"),
+        (rated([0.1, 0.2], epochs=2), SuccessiveHalving(), "after min_resources, 1 epoch, one network of 3 goes on"),
+        (rated([0.1], epochs=9, evaluate_every=2), SuccessiveHalving(), "after 1 epoch, and .* every 2: a multiple"),
         ([*rated([0.1], epochs=9), *rated([0.1], steps=9)], SuccessiveHalving(), "a design with epochs, or with steps"),
         ([*rated([0.1], epochs=9, evaluate_every=1), *rated([0.1, 0.2], epochs=9, evaluate_every=3)],
          SuccessiveHalving(3, 3), "every 1 and every 3 epochs: one evaluate_every expected"),

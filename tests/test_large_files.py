@@ -14,6 +14,8 @@ import pyarrow
 import pytest
 from pyarrow import parquet
 
+import gpubp
+from gpubp import memory
 from gpubp.checkpoints.curves import FILE as CURVES
 from gpubp.cli import main
 from gpubp.raw import arrow, tables, text
@@ -189,9 +191,12 @@ def test_memory_that_ends_is_a_sentence(capsys: Capture, monkeypatch: pytest.Mon
 def test_free_memory_is_what_this_process_may_have() -> None:
     before = resource.getrlimit(resource.RLIMIT_AS)
     held = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+    spec = gpubp.NetworkSpec((3, 4))
     resource.setrlimit(resource.RLIMIT_AS, (held + (1 << 30), before[1]))
     try:
         assert 0 < (free.available(free.HOST) or 0) <= 1 << 30
+        told = memory.message(spec, gpubp.TrainConfig(steps=1).recipe(spec), 9, 4, free.HOST)
+        assert " are free under ulimit -v, which counts what libraries only reserve: train up to" in told
     finally:
         resource.setrlimit(resource.RLIMIT_AS, before)
 

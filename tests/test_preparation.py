@@ -49,7 +49,7 @@ def test_the_task_and_its_reason_are_reported_and_can_be_overridden(write: Write
     assert [each.loss for each in data.values()] == ["cross_entropy", "cross_entropy", "mean_squared_error"]
     assert data[None].about == (
         f"{path}: 15 samples, 12 for training, 3 held out",
-        "1 inputs; numbers, scale standard: x",
+        "1 input; numbers, scale standard: x",
         "target: y; task: classification, 3 classes (7, 8, 9); loss: cross_entropy, as y holds 3 different whole "
         "numbers in 15 samples; --task regression overrides this",
     )

@@ -140,7 +140,7 @@ def test_the_split_is_the_same_for_ever_and_has_every_sample_in_one_part() -> No
     ("count", "share", "seed", "message"),
     [
         *(
-            (count, share, 0, f"validation {share:g} of {count} samples: ")
+            (count, share, 0, f"validation {share:g} of {count} sample{'s' * (count > 1)}: ")
             for count, share in ((2, 0.2), (1, 0.5), (3, 0.9))
         ),
         *((10, share, 0, "a share from 0 to below 1 expected") for share in (1, -0.1, True, float("nan"), "0.2")),

@@ -187,8 +187,8 @@ def late(name: str, does: str, takes: str, every: str, has: int) -> str:
         ({"steps": 300, "patience": 2}, [late("patience", "stops", "3 evaluations", "100 steps", 300)]),
         ({"steps": 301, "patience": torch.tensor([2, 3, 4]), "restore_best": True}, []),
         ({"steps": [50, 100, 120], "restore_best": True}, []),
-        ({"epochs": 5, "patience": 5, "target_loss": 0.1}, [late("patience", "stops", "6 evaluations", "1 epochs", 5)]),
-        ({"epochs": 1, "target_loss": 0.1}, [late("target_loss", "stops", "1 evaluation", "1 epochs", 1)]),
+        ({"epochs": 5, "patience": 5, "target_loss": 0.1}, [late("patience", "stops", "6 evaluations", "1 epoch", 5)]),
+        ({"epochs": 1, "target_loss": 0.1}, [late("target_loss", "stops", "1 evaluation", "1 epoch", 1)]),
         ({"epochs": 3, "patience": 1}, []),
         ({"epochs": 3, "patience": math.inf}, []),
         ({"epochs": 3, "patience": [math.inf] * 3, "evaluate_every": 2}, []),
@@ -203,8 +203,7 @@ def test_a_note_says_what_comes_too_late_to_stop_or_restore_any_network(
     result = gpubp.train(population, data, gpubp.TrainConfig(**settings), data, engine="eager")
     assert [note for note in result.notes if "never" in note] == told
     if "restore_best" in settings:
-        best = result.table["best_step"].to_pylist()
-        assert (best == [None] * 3) == ("restore_best" in " ".join(told))
+        assert None not in result.table["best_step"].to_pylist(), "its end is the best that is known of a short one"
 
 
 def test_the_results_say_when_a_network_stopped_and_was_best(tmp_path: Path) -> None:
@@ -238,8 +237,9 @@ def test_the_best_loss_is_in_the_results_where_a_network_has_one(slots: int | No
     common = {"widths": "3,4", "loss": "cross_entropy", "engine": "eager", "evaluate_every": 10, "lr": 0.01}
     result = gpubp.train_many([{"steps": 30, **row} for row in rows], *sets, slots=slots, **common)
     found = result.table.to_pydict()
-    assert found["best_step"] == [30, None, None, 30]
-    assert found["best_loss"] == [found["validation_loss"][0], None, None, pytest.approx(found["validation_loss"][3])]
+    assert found["best_step"] == [30, None, 5, 30], "the end of a training shorter than a round too"
+    losses = found["validation_loss"]
+    assert found["best_loss"] == [losses[0], None, pytest.approx(losses[2]), pytest.approx(losses[3])]
     assert [None if each != each else each for each in result.best_loss.tolist()] == found["best_loss"]
     plain = gpubp.train_many([{"steps": 30}], *sets, **common)
     assert "best_loss" not in plain.table.column_names

@@ -6,6 +6,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
+import polars as pl
+import pyarrow as pa
 import pytest
 import torch
 
@@ -94,6 +97,41 @@ def test_what_people_try_first_is_refused_with_advice(
     gpubp.train(POPULATION, DATA, CONFIG, run_dir="run", engine="eager")
     with pytest.raises(error, match=sentence):
         call()
+
+
+@pytest.mark.parametrize(
+    ("call", "told"),
+    [
+        (lambda: gpubp.studies.Study([]), "results has no column loss, status; a results table, or a frame of it"),
+        (lambda: gpubp.studies.Study("run"), "results is a str; a results table, or a frame of it, expected"),
+        (lambda: gpubp.studies.Study({"status": [], "loss": []}), "results has no rows; one or more networks expected"),
+        (lambda: gpubp.studies.distribution([]), r"values \(0,\): numbers \(n,\), one or more, expected"),
+        (lambda: gpubp.studies.bootstrap(np.empty(0)), r"values \(0,\): numbers"),
+        (lambda: POPULATION.concatenate([]), "concatenate is a list, Population expected"),  # type: ignore[arg-type]
+        (lambda: gpubp.Ensemble([], [0]), "populations is a list, Population expected"),  # type: ignore[arg-type]
+        (lambda: search.sample({"lr": "0.1..1"}, 0, 0), "count 0: a whole number of 1 or more expected"),
+        (lambda: gpubp.load_data("iris", group=[], folds=3), "group is a list, str expected"),  # type: ignore[arg-type]
+    ],
+)
+def test_what_has_nothing_in_it_is_refused(call: Callable[[], Any], told: str) -> None:
+    with pytest.raises(ConfigError, match=told):
+        call()
+
+
+def test_columns_of_any_library_name_entities_and_groups() -> None:
+    shops, data = ["a", "b", "c"] * 4, gpubp.Dataset(INPUTS, CLASSES)
+    entities, parts = data.by(shops).entities, data.folds(3, groups=shops)[1].parts
+    for column in (pa.array(shops), pa.chunked_array([shops]), pd.Series(shops), pl.Series(shops)):
+        assert data.by(column).entities == entities
+        assert all(map(torch.equal, data.folds(3, groups=column)[1].parts, parts))
+    for frame in (pa.table({"shop": shops}), pd.DataFrame({"shop": shops}), pl.DataFrame({"shop": shops})):
+        assert data.by(frame).entities == data.by({"shop": shops}).entities
+
+
+def test_a_distribution_of_one_number_has_no_spread() -> None:
+    found = gpubp.studies.distribution([3.0])
+    assert np.isnan(found["std"])
+    assert found["mean_interval"] == [3, 3]
 
 
 def test_numbers_of_one_output_need_no_column() -> None:

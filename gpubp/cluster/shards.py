@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from ..errors import ConfigError
+from ..line import counted
 from ..runs.cells import TABLES
 from ..runs.design import Group, Planned
 from ..runs.making import named_rules
@@ -88,8 +89,8 @@ def joined(parts: Sequence[tuple[Tensor, Any]]) -> Any:
 
 def dealt(parts: Sequence[Part], number: int) -> Iterator[Shard]:
     """The networks of all groups, one after the other, to `number` shards in turn."""
-    if number > sum(len(each.rows) for each in parts):
-        raise ConfigError(f"shards {number}: the run has {sum(len(each.rows) for each in parts)} networks")
+    if number > (many := sum(len(each.rows) for each in parts)):
+        raise ConfigError(f"shards {number}: the run has {counted(many, 'network')}")
     for mine in range(number):
         before, found = 0, []
         for at, part in enumerate(parts):

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import ConfigError, GpubpError, OutOfMemoryError
+from ..line import counted
 from ..system.flags import COUNT, flag_of, number
 
 if TYPE_CHECKING:
@@ -145,7 +146,7 @@ def _check(settings: dict[str, Any], numbers: dict[str, Any], given: Design | No
     if given is None:
         return
     if settings["networks"] not in (None, len(given)):
-        raise ConfigError(f"--networks {settings['networks']}: the design has {len(given)} rows")
+        raise ConfigError(f"--networks {settings['networks']}: the design has {counted(len(given), 'row')}")
     lists = [name for name in LISTS if len(options(settings, name)) > 1]
     for name in (*lists, *(name for name, value in parsed.items() if isinstance(value, list))):
         raise ConfigError(

@@ -7,15 +7,19 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..errors import CheckpointError
+from ..errors import CheckpointError, GpubpError
 from ..line import counted, line, quoted
 from ..system.flags import COUNT, TEXT
 from .parser import Parser, run_parser
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     import pyarrow as pa
+    from torch import Tensor
 
     from ..checkpoints.checkpoint import Checkpoint
+    from ..networks import Outcome
     from ..raw.tables import Array
     from ..state import TrainState
     from ..studies import Study
@@ -185,10 +189,10 @@ def interim(folder: Path, saved: Checkpoint, training: bool = True) -> pa.Table:
 
     outcomes = list(saved.ended.outcomes())
     preparation, metric = Preparation.load(folder), metric_name(saved.populations[0].state.population.spec)
-    missing = () if outcomes else (metric, f"validation_{metric}")
+    left, missing = len(outcomes), () if outcomes else (metric, f"validation_{metric}")
     everyone = torch.cat([each.rows for each in saved.populations]).tolist()
     known = curves.read(folder, everyone) if training else {}
-    for state, _, rows, notes in saved.populations if training else ():
+    for state, _, rows, notes in saved.populations:
         unknown = torch.full((len(rows),), float("nan"), dtype=torch.float64)
         figures, step = [unknown.clone(), unknown.clone()], state.step.clone()
         evaluated, names = copy(state), ("loss", "validation_loss")
@@ -204,11 +208,29 @@ def interim(folder: Path, saved: Checkpoint, training: bool = True) -> pa.Table:
         held_out = None if notes["validation"] is None else Evaluation(figures[1], unknown)
         evaluated.step = step
         outcomes.append(Outcome(rows, evaluated, Evaluation(figures[0], unknown), held_out, notes["folds"]))
-    found = Results(outcomes, metric, None if preparation is None else preparation.entities).whole
+    entities = None if preparation is None else preparation.entities
+    shown = outcomes if training else outcomes[:left]
+    found = Results(shown, metric, entities, _decided(folder, saved, outcomes)).whole
     for name in {*missing} & {*found.column_names}:
         place, blank = found.column_names.index(name), pa.nulls(found.num_rows, pa.float64())
         found = found.set_column(place, name, blank)
     return found
+
+
+def _decided(folder: Path, saved: Checkpoint, networks: Sequence[Outcome]) -> dict[str, Tensor]:
+    """What the search of a run adds to its results; nothing where the run has none, or its data are not at hand."""
+    from ..resumed.resume import search_of
+    from .settings import load_data, settings_of
+    from .train import kinds
+
+    if saved.notes["search"] is None:
+        return {}
+    try:
+        prepared = load_data(settings_of(folder, kinds()))
+        search = search_of(folder, saved, prepared.training, prepared.validation)
+    except (GpubpError, OSError):
+        return {}
+    return {} if search is None else search.columns(networks)
 
 
 def _follow(state: TrainState, place: int, steps: Array, losses: Array) -> None:

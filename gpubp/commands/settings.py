@@ -17,7 +17,7 @@ from ..system.flags import Kind, RefusedError
 def load_data(settings: dict[str, Any]) -> sources.Prepared:
     """The data of the settings of `train`, ready for training."""
     names = ("loss", "scale", "impute", "validation", "seed", "scale_targets", "task", "min_samples", "folds", "group",
-             "bootstrap")  # fmt: skip
+             "bootstrap", "stratify")  # fmt: skip
     return sources.load(
         settings["data"],
         target=_listed(settings["target"]) or None,
@@ -74,6 +74,8 @@ def settings_of(folder: Path, flags: Mapping[str, tuple[Kind, Any]], call: str =
             raise CheckpointError(str(error)) from None
     if not isinstance(settings, dict) or "data" not in settings:
         raise CheckpointError(f"{path} names no data: the run was started from Python; {call} it there: gpubp.{call}")
+    if "stratify" not in settings and settings.get("folds") is not None:  # up to 0.1.0, by class numbers alone
+        settings["stratify"] = settings.get("loss") == "cross_entropy" and settings.get("group") is None
     return _checked(path, settings, flags, whole=begun)
 
 

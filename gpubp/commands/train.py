@@ -28,8 +28,8 @@ TUTORIAL = {  # the settings of --data tutorial
 }  # fmt: skip
 LACKS = (  # flags that it does not have
     "init_scale", "class_weight", "scale", "scale_targets", "target", "impute", "validation", "per", "min_samples",
-    "folds", "group", "bootstrap", "design", "slots", "hidden_width", "search", "budget", "factor", "cluster", "shards",
-    "task", "delimiter", "decimal", "thousands", "encoding", "drop", "text", "dates",
+    "folds", "group", "stratify", "bootstrap", "design", "slots", "hidden_width", "search", "budget", "factor",
+    "cluster", "shards", "task", "delimiter", "decimal", "thousands", "encoding", "drop", "text", "dates",
 )  # fmt: skip
 
 
@@ -56,6 +56,9 @@ def parser() -> Parser:
     add("--validation", NUMBER, "fraction of the samples held out; 0.2, or 0 for tutorial and xor")
     add("--folds", COUNT, "cross-validation, instead of --validation: every setting trains a network for each fold")
     add("--group", TEXT, "with --folds: a column, no input, whose values stay in one fold")
+    add(
+        "--stratify", TRUTH, "with --folds: an equal share of each class in each fold; true for classes without --group"
+    )
     add("--bootstrap", COUNT, "resamples, instead of --validation, each validated on the samples it did not draw")
     add("--per", TEXT, "key columns, no inputs, separated by commas: every setting trains a network for each entity")
     add("--min-samples", COUNT, "with --per: entities with fewer are left out")

@@ -73,15 +73,16 @@ def keep(made: bytes, key: str, folder: Path | None, suffix: str, load: Callable
 
 
 def add(name: str, number: float) -> float:
-    """Add to the number in a file of the cache, 0 if it cannot be read. -> the sum, stored if that is possible."""
+    """Add a number to a file of the cache, as other processes may at the same time. -> the sum of all in it, or the
+    number alone if it cannot be stored, or the file cannot be read."""
     folder = place()
-    if folder is None:
-        return number
-    with suppress(OSError):
-        if folder.is_dir() and _trusted(folder):
-            with suppress(FileNotFoundError, ValueError):
-                number += float((folder / name).read_text())
-        _put(folder, name, str(number).encode())
+    with suppress(OSError, ValueError):
+        if folder is not None and _made(folder):
+            handle = os.open(folder / name, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o644)
+            with os.fdopen(handle, "r+b", buffering=0) as file:
+                file.write(f"\n{number}".encode())  # whole, behind what others have written
+                file.seek(0)
+                return sum(map(float, file.read().split()))
     return number
 
 
@@ -169,11 +170,16 @@ def _trusted(folder: Path) -> bool:
     return not why
 
 
-def _put(folder: Path, name: str, content: bytes) -> Path | None:
-    """Write `content` atomically to a file in a trusted cache; None if it is not trusted. Raises OSError."""
+def _made(folder: Path) -> bool:
+    """Make the folder of the cache. -> whether it is trusted. Raises OSError."""
     for each in reversed((folder, *folder.parents)):
         each.mkdir(mode=0o700, exist_ok=True)
-    if not _trusted(folder):
+    return _trusted(folder)
+
+
+def _put(folder: Path, name: str, content: bytes) -> Path | None:
+    """Write `content` atomically to a file in a trusted cache; None if it is not trusted. Raises OSError."""
+    if not _made(folder):
         return None
     for old in folder.glob("*.part"):
         with suppress(OSError):  # another process was faster

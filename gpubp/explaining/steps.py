@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-from ..backprop import Pass, bias_gradient, errors, forward_layers, loss_and_delta
+from ..backprop import Pass, bias_gradient, errors, forward_layers, hushed, loss_and_delta, uncounted
 from ..engines.block import Block
 from ..errors import ShapeError
 from ..maths.activations import ACTIVATIONS
@@ -180,7 +180,7 @@ class Recorder(Block):
                       "class_targets": plain(classes[0])}  # fmt: skip
         else:
             noted["outputs"] = plain(rule.value(out, target, **arguments)[0])
-        return noted, slope * share[:, :, None]
+        return noted, hushed(slope * share[:, :, None], uncounted(target, weight, self.typed))
 
     def _forward(self, number: int) -> dict[str, Any]:
         """Layer `number` and its values after the forward pass."""

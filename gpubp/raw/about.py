@@ -7,7 +7,7 @@ at most MOST that occur EACH times on average. Otherwise it holds numbers. --tas
 import numpy as np
 
 from ..errors import ConfigError, one_of
-from ..line import line
+from ..line import counted, line
 from .fitting import rounded
 from .preparation import TASK_OF_LOSS, UNSCALED, Preparation
 from .tables import Array, Table, listed, missing
@@ -50,7 +50,7 @@ def guess(table: Table) -> tuple[str, str]:
     if len(parts):
         return "regression", f"{name} holds numbers such as {parts[0]:g}"
     count = len(np.unique(known))
-    why = f"{name} holds {count} different whole numbers in {len(known)} samples"
+    why = f"{name} holds {counted(count, 'different whole number')} in {counted(len(known), 'sample')}"
     few = count <= 2 or (count <= MOST and EACH * count <= len(known))
     if few:
         return "classification", why + OVERRIDE.format("regression")
@@ -64,7 +64,7 @@ def sentences(
     many are."""
     numbers = [column.name for column in preparation.columns if column.categories is None]
     texts = [f"{column.name} ({len(column.categories)})" for column in preparation.columns if column.categories]
-    inputs = [f"{preparation.width_in} inputs"]
+    inputs = [counted(preparation.width_in, "input")]
     inputs += [f"numbers, scale {scale}: {listed(numbers, SHOWN)}"] * bool(numbers)
     inputs += [f"texts, an input per category: {listed(texts, SHOWN)}"] * bool(texts)
     classes, targets = preparation.classes, listed(table.targets, SHOWN)
@@ -85,7 +85,7 @@ def sentences(
     ]
     unscaled *= plain and preparation.task == "numbers" and loss not in UNSCALED
     lines = (
-        f"{table.name}: {table.samples} samples, {len(rows)} for training, {held_out} held out",
+        f"{table.name}: {counted(table.samples, 'sample')}, {len(rows):,} for training, {held_out} held out",
         *(["read: " + "; ".join(table.about)] if table.about else []),
         "; ".join(inputs),
         f"target: {targets}; task: {task}; loss: {loss}, {why}",

@@ -143,7 +143,7 @@ def key_columns(keys: Any) -> dict[str, Any]:
     if isinstance(keys, Mapping):
         found = dict(keys)
     elif hasattr(keys, "columns"):
-        found = {str(name): keys[name] for name in keys.columns}
+        found = {str(name): keys[name] for name in getattr(keys, "column_names", keys.columns)}
     elif isinstance(keys, tuple) and all(isinstance(each, Iterable) and not isinstance(each, str) for each in keys):
         found = {f"{NAME}_{number}": each for number, each in enumerate(keys)}
     else:
@@ -160,7 +160,7 @@ def _coded(name: str, values: Any, samples: int) -> tuple[list[Label], Array]:
         raise ConfigError(f"key column {name!r} is a {type(values).__name__}; a value for each sample expected")
     if (shape := getattr(values, "shape", None)) is not None and len(shape) != 1:
         raise ShapeError(f"key column {name!r} of shape {tuple(shape)}; a value for each sample expected")
-    given = values.tolist() if hasattr(values, "tolist") else list(values)
+    given = arrays.listed(values)
     if len(given) != samples:
         raise ShapeError(f"key column {name!r} has {len(given)} values; one for each of {samples} samples expected")
     plain = all(issubclass(kind, str | int | float | np.generic) for kind in {*map(type, given)})

@@ -110,7 +110,8 @@ class Model:
             return f"Model({many}, {self._spec.loss}, on plain tensors)"
         targets = listed([column.name for column in self.preparation.target_columns])
         classes = f" ({listed(self.classes)})" if self.classes else ""
-        return line(f"Model({many}, {self._spec.loss}: {len(self.preparation.columns)} columns -> {targets}{classes})")
+        columns = counted(len(self.preparation.columns), "column")
+        return line(f"Model({many}, {self._spec.loss}: {columns} -> {targets}{classes})")
 
     @neutral()
     def ranking(self) -> Tensor:

@@ -13,15 +13,18 @@ import torch
 from pyarrow import compute
 from torch import Tensor
 
+from ..errors import ConfigError
 from ..explaining.faults import quantities
 from ..maths.spec import NetworkSpec
 from ..networks import Outcome
+from ..raw.arrow import plain
 from ..raw.entities import Entities
+from ..raw.tables import listed
 from ..settings.config import HYPER, OFF_AT_ZERO, TrainConfig
 from ..settings.recipe import Recipe
 from ..state import Status, TrainState
 from ..stopping import best
-from .result import KEYS, OF_LOSS, keys_of, loss_columns, setting_column
+from .result import KEYS, OF_LOSS, keys_of, loss_columns, ranked_by, setting_column
 
 WHOLE = ("network", "id", "steps", "diverged_step")  # columns of whole numbers
 FAULT = "diverged_in"  # what was not finite first
@@ -158,6 +161,25 @@ def key_name(name: str) -> str:
     """The column of an entity's key `name`: itself, but for a name that another column of the table may have."""
     taken = {*WHOLE, *STEPS, *TEXTS, *HYPER, *DESIGNED, *OTHERS, BEST, *(f"validation_{each}" for each in OTHERS)}
     return f"entity.{name}" if name in taken or name.startswith(("entity.", "extra.")) else name
+
+
+def table_of(results: Any) -> pa.Table:
+    """A results table, or a frame of it, as a table with texts of one type. Raises ConfigError for anything else."""
+    try:
+        found = results if isinstance(results, pa.Table) else pa.table(results)
+    except (TypeError, ValueError):
+        raise ConfigError(
+            f"results is a {type(results).__name__}; a results table, or a frame of it, expected"
+        ) from None
+    columns = {name: plain(column) for name, column in zip(found.column_names, found.columns)}
+    found = pa.table(columns, metadata=found.schema.metadata)
+    if missing := {"status", ranked_by(found)} - columns.keys():
+        raise ConfigError(
+            f"results has no column {listed(sorted(missing))}; a results table, or a frame of it, expected"
+        )
+    if not found.num_rows:
+        raise ConfigError("results has no rows; one or more networks expected")
+    return found
 
 
 def _described(state: TrainState) -> dict[str, Any]:

@@ -19,6 +19,7 @@ from ..checkpoints.checkpoint import Checkpoint
 from ..checkpoints.packing import Saved
 from ..engines import choose_for_all
 from ..errors import CheckpointError, ConfigError, DataError, ShapeError
+from ..line import counted
 from ..networks import Networks, Outcome
 from ..population import Population
 from ..raw.tables import parquet
@@ -109,7 +110,7 @@ def _cells(path: Path, row: int) -> list[Any]:
     except DataError as error:  # which names the file
         raise CheckpointError(error) from None
     if row >= len(design):
-        raise CheckpointError(f"{path} has {len(design):,} rows, and none for network {row}")
+        raise CheckpointError(f"{path} has {counted(len(design), 'row')}, and none for network {row}")
     return [design[name][row].as_py() if name in design.column_names else None for name in ("init", "init_scale")]
 
 

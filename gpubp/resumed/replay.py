@@ -207,7 +207,7 @@ def _step(found: Saved, step: int | None) -> int:
     if step is None:
         return max(1, taken)
     if not 1 <= step <= last:
-        what = f"network {int(found.rows)} is {Status(int(state.status)).name} after {int(state.step):,} steps"
+        what = f"network {int(found.rows)} is {Status(int(state.status)).name} after {counted(int(state.step), 'step')}"
         raise ConfigError(f"step {step}: {what}; 1 to {last:,} expected")
     return step
 

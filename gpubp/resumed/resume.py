@@ -13,7 +13,7 @@ from ..checkpoints.packing import Saved
 from ..checkpoints.stored import is_row
 from ..engines import Choice, choose_for_all
 from ..errors import CheckpointError, ConfigError, EngineError, GpubpError
-from ..line import line
+from ..line import counted, line
 from ..population import Population
 from ..raw.preparation import FILE as PREPARATION
 from ..reporters import Reporter
@@ -89,6 +89,17 @@ def resume(
     return delivered(result)
 
 
+def search_of(folder: Path, saved: checkpoint.Checkpoint, data: Dataset, validation: Dataset | None) -> Search | None:
+    """The search of a saved run with these data, which can say how far its networks have come. Raises GpubpError."""
+    runs, search = (
+        runs_of(folder, saved, sets_of(saved, data, validation), [HOME]),
+        restored(folder, saved.notes["search"])[0],
+    )
+    if search is not None:
+        _begun(folder, search, runs, _queue(folder, saved, runs, None))
+    return search
+
+
 def _begun(folder: Path, search: Search, runs: Sequence[Run], queue: Queue | None) -> list[str]:
     """The search, ready to go on. -> what it does. Raises CheckpointError if it is of another run."""
     try:
@@ -153,7 +164,7 @@ def _queue(folder: Path, saved: checkpoint.Checkpoint, runs: list[Run], given: I
     source = Source(population.seed, population.params.dtype, next(iter(positions), None), population.spec)
     rows = Rows(design, notes["common"], source, notes["taken"], notes["last"], first.sets.data.entities)
     if rows.total != notes["total"]:
-        raise CheckpointError(f"{folder / DESIGN} has {rows.total} rows, not the run's {notes['total']}")
+        raise CheckpointError(f"{folder / DESIGN} has {counted(rows.total or 0, 'row')}, the run {notes['total']}")
     if rows.total is None and not notes["left"]:
         rows.left = bool(rows.first())  # none, unless its last rows were wrong ones
     maker = Maker(first.sets, notes["engine"], first.where, first.folds, notes["looks"], notes["every"])

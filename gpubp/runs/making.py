@@ -11,6 +11,7 @@ from .. import memory
 from ..engines import Choice, choose_for_all
 from ..errors import ConfigError, DataError
 from ..evaluate import metric_name
+from ..line import counted
 from ..maths.spec import NetworkSpec
 from ..networks import spread
 from ..samples import checks
@@ -184,10 +185,10 @@ def idle(configs: Sequence[TrainConfig]) -> list[str]:
         late = (needed[each] * each.interval >= each.longest + (name == "restore_best") for each in some)
         if some and all(late):
             one = some[0]
-            unit, times = "epochs" if one.steps is None else "steps", needed[one]
+            unit, times = "epoch" if one.steps is None else "step", needed[one]
             found.append(
-                f"{name} never {does} a network: it takes {times} evaluation{'s' * (times > 1)}, one every "
-                f"{one.interval:,} {unit}, and the training has {one.longest:,}: evaluate_every says how often"
+                f"{name} never {does} a network: it takes {counted(times, 'evaluation')}, one every "
+                f"{counted(one.interval, unit)}, and the training has {one.longest:,}: evaluate_every says how often"
             )
     return found
 

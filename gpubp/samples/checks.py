@@ -2,6 +2,7 @@
 pointers."""
 
 from ..errors import DataError, ShapeError, check_kind
+from ..line import counted
 from ..maths.losses import LOSSES
 from ..maths.spec import NetworkSpec
 from .data import Dataset
@@ -23,7 +24,7 @@ def check(data: Dataset, spec: NetworkSpec, count: int) -> None:
         raise ShapeError(f"inputs {tuple(data.inputs.shape)}: the last size must be {spec.widths[0]}, the input width")
     if data.networks not in (None, count):
         folds = "; a design's column fold says on which fold each trains" if data.folded else ""
-        raise ShapeError(f"the data are for {data.networks} networks, the population has {count}{folds}")
+        raise ShapeError(f"the data are for {counted(data.networks, 'network')}, the population has {count}{folds}")
     shape = tuple(data.targets.shape)
     if rule.classes:
         if len(shape) != data.inputs.ndim - 1 or data.targets.is_floating_point():
@@ -33,7 +34,7 @@ def check(data: Dataset, spec: NetworkSpec, count: int) -> None:
         first, last = int(data.targets.min()), int(data.targets.max())
         if first < 0 or last >= classes:
             raise DataError(
-                f"targets hold classes {first} to {last}; 0 to {classes - 1} expected for {classes} outputs"
+                f"targets hold classes {first} to {last}; 0 to {classes - 1} expected for {counted(classes, 'output')}"
             )
         return
     if len(shape) != data.inputs.ndim or shape[-1] != classes:

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from ..errors import DataError, ShapeError
+from ..line import counted
 from ..maths.rng import AT_ONCE, EVERYBODY, LARGEST, samples, walks
 from ..raw.preparation import Preparation
 from ..system import arrays, gpus
@@ -82,7 +83,7 @@ class Dataset(Divisible):
         if rows is not None:
             parts = selected(rows, self.samples)
             if self.own and len(parts) != len(inputs):
-                raise ShapeError(f"rows of {len(parts)} networks, {given}: equal numbers expected")
+                raise ShapeError(f"rows of {counted(len(parts), 'network')}, {given}: equal numbers expected")
             self._select(Parts.of(parts))
 
     def __len__(self) -> int:
@@ -94,7 +95,7 @@ class Dataset(Divisible):
         few, most = self.lengths
         each = f"{few} to {most}" if few < most else f"{few}"
         some = "" if self.sizes is None else f", {each} for each of {len(self.sizes)}"
-        return f"Dataset({self.samples} sample{'s' * (self.samples > 1)}{some}: {tensors})".replace("torch.", "")
+        return f"Dataset({counted(self.samples, 'sample')}{some}: {tensors})".replace("torch.", "")
 
     @property
     def samples(self) -> int:

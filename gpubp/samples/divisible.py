@@ -37,14 +37,17 @@ class Divisible:
         self, count: int, stratify: bool | None = None, groups: Any = None, repeats: int = 1, seed: int = 0
     ) -> tuple[Self, Self]:
         """`count` folds: the samples to train on and to validate on, those of fold f at position f, for a design's
-        column `fold`; count=len(data) leaves one out. stratify: by class, the default for class numbers without groups.
-        groups: a label per sample; no group is on both sides. repeats: more shuffles, at positions count and above."""
+        column `fold`; count=len(data) leaves one out. stratify: by class, the default without groups, of class numbers
+        and of one column of two values. groups: a label per sample; no group is on both sides. repeats: more shuffles,
+        at positions count and above."""
         if not isinstance(stratify, bool | None):
             raise ConfigError(f"stratify is a {type(stratify).__name__}; True, False or None expected")
-        stratify = groups is None and self.targets.ndim == 1 if stratify is None else stratify
-        if stratify and self.targets.ndim > 1:
-            raise ShapeError(f"stratify: class numbers (M,) expected; targets are {tuple(self.targets.shape)}")
-        return self._divided(k_folds(self._many, count, self.targets if stratify else None, groups, repeats, seed))
+        self._shared()
+        classes = self.labels if stratify or (stratify is None and groups is None) else None
+        if stratify and classes is None:
+            given = tuple(self.targets.shape)
+            raise ShapeError(f"stratify: class numbers (M,) or one column of two values expected; targets are {given}")
+        return self._divided(k_folds(self._many, count, classes, groups, repeats, seed))
 
     @neutral()
     def bootstrap(self, count: int, seed: int = 0) -> tuple[Self, Self]:
@@ -83,6 +86,14 @@ class Divisible:
         assert self.sizes is not None
         assert self.starts is not None
         return [self.rows[start : start + size] for start, size in zip(self.starts.tolist(), self.sizes.tolist())]
+
+    @property
+    def labels(self) -> Tensor | None:
+        """The classes (M,) of data that all share: class numbers, or which of two values one column has."""
+        if self.targets.ndim == 1:
+            return self.targets
+        values, labels = self.targets[:, 0].unique(return_inverse=True)
+        return labels if self.targets.shape[1] == 1 and len(values) == 2 else None
 
     @property
     def _many(self) -> int:

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from ..errors import ConfigError, DataError, ShapeError
+from ..line import counted as told
 from ..maths.rng import EVERYBODY, SEARCH, check_seed, counted, words
 from ..system import arrays, free
 
@@ -70,8 +71,8 @@ def split(count: int, share: float, seed: int) -> tuple[Tensor, Tensor]:
     order = words(check_seed(seed), everybody, count, SPLIT, SEARCH)[0].argsort(stable=True)
     if share and not 0 < held_out < count:
         raise DataError(
-            f"validation {share:g} of {count} samples: {count - held_out} to train, {held_out} held out; one or more "
-            "of each expected, or a share of 0"
+            f"validation {share:g} of {told(count, 'sample')}: {count - held_out} to train, {held_out} held out; one "
+            "or more of each expected, or a share of 0"
         )
     return order[held_out:].sort().values, order[:held_out].sort().values
 
@@ -102,7 +103,7 @@ def k_folds(
     units = torch.arange(samples) if groups is None else _groups(groups, samples)
     number = int(units.max()) + 1
     if count > number:
-        what = f"{samples} samples" if groups is None else f"{number} groups"
+        what = told(samples, "sample") if groups is None else told(number, "group")
         raise DataError(f"folds {count}: more than the {what}")
     listed = samples * (count - 1) * repeats <= MOST
     indices = samples * repeats * (count if listed else 3)
@@ -146,7 +147,7 @@ def _groups(given: Any, samples: int) -> Tensor:
         raise ConfigError(f"groups is a {type(given).__name__}; a label for each of {samples} samples expected")
     if (shape := getattr(given, "shape", None)) is not None and len(shape) != 1:
         raise ShapeError(f"groups of shape {tuple(shape)}; one label for each of {samples} samples expected")
-    labels = given.tolist() if hasattr(given, "tolist") else list(given)
+    labels = arrays.listed(given)
     for sample, label in enumerate(labels):
         missing = label is None or type(label).__name__ in ("NAType", "NaTType")
         if missing or (isinstance(label, float | np.floating) and label != label):

@@ -30,13 +30,14 @@ from .divisible import places_of
 @dataclass(frozen=True)
 class Division:
     """per: key columns, an entity's samples to each network; min_samples: entities with fewer are left out. folds,
-    bootstrap: how many; group: a column whose values stay on one side of a fold."""
+    bootstrap: how many; group: a column whose values stay on one side of a fold; stratify: as in Dataset.folds()."""
 
     per: tuple[str, ...] = ()
     min_samples: int | None = None
     folds: int | None = None
     group: str | None = None
     bootstrap: int | None = None
+    stratify: bool | None = None
 
     def __post_init__(self) -> None:
         """Raise ConfigError for what does not go together."""
@@ -44,7 +45,7 @@ class Division:
         ways = [name for name, value in given.items() if value is not None]
         if len(ways) > 1:
             raise ConfigError(f"{' and '.join(ways)}: one of them expected")
-        for name, needs in (("min_samples", "per"), ("group", "folds")):
+        for name, needs in (("min_samples", "per"), ("group", "folds"), ("stratify", "folds")):
             if getattr(self, name) is not None and needs not in ways:
                 raise ConfigError(f"{name} {getattr(self, name)!r}: only with {needs}")
 
@@ -117,7 +118,7 @@ def _held_out(table: Table, division: Division, fitted: Fitted, seed: int) -> Di
         sides = shared.bootstrap(division.bootstrap, seed)
     else:
         assert division.folds is not None
-        sides = shared.folds(division.folds, groups=groups, seed=seed)
+        sides = shared.folds(division.folds, division.stratify, groups, seed=seed)
         parts = [side.parts for side in sides]
         apart = fitted.apart(table, preparation, parts[0])
         if apart.scaled_apart:
@@ -144,9 +145,10 @@ def _held_out(table: Table, division: Division, fitted: Fitted, seed: int) -> Di
 def _few(data: Dataset, preparation: Preparation, division: Division) -> list[str]:
     """A sentence if folds by class have no sample of some class to hold out, other than where every class is as small,
     as where single samples are left out."""
-    if division.folds is None or division.group is not None or data.targets.ndim > 1:
+    if division.folds is None or division.group is not None or division.stratify is False or not preparation.classes:
         return []
-    counts = data.targets.bincount()
+    assert data.labels is not None
+    counts = data.labels.bincount()
     few, most = int(counts.min()), int(counts.max())
     if not few < division.folds <= most:
         return []

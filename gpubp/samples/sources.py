@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
-from ..errors import ConfigError, DataError, lookup, unknown
+from ..errors import ConfigError, DataError, check_kind, lookup, unknown
 from ..maths.losses import LOSSES
 from ..maths.rng import EVERYBODY, SEARCH, normal
 from ..raw.about import choose_loss, sentences
@@ -152,6 +152,7 @@ def load(
     folds: int | None = None,
     group: str | None = None,
     bootstrap: int | None = None,
+    stratify: bool | None = None,
 ) -> Prepared:
     """A source of SOURCES, a file or columns with names, split into training and validation and prepared by fitting the
     training part.
@@ -164,13 +165,15 @@ def load(
 
     per: key columns, no inputs: one network per entity, with its own share of held-out samples and its own scaling;
     min_samples: entities with fewer are left out. folds: that many, instead of validation, each with its own scaling;
-    group: a column, no input, whose values stay together. bootstrap: that many, validated on what they did not draw;
-    scaling is fitted on all samples. See Dataset.by, .split, .folds and .bootstrap.
+    group: a column, no input, whose values stay together. stratify: whether folds have equal shares of each class, the
+    default for classes without group. bootstrap: that many, validated on what they did not draw; scaling is fitted on
+    all samples. See Dataset.by, .split, .folds and .bootstrap.
     Raises DataError for unusable data and ConfigError for invalid settings.
     """
     reading = Reading() if reading is None else reading
     if not isinstance(reading, Reading):
         raise ConfigError(f"reading is a {type(reading).__name__}; a gpubp.Reading expected")
+    check_kind("group", group, str, optional=True)
     source = SOURCES.get(name_or_samples) if isinstance(name_or_samples, str) else None
     if source is None:
         keys = (*named("per", per), *named("group", group))
@@ -193,7 +196,7 @@ def load(
         scale_targets = "none" if plain else source.scale_targets
     scale = check_scale(source.scale if scale is None else scale)
     written = scale if isinstance(scale, str) else repr(scale).removesuffix(".0")
-    division = Division(named("per", per), min_samples, folds, group, bootstrap)
+    division = Division(named("per", per), min_samples, folds, group, bootstrap, stratify)
     if division.held_out and validation is not None and real(validation) != 0:
         raise ConfigError(f"validation {validation!r} and {division.held_out}: one of them expected")
     share = 0 if division.held_out else source.validation if validation is None else validation

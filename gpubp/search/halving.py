@@ -53,9 +53,10 @@ class SuccessiveHalving(Method):
         """Lay out rungs and brackets. -> them, for the user. Raises ConfigError for a training that is too short."""
         configs = [run.config for run in runs]
         interval, unit, longest = self.interval(configs), unit_of(configs), max(each.longest for each in configs)
+        first, length = (counted(each, unit[:-1]) for each in (self.min_resources, longest))
         if self.min_resources * self.factor > longest:
             raise ConfigError(
-                f"{self.name}: after min_resources, {self.min_resources} {unit}, one network of {self.factor} goes "
+                f"{self.name}: after min_resources, {first}, one network of {self.factor} goes "
                 f"on for {self.factor} times as long, and the training has {longest}: more {unit}, or fewer "
                 "min_resources (--budget), for which evaluate_every (--evaluate-every) may have to be less, expected"
             )
@@ -74,7 +75,7 @@ class SuccessiveHalving(Method):
         if (many := int(self.entity.max()) + 1) > 1:
             whose = f" of {many:,} entities, compared within each"
         begins = self.begins.unique().tolist()
-        return [*(self._told(each, what, whose, interval, f"{longest:,} {unit}") for each in begins), *small(runs)]
+        return [*(self._told(each, what, whose, interval, length) for each in begins), *small(runs)]
 
     def assigned(self, number: int) -> Tensor:
         """(S,): the first rung of each of `number` settings: one bracket holds them all."""

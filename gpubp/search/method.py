@@ -14,6 +14,7 @@ from torch import Tensor
 
 from ..errors import ConfigError
 from ..evaluate import Round
+from ..line import counted
 from ..maths.losses import LOSSES
 from ..results.result import comparable, worth
 from ..runs.run import Run
@@ -50,8 +51,9 @@ class Method:
         interval = asked(self.name, configs) or self.every
         if self.every % interval:
             raise ConfigError(
-                f"{self.name} decides after {self.every} {unit_of(configs)}, and networks are evaluated every "
-                f"{interval}: a multiple expected, by {self.paced} (--budget) or evaluate_every (--evaluate-every)"
+                f"{self.name} decides after {counted(self.every, unit_of(configs)[:-1])}, and networks are evaluated "
+                f"every {interval}: a multiple expected, by {self.paced} (--budget) or evaluate_every "
+                "(--evaluate-every)"
             )
         return interval
 

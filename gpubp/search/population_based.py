@@ -21,6 +21,7 @@ from torch import Tensor
 
 from ..errors import ConfigError
 from ..evaluate import Round
+from ..line import counted
 from ..maths import rng
 from ..runs.cells import EXTRA
 from ..runs.run import Run
@@ -79,7 +80,7 @@ class PopulationBased(Method):
         longest, unit = max(each.longest for each in configs), unit_of(configs)
         self.interval(configs)
         if self.every >= longest:
-            raise ConfigError(f"every {self.every} {unit}: less than the training's {longest} expected")
+            raise ConfigError(f"every {counted(self.every, unit[:-1])}: less than the training's {longest} expected")
         if all(len(some) < 2 for run in runs for some in _alike(run)):
             raise ConfigError("pbt: two networks or more with the same topology, recipe and samples expected")
         if not any(run.number for run in runs):
@@ -94,7 +95,8 @@ class PopulationBased(Method):
             if name not in known:
                 raise ConfigError(f"pbt: no network has {name}, or it is off; {', '.join(sorted(known))} are on")
         shown = ", ".join(f"{name} {_shown(each)}" for name, each in self.ranges.items())
-        told = f"population based training: every {self.every:,} {unit} {self.quantile:.0%} copy the best; {shown}"
+        every = counted(self.every, unit[:-1])
+        told = f"population based training: every {every} {self.quantile:.0%} copy the best; {shown}"
         return [told, *small(runs)]
 
     def acts(self, number: int, runs: Sequence[Run]) -> bool:

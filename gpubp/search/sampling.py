@@ -97,6 +97,7 @@ def sample(
     whole ones. choices: values of any kind that extend the grid: a list of N of them. method: "sobol", or "random".
     Raises ConfigError."""
     one_of(METHODS, method, "sampling")
+    count = arrays.count("count", count)
     for name, values in choices.items():
         if not len(values):
             raise ConfigError(f"{name} is empty; one value or more expected")

@@ -41,6 +41,20 @@ def tensor(name: str, values: Any, error: type[GpubpError] = DataError) -> Tenso
     return torch.from_numpy(array if array.flags.writeable else array.copy())
 
 
+def listed(values: Any) -> list[Any]:
+    """The values of a column of any library's as Python's."""
+    given = getattr(values, "to_pylist", None) or getattr(values, "tolist", None)  # pyarrow's, or that of the others
+    return list(values) if given is None else list(given())
+
+
+def column(name: str, values: Any) -> Array:
+    """`values` as numbers (n,) float64, one or more. Raises ConfigError."""
+    found = tensor(name, values, ConfigError)
+    if found.ndim != 1 or not len(found):
+        raise ConfigError(f"{name} {tuple(found.shape)}: numbers (n,), one or more, expected")
+    return np.asarray(found.double().cpu())
+
+
 def indices(name: str, values: Any, count: int, error: type[GpubpError] = DataError, negative: bool = False) -> Tensor:
     """The rows of `count` that `values` selects, (K,) int64: a mask of `count` truth values, or row numbers in any
     order. negative: whether -1 is the last row, as in a Python list, or refused."""

@@ -6,6 +6,7 @@ from typing import Any
 import torch
 
 from ..errors import ConfigError, DeviceError
+from ..line import counted
 from . import gpus
 
 Devices = str | torch.device | Sequence[str | torch.device]
@@ -52,7 +53,8 @@ def usable(device: str | torch.device) -> torch.device:
         if missing is not None:
             raise DeviceError(f"device {str(device)!r}: {missing}; use --device cpu")
         if (wanted.index or 0) >= gpus.count():
-            raise DeviceError(f"device {str(device)!r}: this machine has {gpus.count()} GPUs, from cuda:0 on")
+            many = counted(gpus.count(), "GPU")
+            raise DeviceError(f"device {str(device)!r}: this machine has {many}, from cuda:0 on")
         return torch.device("cuda", gpus.current() if wanted.index is None else wanted.index)
     if wanted.type != "cpu":
         raise DeviceError(f"device {str(device)!r} is not supported; allowed: {ALLOWED}")

@@ -30,18 +30,23 @@ def available(device: torch.device) -> int | None:
     if device.type == "cuda":
         return gpus.free(device)
     try:
-        lines = Path("/proc/meminfo").read_text().splitlines()
-        pages = int(Path("/proc/self/statm").read_text().split()[0])
+        lines, left = Path("/proc/meminfo").read_text().splitlines(), addresses()
     except OSError:
         return None
-    import resource
-
     found = next((int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:")), None)
-    most, _ = resource.getrlimit(resource.RLIMIT_AS)
     if found is None:
         return None
-    own = [] if most == resource.RLIM_INFINITY else [most - pages * resource.getpagesize()]
-    return max(0, min(found, *own, *_left_in_groups()))
+    return max(0, min(found, *([] if left is None else [left]), *_left_in_groups()))
+
+
+def addresses() -> int | None:
+    """Bytes that `ulimit -v`, which some batch systems set, leaves this process: libraries reserve more than they use.
+    None without such a limit. Raises OSError."""
+    import resource
+
+    most, _ = resource.getrlimit(resource.RLIMIT_AS)
+    pages = int(Path("/proc/self/statm").read_text().split()[0])
+    return None if most == resource.RLIM_INFINITY else most - pages * resource.getpagesize()
 
 
 def too_little(need: int, device: torch.device = HOST) -> int | None:
