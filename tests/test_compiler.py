@@ -8,6 +8,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -111,6 +112,17 @@ def test_a_hanging_compiler_is_stopped_and_what_it_began_too(
         ["ps", "-o", "stat=", "-p", child.read_text().strip()], capture_output=True, text=True
     ).stdout
     assert state.strip()[:1] in ("", "Z"), "a letter for its niceness may follow"
+
+
+def test_those_that_wait_for_a_compilation_have_its_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    script = f'[ "$1" = --version ] || {{ echo >> {tmp_path / "tries"}; sleep 1; exit 1; }}'
+    monkeypatch.setenv("CXX", wrapper(tmp_path / "failing", script))
+    with ThreadPoolExecutor(4) as pool:
+        found = [pool.submit(build.library, text(0)) for _ in range(4)]
+    assert all("cannot compile the kernel (exit status 1" in str(each.exception()) for each in found)
+    assert (tmp_path / "tries").read_text() == "\n"
+    refused("exit status 1")
+    assert (tmp_path / "tries").read_text() == "\n\n", "whoever asks later tries again"
 
 
 KILLED = '[ "$1" = --version ] || grep -qs vector_bytes -- "$@" || {{ {}; kill -9 $$; }}; exec {} "$@"'

@@ -146,11 +146,12 @@ def test_a_forked_process_does_not_hold_the_lock_of_its_parents_run(killed: bool
 
 COMPILES = """
 import os
+from concurrent.futures import Future
 from gpubp.engines import build
 
-with build.COMPILING["a kernel"]:
-    if not (child := os.fork()):
-        os._exit(len(build.COMPILING))
+build.COMPILING["a kernel"] = Future()
+if not (child := os.fork()):
+    os._exit(len(build.COMPILING))
 assert os.waitpid(child, 0)[1] == 0
 """
 

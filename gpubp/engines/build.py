@@ -14,9 +14,8 @@ import shlex
 import shutil
 import signal
 import subprocess
-import threading
-from collections import defaultdict
 from collections.abc import Sequence
+from concurrent.futures import Future
 from pathlib import Path
 
 from ..errors import EngineError, reason
@@ -24,9 +23,9 @@ from . import cache
 
 SOURCES = Path(__file__).parent.parent / "kernel"
 ARCH = "native"
-COMPILING: defaultdict[str, threading.Lock] = defaultdict(threading.Lock)  # by key
+COMPILING: dict[str, Future[ctypes.CDLL]] = {}  # by key: what a thread compiles now
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=COMPILING.clear)  # threads that hold them are not in a child
+    os.register_at_fork(after_in_child=COMPILING.clear)  # a child has none of these threads
 FLAGS = ("-fno-fast-math", "-fno-unsafe-math-optimizations", "-std=c++17", "-O3", "-fPIC", "-shared",
          "-fvisibility=hidden", "-fno-math-errno", "-ffp-contract=off", "-w", "-pthread")  # fmt: skip
 COMPILERS = ("g++", "clang++", "c++")
@@ -138,8 +137,14 @@ def library(text: str, soon: bool = False) -> ctypes.CDLL:
         flags[-1] = "-mcpu=native"
     identity = (text, sources(), version(tuple(command)), *command, *flags, processor())
     key = hashlib.sha256("\0".join(identity).encode()).hexdigest()[:32]
-    with COMPILING[key]:  # a general kernel is asked for by many at once
-        return _library(key, text, tuple(command), tuple(flags), cache.place())
+    mine: Future[ctypes.CDLL] = Future()
+    if (under_way := COMPILING.setdefault(key, mine)) is mine:  # a general kernel is asked for by many at once
+        try:
+            mine.set_result(_library(key, text, tuple(command), tuple(flags), cache.place()))
+        except BaseException as error:
+            mine.set_exception(error)
+        COMPILING.pop(key, None)
+    return under_way.result()
 
 
 @functools.cache
