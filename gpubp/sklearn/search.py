@@ -8,8 +8,15 @@ from collections.abc import Callable, Mapping
 from typing import Any, Self
 
 import numpy as np
+from sklearn.base import is_classifier
 from sklearn.experimental import enable_halving_search_cv  # noqa: F401  # without it there are no such classes
-from sklearn.model_selection import GridSearchCV, HalvingGridSearchCV, HalvingRandomSearchCV, RandomizedSearchCV
+from sklearn.model_selection import (
+    GridSearchCV,
+    HalvingGridSearchCV,
+    HalvingRandomSearchCV,
+    RandomizedSearchCV,
+    check_cv,
+)
 from sklearn.model_selection._search import BaseSearchCV
 from sklearn.utils import indexable
 from sklearn.utils.validation import _num_samples
@@ -110,22 +117,27 @@ class PopulationSearchCV(BaseSearchCV):  # type: ignore[misc]
 class _Together:
     """A search whose estimator is Ahead."""
 
+    cv: Any
+    estimator: Any
+
     def fit(self, X: Any, y: Any = None, **params: Any) -> Any:
         self._given = X, y
         return super().fit(X, y, **params)  # type: ignore[misc]
 
     def _get_routed_params_for_fit(self, params: Any) -> Any:
+        classifies = is_classifier(self.estimator)
+        self.cv = check_cv(self.cv, self._given[1], classifier=classifies)  # once: it may be an iterator
         self._routed = super()._get_routed_params_for_fit(params)  # type: ignore[misc]
         return self._routed
 
     def _run_search(self, evaluate_candidates: Callable[..., Any], callback_ctx: Any = None) -> None:
         def evaluate(settings: Any, cv: Any = None, more_results: Any = None, **_: Any) -> Any:
             settings = list(settings)
-            split = (cv or self._checked_cv_orig).split(*self._given, **self._routed.splitter.split)  # type: ignore
+            split = (cv or self.cv).split(*self._given, **self._routed.splitter.split)
             number = np.arange(_num_samples(self._given[0]))
             folds = [tuple(number[list(each) if isinstance(each, tuple) else each] for each in fold) for fold in split]
             rows = [train for train, _ in folds]
-            self.estimator.train(settings, *self._given, self._routed.estimator.fit, rows)  # type: ignore
+            self.estimator.train(settings, *self._given, self._routed.estimator.fit, rows)
             return evaluate_candidates(settings, _Folds(folds), more_results)
 
         newer = {} if callback_ctx is None else {"callback_ctx": callback_ctx}  # of scikit-learn 1.9
