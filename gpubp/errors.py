@@ -87,10 +87,22 @@ def check_kind(
         raise error(f"{what} is a {type(given).__name__}, {kind.__name__} expected{call and f': {call}'}")
 
 
+ELSEWHERE = {  # names of settings in scikit-learn, Keras, torch, JAX and others -> here
+    "activation": "hidden", "batch": "batch_size", "criterion": "loss", "dropout_rate": "dropout", "epsilon": "eps",
+    "hidden_layer_sizes": "widths", "hidden_sizes": "widths", "hidden_width": "widths", "iterations": "steps",
+    "layers": "widths", "learning_rate": "lr", "learning_rate_init": "lr", "lr_scheduler": "schedule",
+    "max_epochs": "epochs", "max_iter": "epochs", "max_norm": "clip_norm", "max_steps": "steps",
+    "n_iter_no_change": "patience", "num_epochs": "epochs", "random_state": "seed", "scheduler": "schedule",
+    "solver": "optimizer", "step_count": "steps", "tol": "min_delta", "warmup_steps": "warmup",
+}  # fmt: skip
+
+
 def nearest(name: object, allowed: Iterable[str]) -> str:
-    """`; did you mean 'relu'?`, or nothing if no allowed name is close; ReLU is as close as relu."""
-    folded = {each.casefold(): each for each in allowed}
-    near = difflib.get_close_matches(str(name).casefold(), folded, 1)
+    """`; did you mean 'relu'?`, or nothing if no allowed name is close; ReLU is as close as relu, and other libraries'
+    words for what is allowed are closer than any."""
+    folded, given = {each.casefold(): each for each in allowed}, str(name).casefold()
+    here = [each for each in folded if each.replace("-", "_") == ELSEWHERE.get(given.replace("-", "_"))]
+    near = here or difflib.get_close_matches(given, folded, 1)
     return f"; did you mean {folded[near[0]]!r}?" if near else ""
 
 

@@ -14,9 +14,9 @@ import torch
 from pyarrow import parquet
 
 import gpubp
-from gpubp.errors import ConfigError, DataError, GpubpError, OutOfMemoryError, ShapeError, SpecError
+from gpubp.errors import ELSEWHERE, ConfigError, DataError, GpubpError, OutOfMemoryError, ShapeError, SpecError
 from gpubp.runs import cells
-from gpubp.runs.design import Design
+from gpubp.runs.design import COLUMNS, Design
 
 from .test_design import data, train
 
@@ -66,6 +66,7 @@ REFUSED: tuple[tuple[Any, type[GpubpError], str], ...] = (  # a design of networ
     ({"lr": [0.1], "widths": ["3,4", "3,4"]}, ConfigError, "columns of 1 to 2 rows; equal lengths expected"),
     ([{"width": "3,4"}], ConfigError, "column 'width' is unknown; did you mean 'widths'"),
     ([{"LR": 0.1}], ConfigError, "column 'LR' is unknown; did you mean 'lr'"),
+    ([{"Learning_Rate": 0.1}], ConfigError, "column 'Learning_Rate' is unknown; did you mean 'lr'"),
     ([{"lr": 0.1}], ConfigError, "row 0: widths are missing"),
     (one() + one(widths="3,x,4"), ConfigError,
      "row 1: widths '3,x,4': whole numbers of 1 or more, separated by commas, expected"),
@@ -171,3 +172,8 @@ def test_structs_in_a_file_are_refused_before_they_become_objects(tmp_path: Path
     parquet.write_table(pa.table({"lr": [{"a": 1}]}), tmp_path / "a.parquet")
     with pytest.raises(ConfigError, match="column 'lr' holds struct<a: int64>; numbers, names, truth values or lists"):
         Design.of(tmp_path / "a.parquet")
+
+
+def test_words_of_other_libraries_stand_for_columns_that_there_are() -> None:
+    assert {*ELSEWHERE.values()} <= {*COLUMNS}
+    assert not {*ELSEWHERE} & {*COLUMNS}

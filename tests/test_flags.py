@@ -109,6 +109,7 @@ def test_a_file_of_settings_is_refused_in_the_same_sentence_and_null_is_as_if_no
         ("trian", "command 'trian' is unknown; did you mean 'train'?; allowed: "),
         ("", "a command expected: train, resume, "),
         ("train --netw 3", "unrecognized arguments: --netw 3; did you mean '--networks'?"),
+        ("train --hidden-layer-sizes 3", "unrecognized arguments: --hidden-layer-sizes 3; did you mean '--widths'?"),
         ("explain --netw 3", "unrecognized arguments: --netw; did you mean '--network'?"),
         ("predict made --keeps id --data a.csv", "unrecognized arguments: --keeps id; did you mean '--keep'?"),
         ("predict made", "--data expected; --help has all"),
