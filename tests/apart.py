@@ -4,4 +4,6 @@ test_mutants.py has copies. Python has one such process, and one list of what it
 import multiprocessing
 
 APART = multiprocessing.get_context("forkserver")
-APART.set_forkserver_preload(["pytest", "torch.distributed.tensor"])
+APART.set_forkserver_preload(
+    ["pytest", "torch.distributed.tensor", "beartype", "jaxtyping", "pyarrow.parquet", "safetensors.torch", "yaml"]
+)
