@@ -7,6 +7,7 @@ marked `cpu`, which say why.
 
 import gc
 import os
+import sys
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -17,6 +18,8 @@ import pytest
 import torch
 from jaxtyping import _decorator, install_import_hook
 
+sys.dont_write_bytecode = False  # or each of the many processes compiles the package, and each worker all tests
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 CHECKED = ("gpubp.backprop", "gpubp.maths.blocks", "gpubp.maths.numerics", "gpubp.maths.rng")
 SHAPED = ("divergence", "gradient", "groups", "independence", "left_out", "numerics", "optimizers",
           "predictions", "products", "rng", "step", "tutorial")  # fmt: skip
