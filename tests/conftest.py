@@ -6,6 +6,7 @@ marked `cpu`, which say why.
 """
 
 import gc
+import logging
 import os
 import sys
 from collections import defaultdict
@@ -57,6 +58,12 @@ def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool 
     """With --device, the files of HERE."""
     away = config.getoption("--device") is not None
     return True if away and any(collection_path.name == f"test_{name}.py" for name in sum(HERE.values(), ())) else None
+
+
+def pytest_sessionstart(session: pytest.Session) -> None:
+    """pytest looks through the loggers of all libraries six times for a test, and no test asks what they said."""
+    session.config.pluginmanager.unregister(name="logging-plugin")
+    logging.getLogger().addHandler(logging.NullHandler())  # or some would be printed
 
 
 @pytest.hookimpl(tryfirst=True)
