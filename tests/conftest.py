@@ -45,7 +45,7 @@ HERE = {
 }  # fmt: skip
 OWN = ("bits", "build", "compiled", "compiled_divergence", "compiled_engine", "compiled_evaluation",
        "compiled_independence", "compiled_rules", "compiler", "independence_drawn", "kernel_mutants", "layout",
-       "precision", "prepared", "prepared_kept", "products", "sanitizers", "side_by_side", "small_errors")  # fmt: skip
+       "precision", "prepared", "prepared_kept", "products", "sanitizers", "small_errors")  # fmt: skip
 TAKEN = "calls taken elsewhere"  # in the report, of every test with --device
 torch.set_num_threads(1)  # on a busy machine two wait for each other ten times as long; threads() tries others by name
 
