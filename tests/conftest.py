@@ -16,7 +16,6 @@ from typing import Any
 
 import jaxtyping
 import pytest
-import torch
 from jaxtyping import _decorator, install_import_hook
 
 sys.dont_write_bytecode = False  # or each of the many processes compiles the package, and each worker all tests
@@ -27,7 +26,7 @@ SHAPED = ("divergence", "gradient", "groups", "independence", "left_out", "numer
 _decorator._tb_flag = False  # or it imports jax, which takes three seconds, to shorten tracebacks
 install_import_hook(CHECKED, "beartype.beartype")
 gc.disable()  # what is imported stays: a quarter of collecting tests would be a search for garbage among it
-pytest_plugins = ["tests.browser", "tests.clusters", "tests.short_runs"]  # their fixtures
+FIXTURES = ("tests.browser", "tests.clusters", "tests.short_runs")  # which have some
 HERE = {
     "trains nothing, or by no engine": ("arithmetic", "build", "cache", "compiler", "evaluation", "examples", "files",
         "flags", "formulas", "gradient", "initialise", "layout", "modules", "numerics", "packaging", "preparation",
@@ -47,11 +46,20 @@ OWN = ("bits", "build", "compiled", "compiled_divergence", "compiled_engine", "c
        "compiled_independence", "compiled_rules", "compiler", "independence_drawn", "kernel_mutants", "layout",
        "precision", "prepared", "prepared_kept", "products", "sanitizers", "small_errors")  # fmt: skip
 TAKEN = "calls taken elsewhere"  # in the report, of every test with --device
-torch.set_num_threads(1)  # on a busy machine two wait for each other ten times as long; threads() tries others by name
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--device", help="where engines take their steps: cuda, cuda:1, or played, by the CPU")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """But in the process that runs no tests, and begins those that do."""
+    if hasattr(config, "workerinput") or not config.getoption("numprocesses", None):
+        import torch
+
+        torch.set_num_threads(1)  # two wait for each other ten times as long if others compute; threads() tries others
+        for name in FIXTURES:
+            config.pluginmanager.import_plugin(name)
 
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
@@ -74,6 +82,8 @@ def pytest_runtestloop() -> None:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    import torch
+
     away = config.getoption("--device") is not None
     for item in items:
         if item.get_closest_marker("gpu") and not torch.cuda.is_available():
@@ -85,7 +95,11 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 def pytest_runtest_logfinish() -> None:
     """A process that can no longer use its GPU, as after an illegal access, fails no further test: it ends, and
     pytest-xdist begins another."""
-    if "PYTEST_XDIST_WORKER" in os.environ and torch.cuda.is_initialized():
+    if "PYTEST_XDIST_WORKER" not in os.environ:
+        return
+    import torch
+
+    if torch.cuda.is_initialized():
         try:
             torch.cuda.synchronize()
         except RuntimeError:
