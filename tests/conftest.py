@@ -6,7 +6,9 @@ marked `cpu`, which say why.
 """
 
 import gc
+import logging
 import os
+import sys
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -14,16 +16,17 @@ from typing import Any
 
 import jaxtyping
 import pytest
-import torch
 from jaxtyping import _decorator, install_import_hook
 
+sys.dont_write_bytecode = False  # or each of the many processes compiles the package, and each worker all tests
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 CHECKED = ("gpubp.backprop", "gpubp.maths.blocks", "gpubp.maths.numerics", "gpubp.maths.rng")
 SHAPED = ("divergence", "gradient", "groups", "independence", "left_out", "numerics", "optimizers",
           "predictions", "products", "rng", "step", "tutorial")  # fmt: skip
 _decorator._tb_flag = False  # or it imports jax, which takes three seconds, to shorten tracebacks
 install_import_hook(CHECKED, "beartype.beartype")
 gc.disable()  # what is imported stays: a quarter of collecting tests would be a search for garbage among it
-pytest_plugins = ["tests.browser", "tests.clusters", "tests.short_runs"]  # their fixtures
+FIXTURES = ("tests.browser", "tests.clusters", "tests.short_runs")  # which have some
 HERE = {
     "trains nothing, or by no engine": ("arithmetic", "build", "cache", "compiler", "evaluation", "examples", "files",
         "flags", "formulas", "gradient", "initialise", "layout", "modules", "numerics", "packaging", "preparation",
@@ -41,19 +44,34 @@ HERE = {
 }  # fmt: skip
 OWN = ("bits", "build", "compiled", "compiled_divergence", "compiled_engine", "compiled_evaluation",
        "compiled_independence", "compiled_rules", "compiler", "independence_drawn", "kernel_mutants", "layout",
-       "precision", "prepared", "prepared_kept", "products", "sanitizers", "side_by_side", "small_errors")  # fmt: skip
+       "precision", "prepared", "prepared_kept", "products", "sanitizers", "small_errors")  # fmt: skip
 TAKEN = "calls taken elsewhere"  # in the report, of every test with --device
-torch.set_num_threads(1)  # on a busy machine two wait for each other ten times as long; threads() tries others by name
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--device", help="where engines take their steps: cuda, cuda:1, or played, by the CPU")
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    """But in the process that runs no tests, and begins those that do."""
+    if hasattr(config, "workerinput") or not config.getoption("numprocesses", None):
+        import torch
+
+        torch.set_num_threads(1)  # two wait for each other ten times as long if others compute; threads() tries others
+        for name in FIXTURES:
+            config.pluginmanager.import_plugin(name)
+
+
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
     """With --device, the files of HERE."""
     away = config.getoption("--device") is not None
     return True if away and any(collection_path.name == f"test_{name}.py" for name in sum(HERE.values(), ())) else None
+
+
+def pytest_sessionstart(session: pytest.Session) -> None:
+    """pytest looks through the loggers of all libraries six times for a test, and no test asks what they said."""
+    session.config.pluginmanager.unregister(name="logging-plugin")
+    logging.getLogger().addHandler(logging.NullHandler())  # or some would be printed
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -64,6 +82,8 @@ def pytest_runtestloop() -> None:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    import torch
+
     away = config.getoption("--device") is not None
     for item in items:
         if item.get_closest_marker("gpu") and not torch.cuda.is_available():
@@ -75,7 +95,11 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 def pytest_runtest_logfinish() -> None:
     """A process that can no longer use its GPU, as after an illegal access, fails no further test: it ends, and
     pytest-xdist begins another."""
-    if "PYTEST_XDIST_WORKER" in os.environ and torch.cuda.is_initialized():
+    if "PYTEST_XDIST_WORKER" not in os.environ:
+        return
+    import torch
+
+    if torch.cuda.is_initialized():
         try:
             torch.cuda.synchronize()
         except RuntimeError:

@@ -43,27 +43,27 @@ FEATURES: dict[str, dict[str, Any]] = {
 
 
 def _rows() -> Iterator[tuple[str, Case]]:
-    every = tuple(gpubp.ACTIVATIONS)
-    yield "every activation", Case(gpubp.NetworkSpec((5, *[8] * len(every), 2), every))
+    every, plain = tuple(gpubp.ACTIVATIONS), FEATURES["in order"]  # kinds draw samples, which takes longer than a step
+    yield "every activation", Case(gpubp.NetworkSpec((5, *[8] * len(every), 2), every), plain)
     for name in every:
-        yield name, Case(gpubp.NetworkSpec((5, 33, 7, 2), name, name, "mean_squared_error"))
+        yield name, Case(gpubp.NetworkSpec((5, 33, 7, 2), name, name, "mean_squared_error"), plain)
     for name in gpubp.LOSSES:
         output = "identity" if name in LOGITS else "sigmoid"
-        yield name, Case(gpubp.NetworkSpec((5, 8, 3), "tanh", output, name))
+        yield name, Case(gpubp.NetworkSpec((5, 8, 3), "tanh", output, name), plain)
     for name, rule in gpubp.OPTIMIZERS.items():
         extra = {"eps": 1e-3} if "eps" in rule.defaults else {}  # or a gradient's last bit decides a step
         for order in ("simultaneous", "layerwise"):
-            settings = {"optimizer": name, "weight_decay": 0.1, "update_order": order, **extra}
+            settings = {"optimizer": name, "weight_decay": 0.1, "update_order": order, **plain, **extra}
             yield f"{name}, {order}", Case(SPEC, settings)
     for name in gpubp.SCHEDULES:
-        yield f"schedule {name}", Case(SPEC, {"schedule": name, "warmup": [0, 2, 3, 1, 0]})
+        yield f"schedule {name}", Case(SPEC, {"schedule": name, "warmup": [0, 2, 3, 1, 0], **plain})
 
 
 def _kinds() -> Iterator[tuple[str, Case]]:
     for bias in ("neuron", "layer", "none"):
         for trained in (True, False):
             spec = gpubp.NetworkSpec((5, 33, 2), "tanh", bias=bias, train_bias=trained)
-            yield f"bias {bias}, {'trained' if trained else 'frozen'}", Case(spec)
+            yield f"bias {bias}, {'trained' if trained else 'frozen'}", Case(spec, FEATURES["in order"])
     for name, settings in FEATURES.items():
         yield name, Case(SPEC, settings)
     yield "class weights", Case(CLASSES, {"class_weight": [1, 2, 3.0], "label_smoothing": 0.1})

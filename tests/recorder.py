@@ -55,17 +55,30 @@ class Tape(TorchDispatchMode):
         if waits:
             raise RuntimeError(f"{func}: operation not permitted when stream is capturing")
         out = func(*args, **(kwargs or {}))
-        self.recorded.append((func, args, kwargs or {}, out))
+        given = {None, *map(_memory, tree_leaves((args, kwargs)))}
+        made = [None if _memory(each) in given else each for each in tree_leaves(out)]
+        if func._schema.is_mutable or any(each is not None for each in made):  # a view is there without a call
+            self.recorded.append((func, args, kwargs or {}, made))
         return out
+
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        """Of torch: not to be wrapped, which costs as much as what it does."""
+        return False
 
     @torch.no_grad()
     def replay(self) -> None:
         """The same calls on the same memory."""
         self.replayed += 1
-        for func, args, kwargs, out in self.recorded:
-            for old, new in zip(tree_leaves(out), tree_leaves(func(*args, **kwargs))):
-                if isinstance(old, Tensor) and old.untyped_storage()._cdata != new.untyped_storage()._cdata:
-                    old.copy_(new)
+        for func, args, kwargs, made in self.recorded:
+            new = func(*args, **kwargs)
+            for old, each in zip(made, (new,) if isinstance(new, Tensor) else tree_leaves(new)):
+                if old is not None:
+                    old.copy_(each)
+
+
+def _memory(given: Any) -> int | None:
+    return given.untyped_storage()._cdata if isinstance(given, Tensor) else None
 
 
 def _masked(index: Any) -> bool:
@@ -82,8 +95,7 @@ class Recorder:
         self, step: Callable[[], None], first: Callable[[], None] | None = None, pool: Any = None
     ) -> Callable[[], None]:
         """gpubp.system.gpus.capture."""
-        for _ in range(gpus.WARM):
-            (first or step)()
+        (first or step)()  # of gpus.WARM that warm up one, which is to leave nothing behind
         tape = Tape()
         with tape:
             step()

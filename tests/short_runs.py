@@ -18,12 +18,13 @@ from safetensors.torch import save_file
 import gpubp
 from gpubp.checkpoints import checkpoint, manifests
 from gpubp.checkpoints.stored import is_row, rowless
+from gpubp.engines import build
 from gpubp.runs import run as running
 from gpubp.state import TrainState
 from gpubp.system import files
 
 from .apart import APART
-from .helpers import differing, handled, population, samples
+from .helpers import FAST, differing, handled, population, samples
 
 SPEC = gpubp.NetworkSpec((3, 6, 4), "relu", loss="cross_entropy")
 COUNT = 5
@@ -148,6 +149,7 @@ def go_on(folder: Path, begin: Callable[..., gpubp.Result], sets: Sets) -> None:
     """In a process of its own: the run, or the rest of it, in calls of a step."""
     torch.set_num_threads(1)
     running.CALL = 1e-9
+    build.FLAGS += FAST
     if folder.exists():
         gpubp.resume(folder, *(each() for each in sets), reporters=[Slow()], checkpoint_minutes=1e-5)
     else:

@@ -113,13 +113,12 @@ def test_a_non_finite_loss_ends_a_network_with_a_finite_row(engine: Any) -> None
         assert same_bits(state.population.params[1], population.params[1])
 
 
-@pytest.mark.parametrize("name", ["l1", "l2"])
-def test_a_penalty_of_0_adds_nothing_to_a_loss_however_large_the_weights_are(engine: Any, name: str) -> None:
+def test_a_penalty_of_0_adds_nothing_to_a_loss_however_large_the_weights_are(engine: Any) -> None:
     spec = gpubp.NetworkSpec((2, 1), bias="none")
     population = gpubp.Population(spec, torch.tensor([[1.0, 1.0], [3e38, 3e38]]), 5, torch.arange(2))
     data = gpubp.Dataset(torch.zeros(BATCH, 2), torch.zeros(BATCH, 1))
     for factor in (0.0, [0.1, 0.0]):  # of one that is off for all there is no column
-        settings = {"optimizer": "sgd", "batch_size": BATCH, "steps": STEPS, name: factor}
+        settings = {"optimizer": "sgd", "batch_size": BATCH, "steps": STEPS, "l1": factor, "l2": factor}
         assert train(population, data, engine=engine, **settings).diverged_step.tolist() == [-1, -1]
 
 

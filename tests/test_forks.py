@@ -16,6 +16,7 @@ from gpubp.errors import DeviceError
 from gpubp.system import gpus, lock
 from gpubp.system.devices import automatic
 
+from .apart import status
 from .helpers import FAST
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
@@ -157,4 +158,4 @@ assert os.waitpid(child, 0)[1] == 0
 
 
 def test_a_forked_process_waits_for_no_compilation_of_its_parent() -> None:
-    subprocess.run([sys.executable, "-Wignore", "-c", COMPILES], cwd=ROOT, check=True)
+    assert status(COMPILES) == 0

@@ -21,14 +21,21 @@ DEEP = ((1, 4, 2), (17, 33, 1), (5, 50, 16, 3), (2, 3, 1, 7, 18))
 SETTINGS: dict[str, Any] = {"optimizer": "adam", "lr": 0.05, "steps": 5, "shuffle": "network"}
 
 
+@pytest.fixture(name="cached", scope="module")
+def kernels_of_this_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("kernels")
+
+
 @pytest.fixture(autouse=True)
-def nothing_known(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def nothing_known(monkeypatch: pytest.MonkeyPatch, cached: Path) -> None:
     """No topology has lost anything, nor has its own kernel."""
     monkeypatch.setattr(general, "COMPILING", 2.0)
     monkeypatch.setattr(general, "ACCOUNTS", {})
     monkeypatch.setattr(cpu, "KERNELS", {})
     monkeypatch.setattr(cpu, "CALLS", type(cpu.CALLS)())
-    monkeypatch.setenv("GPUBP_CACHE", str(tmp_path / "kernels"))
+    monkeypatch.setenv("GPUBP_CACHE", str(cached))
+    for lost in cached.rglob("lost-*"):
+        lost.unlink()
 
 
 def networks(widths: tuple[int, ...], count: int = 3) -> gpubp.Population:
@@ -61,7 +68,8 @@ def test_a_general_kernel_has_the_bits_of_each_topologys_own() -> None:
         assert torch.equal(mine.metric, theirs.metric)
 
 
-def test_one_kernel_serves_all_widths_depths_and_batches(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_one_kernel_serves_all_widths_depths_and_batches(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("GPUBP_CACHE", str(tmp_path))
     made, compile_one = [], build._compile
 
     def counted(text: str, *rest: Any) -> Path:
@@ -75,7 +83,7 @@ def test_one_kernel_serves_all_widths_depths_and_batches(monkeypatch: pytest.Mon
 
 @pytest.mark.parametrize("count", [63, 64, 65, 4095, 4096, 8200])
 def test_sums_over_many_samples_have_their_one_order(count: int) -> None:
-    given, settings = (networks((1, 1)), dataset((1, 1), count)), {"batch_size": count, "steps": 2, "lr": 0.05}
+    given, settings = (networks((1, 1)), dataset((1, 1), count)), {**SETTINGS, "batch_size": count, "steps": 2}
     found = []
     for one in (True, False):
         with general.only(one):

@@ -133,7 +133,7 @@ def process(folder: Path, tests: Sequence[str]) -> None:
     sys.dont_write_bytecode = True
     for name in [name for name in sys.modules if name.partition(".")[0] == "tests"]:
         del sys.modules[name]
-    sys.exit(pytest.main(["-q", "-p", "no:cacheprovider", "--tb=line", "-m", "", *tests]))
+    sys.exit(pytest.main(["-q", "-p", "no:cacheprovider", "--basetemp=tmp", "--tb=line", "-m", "", *tests]))
 
 
 def run(folder: Path, *tests: str) -> tuple[int | None, list[str], str]:

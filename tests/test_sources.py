@@ -1,7 +1,5 @@
 """sources.py: data by name, and how they are split."""
 
-import subprocess
-import sys
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -16,6 +14,7 @@ from gpubp.samples import bundled
 from gpubp.samples.folds import split
 from gpubp.samples.sources import SOURCES, load
 
+from .apart import status
 from .files import refused
 
 
@@ -73,8 +72,7 @@ def test_bundled_data_are_what_scikit_learn_loads(name: str) -> None:
 
 def test_bundled_data_do_not_wait_for_scikit_learn() -> None:
     code = "from gpubp.samples import bundled; [*map(bundled.columns, bundled.INPUTS)]"
-    code += "; import sys; print('sklearn' in sys.modules)"
-    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout == "False\n"
+    assert status(f"{code}; import sys; assert 'sklearn' not in sys.modules") == 0
 
 
 @pytest.fixture
