@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pyarrow.parquet
@@ -14,6 +15,7 @@ import yaml
 from gpubp import tutorial
 from gpubp.checkpoints import checkpoint
 from gpubp.cli import main
+from gpubp.commands import train
 from gpubp.engines import choose, cpu, eager
 from gpubp.errors import CheckpointError
 from gpubp.samples import sources
@@ -52,6 +54,18 @@ def test_the_written_settings_repeat_the_run_and_flags_override_them(capsys: Cap
     assert told["networks"] == 3
     assert one.slice(0, 3).equals(three), "a network is the same among others"
     assert yaml.safe_load(Path("three/config.yaml").read_text())["networks"] == 3
+
+
+def test_runs_of_one_second_have_a_directory_each_and_one_that_writes_nothing_has_none(
+    capsys: Capture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(train, "time", SimpleNamespace(strftime=lambda form: "now"))
+    assert main(["train", "--data", "xor", "--engine", "cuda", "--device", "cpu"]) != 0
+    assert "engine" in capsys.readouterr().err
+    assert not Path("runs").exists()
+    for expected in ("runs/xor-now", "runs/xor-now-2"):
+        assert trained("--data xor --networks 2 --steps 1", capsys)["run_dir"] == expected
+        assert (Path(expected) / "results.parquet").exists()
 
 
 def test_the_number_of_curves_does_not_depend_on_the_number_of_networks(capsys: Capture) -> None:

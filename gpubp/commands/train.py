@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from functools import cache
+from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -237,20 +240,43 @@ def _train(settings: dict[str, Any], trained: Callable[..., Result], prepared: P
     from . import outcome
     from .settings import located
 
-    name = Path(settings["data"]).stem
-    settings["run_dir"] = settings["run_dir"] or f"runs/{name}-{time.strftime('%Y%m%d-%H%M%S')}"
-    folder, run_dir = clusters.folders(settings["run_dir"])
     resolved = {key: value for key, value in settings.items() if key not in ("json", "plan", "run_dir", "config")}
-    return outcome.ended(
-        run_dir,
-        lambda: trained(
-            engine=settings["engine"],
-            reporters=outcome.reporters(settings, folder),
-            run_dir=run_dir,
-            checkpoint_minutes=settings["checkpoint_minutes"],
-            settings={**resolved, "data": located(settings["data"])},
-            device=settings["device"],
-            lines=(*(() if prepared is None else prepared.about), *designs.shortfall(settings)),
-        ),
-        settings["cluster"],
-    )
+    with _folder(settings):
+        folder, run_dir = clusters.folders(settings["run_dir"])
+        return outcome.ended(
+            run_dir,
+            lambda: trained(
+                engine=settings["engine"],
+                reporters=outcome.reporters(settings, folder),
+                run_dir=run_dir,
+                checkpoint_minutes=settings["checkpoint_minutes"],
+                settings={**resolved, "data": located(settings["data"])},
+                device=settings["device"],
+                lines=(*(() if prepared is None else prepared.about), *designs.shortfall(settings)),
+            ),
+            settings["cluster"],
+        )
+
+
+@contextmanager
+def _folder(settings: dict[str, Any]) -> Iterator[None]:
+    """Without --run-dir make a directory, named by the data and the time, which goes if the run writes nothing: runs
+    that begin in one second have one each."""
+    if settings["run_dir"]:
+        yield
+        return
+    name = f"runs/{Path(settings['data']).stem}-{time.strftime('%Y%m%d-%H%M%S')}"
+    for number in count(1):
+        settings["run_dir"] = f"{name}-{number}" if number > 1 else name
+        try:
+            os.makedirs(settings["run_dir"])
+        except FileExistsError:
+            continue
+        except OSError:
+            pass  # the training says why
+        break
+    try:
+        yield
+    finally:
+        with suppress(OSError):
+            os.removedirs(settings["run_dir"])
