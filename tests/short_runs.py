@@ -176,7 +176,8 @@ def killed(times: int, folder: Path, begin: Callable[..., gpubp.Result], sets: S
             child.kill()
             child.join()
         assert child.exitcode == -signal.SIGKILL, "it was killed while it ran"
-        steps.append(sum(int(each.state.step.sum()) for each in checkpoint.load(folder, CPU).populations))
+        found = checkpoint.load(folder, CPU)
+        steps.append(sum(int(each.state.step.sum()) for each in (*found.populations, *found.ended.outcomes())))
     assert steps == sorted(set(steps)), "every run got further than the one before"
     return steps
 
