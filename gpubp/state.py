@@ -7,6 +7,7 @@ from dataclasses import dataclass, fields, replace
 from enum import IntEnum
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -30,7 +31,7 @@ class Status(IntEnum):
 
 
 RUNNING, FINISHED, CONVERGED, STOPPED, DIVERGED = map(int, Status)  # arrays take microseconds to compare with an enum
-NAMES = [each.name for each in Status]
+NAMES = [each.name for each in Status]  # by value
 
 
 def numbers(status: Tensor) -> Tensor:
@@ -157,8 +158,8 @@ class TrainState:
 
     @property
     def expected(self) -> int:
-        """Steps of all networks at their ends, if no further one stops early."""
-        return int(torch.where(self.running, self.end, self.step).sum())
+        """Steps of all networks, in host memory, at their ends, if no further one stops early."""
+        return int(np.where(self.running.numpy(), self.end.numpy(), self.step.numpy()).sum())
 
     def rows(self, part: slice | Tensor) -> TrainState:
         """The networks of `part` as a separate state: views for a slice, copies for indices (see put())."""

@@ -1,6 +1,6 @@
 """What the sources of kernel/ are compiled for, as C++: constants and structures, from Key, Layout and Plan."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import accumulate
 
 import torch
@@ -19,16 +19,15 @@ SIZES = ("LAYERS", "BATCH", "CHUNK", "P", "PADDED_P", "MAX_PITCH", "MEMORY_ENTRI
 
 def constants(plan: Plan) -> list[str]:
     """All constants, with a comment each."""
+    macros = [f"#define {name} {value}  // {what}" for name, value, what in _macros(plan)]
     if plan.layout.general:
-        return _general(plan)
+        return [*macros, *_general(plan)]
     layers = [f"constexpr int {name}[] = {{{', '.join(map(str, of))}}};  // {what}" for name, of, what in _layers(plan)]
-    return [
-        *(f"#define {name} {value}  // {what}" for name, value, what in _macros(plan)),
-        *(f"constexpr int {name} = {int(value)};  // {what}" for name, value, what in _settings(plan)),
-        *layers,
-        *(f"constexpr int {name} = {value};  // {what}" for name, value, what in _sizes(plan)),
-        *tiles(plan),
-    ]
+    return [*macros, *_numbers(_settings(plan)), *layers, *_numbers(_sizes(plan)), *tiles(plan)]
+
+
+def _numbers(named: Iterable[tuple[str, int, str]]) -> list[str]:
+    return [f"constexpr int {name} = {int(value)};  // {what}" for name, value, what in named]
 
 
 def shape(plan: Plan) -> list[int]:
@@ -40,16 +39,11 @@ def shape(plan: Plan) -> list[int]:
 
 
 def _general(plan: Plan) -> list[str]:
-    """The constants of a general kernel, and where a call's shape() has the others."""
+    """The numbers of a general kernel, and where a call's shape() has the others."""
     numbers = [*_settings(plan), *_sizes(plan)]
     known, begin = {name: what for name, _, what in numbers}, len(SIZES) + len(plan.arrays)
     return [
-        *(f"#define {name} {value}  // {what}" for name, value, what in _macros(plan)),
-        *(
-            f"constexpr int {name} = {int(value)};  // {what}"
-            for name, value, what in numbers
-            if name not in (*SIZES, "GROUP_BYTES")
-        ),
+        *_numbers(each for each in numbers if each[0] not in (*SIZES, "GROUP_BYTES")),
         "#include <cstdint>",
         "static thread_local const int32_t *shape;  // Job.shape, of the call that this thread is in",
         *(f"#define {name} (shape[{at}])  // {known.get(name, 'of evaluations')}" for at, name in enumerate(SIZES)),

@@ -25,7 +25,7 @@ from ..population import Population
 from ..populations import Populations, members
 from ..raw.preparation import Preparation
 from ..settings.config import HYPER
-from ..state import Status, TrainState, counts
+from ..state import NAMES, Status, TrainState, counts
 from ..system.ambient import neutral
 from .ensemble import Ensemble
 
@@ -195,8 +195,7 @@ class Result:
     @property
     def status_names(self) -> list[str]:
         """The same by name; a million networks are a million texts."""
-        names = [each.name for each in Status]
-        return [names[number] for number in self.status.tolist()]
+        return [NAMES[number] for number in self.status.tolist()]
 
     @property
     def statuses(self) -> dict[str, int]:

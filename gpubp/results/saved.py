@@ -13,7 +13,7 @@ from torch import Tensor
 from ..errors import CheckpointError, DataError
 from ..raw.arrow import opened
 from ..raw.tables import listed, write_csv
-from ..state import Status
+from ..state import NAMES
 from ..system import files, lock
 from . import table
 from .result import KEYS, OF_LOSS, told
@@ -75,7 +75,7 @@ def results_in(path: str, source: Any, size: int) -> pa.Table:
     for name, values in zip(names, found.itercolumns()):
         kind, lacks = values.type, values.null_count and name in ("status", "network", "id", "steps")
         if name == "status":
-            right = pa.types.is_string(kind) and set(values.unique().to_pylist()) <= {each.name for each in Status}
+            right = pa.types.is_string(kind) and set(values.unique().to_pylist()) <= {*NAMES}
         elif name in (*TEXTS, FAULT, *keys):
             right = pa.types.is_string(kind) or pa.types.is_boolean(kind) or pa.types.is_integer(kind)
         else:

@@ -22,7 +22,7 @@ from ..raw.entities import Entities
 from ..raw.tables import listed
 from ..settings.config import HYPER, OFF_AT_ZERO, TrainConfig
 from ..settings.recipe import Recipe
-from ..state import Status, TrainState
+from ..state import NAMES, Status, TrainState
 from ..stopping import best
 from .result import KEYS, OF_LOSS, keys_of, loss_columns, ranked_by, setting_column
 
@@ -217,7 +217,7 @@ def _rows(outcome: Outcome, metric: str, entities: Entities | None, stops: bool,
     """The rows of one population. stops: whether networks have stopped, in whichever; on: which hyper-parameters that
     are off at 0 some network, of whichever, has on."""
     rows, state, training, validation, folds, faults = outcome
-    names = np.array([each.name for each in Status])
+    names = np.array(NAMES)
     columns = {
         "network": numbers(rows),
         "id": numbers(state.population.ids),

@@ -91,10 +91,8 @@ def resume(
 
 def search_of(folder: Path, saved: checkpoint.Checkpoint, data: Dataset, validation: Dataset | None) -> Search | None:
     """The search of a saved run with these data, which can say how far its networks have come. Raises GpubpError."""
-    runs, search = (
-        runs_of(folder, saved, sets_of(saved, data, validation), [HOME]),
-        restored(folder, saved.notes["search"])[0],
-    )
+    runs = runs_of(folder, saved, sets_of(saved, data, validation), [HOME])
+    search, _ = restored(folder, saved.notes["search"])
     if search is not None:
         _begun(folder, search, runs, _queue(folder, saved, runs, None))
     return search

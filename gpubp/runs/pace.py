@@ -31,7 +31,7 @@ class Pace:
             self.left = int(self.each.max())
         self.alike = not self.count or int(self.each.min()) == self.left
         self.before, self.running = int(step.sum()), int(np.count_nonzero(running))
-        self.whole = int(np.where(running, state.end.numpy(), step).sum())
+        self.whole = state.expected
         self.calls: deque[int] = deque(maxlen=3)
 
     @property

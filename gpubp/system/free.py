@@ -45,8 +45,10 @@ def addresses() -> int | None:
     import resource
 
     most, _ = resource.getrlimit(resource.RLIMIT_AS)
+    if most == resource.RLIM_INFINITY:
+        return None
     pages = int(Path("/proc/self/statm").read_text().split()[0])
-    return None if most == resource.RLIM_INFINITY else most - pages * resource.getpagesize()
+    return most - pages * resource.getpagesize()
 
 
 def too_little(need: int, device: torch.device = HOST) -> int | None:
