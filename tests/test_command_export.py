@@ -2,6 +2,7 @@
 says of files that are not what export() wrote."""
 
 import json
+import runpy
 from pathlib import Path
 from runpy import run_path
 from typing import Any
@@ -119,6 +120,13 @@ def test_a_file_of_networks_that_is_not_what_was_written_is_refused(tmp_path: Pa
         bad.write_bytes(whole[:cut])
         with pytest.raises(CheckpointError, match=r"bad.safetensors cannot be read"):
             gpubp.load(bad)
+
+
+def test_a_python_file_of_any_name_is_read_as_the_command_says(capsys: Capture) -> None:
+    trained("--data iris --networks 4 --steps 2 --run-dir made", capsys)
+    assert main(["export", "made", "--to", "numpy", "--output", "x.txt"]) == 0
+    call, _, _ = capsys.readouterr().err.strip().removeprefix("read it by ").partition(", which needs NumPy")
+    assert eval(call, {"runpy": runpy, "samples": [[5.1, 3.5, 1.4, 0.2]]}).shape == (1,)
 
 
 @pytest.mark.parametrize("rows", ["3", "3,0"])

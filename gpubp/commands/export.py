@@ -18,6 +18,7 @@ LOADED = {  # by what the file is read
     "safetensors": "gpubp.load({!r}), and gpubp predict",
     "torch": "torch.load({!r}), a state dict of gpubp.load(RUN).network(row)",
 }
+UNNAMED = 'runpy.run_path({!r})["predict"](samples), which needs NumPy alone'
 SEVERAL = "torch.load({!r}), a state dict of torch.nn.ModuleList([gpubp.load(RUN).network(row) for row in ROWS])"
 
 
@@ -50,6 +51,7 @@ def run(settings: dict[str, Any]) -> int:
         model.export(target, chosen, to)
         rows = model.chosen(chosen).tolist()
     print(line(f"{target}: {len(rows):,} of {len(model):,} networks, row{'s' * (len(rows) > 1)} {listed(rows, 5)}"))
-    how = SEVERAL if to == "torch" and len(rows) > 1 else LOADED[to]
+    plain = to == "numpy" and target.suffix != ".py"
+    how = UNNAMED if plain else SEVERAL if to == "torch" and len(rows) > 1 else LOADED[to]
     sys.stderr.write(f"read it by {how.format(str(target), str(target))}\n")
     return 0
