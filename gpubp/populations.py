@@ -81,7 +81,7 @@ class Populations:
 
     def take(self, rows: Tensor) -> Populations:
         """The networks in these rows (K,), in this order, as copies."""
-        parts = [*self.parts(rows)]
+        parts = [*self.parts(arrays.indices("take", rows, self.count, ShapeError, negative=True))]
         return Populations(
             tuple(each.population.take(each.local) for each in parts), tuple(each.place for each in parts)
         )

@@ -26,7 +26,7 @@ from pyarrow import compute
 
 from .errors import ConfigError, unknown
 from .line import counted, line
-from .raw.tables import Array, listed
+from .raw.tables import Array, listed, named
 from .results.result import diverged_in, entities, ranked_by, worth
 from .results.table import DESIGNED, FAULT, TEXTS, by_part, table_of
 from .settings.config import HYPER
@@ -142,6 +142,7 @@ class Study:
         """The best `top` settings of several networks, over folds, entities and seeds, by the mean of the figure:
         networks, mean and standard error (± name) of each figure, and what differs. Without those of which a network
         diverged; none where no setting has several networks, or if folds have no validation data."""
+        top = arrays.count("top", top, 0)
         names = [name for name in self.measured if name.startswith("validation_")]
         if not names and "fold" not in self.results.column_names:
             names = self.measured
@@ -185,7 +186,7 @@ class Study:
         """The networks in groups by a column, or a list of one or two. Numbers are in order, in bins if there are many:
         of equal widths, or of equal ratios if their median is nearer to the middle of the logarithms; texts as they
         come; last None, of networks without a value. Raises ConfigError for unknown columns."""
-        names = [names] if isinstance(names, str) else names
+        names = named("by", names)
         if not 1 <= len(names) <= 2 or len(set(names)) < len(names):
             raise ConfigError(f"by {', '.join(names) or 'nothing'}: one or two columns, each once, expected")
         labels: list[dict[str, Any]] = [{}]

@@ -97,6 +97,9 @@ PYTHON: dict[str, tuple[Callable[[], Any], type[GpubpError], str]] = {
     "to(0)": (lambda: POPULATION.to(0), DeviceError, "device 0: a name expected"),  # type: ignore[arg-type]
     "a dtype by name": (
         lambda: POPULATION.to(dtype="float32"), ConfigError, "dtype float32: one of torch.float32, torch.float64"),
+    "a network larger than memory": (
+        lambda: gpubp.Population.create(gpubp.NetworkSpec((10**6, 10**6)), 1), OutOfMemoryError,
+        r"1 network of 1000000-1000000 needs .*: create a smaller one"),
     "more networks than memory": (
         lambda: gpubp.Population.create(SPEC, 2**32 - 1), OutOfMemoryError, r"4,294,967,295 networks of 3-4-2 need"),
     **{

@@ -28,6 +28,7 @@ POPULATION = gpubp.Population.create(SPEC, count=2)
 INPUTS, TARGETS, CLASSES = torch.rand(12, 2), torch.rand(12, 2), torch.tensor([0, 1] * 6)
 DATA = gpubp.Dataset(INPUTS, TARGETS)
 CONFIG = gpubp.TrainConfig(lr=0.1, epochs=1)
+RESULT = gpubp.train(POPULATION, DATA, CONFIG, engine="eager")
 ROWS = [{"widths": "2,3,2", "lr": 0.1}]
 
 CALLS: dict[str, tuple[Callable[..., Any], dict[str, Any]]] = {
@@ -63,6 +64,13 @@ CALLS: dict[str, tuple[Callable[..., Any], dict[str, Any]]] = {
         "design": ROWS, "data": DATA, "validation": None, "seed": 0, "dtype": torch.float32, "engine": "eager",
         "slots": 1, "epochs": 1}),
     "design": (search.design, {"space": {"lr": "1e-3..1e-1:log"}, "count": 2, "seed": 0, "method": "sobol"}),
+    "from_dict": (gpubp.NetworkSpec.from_dict, {"values": {"widths": (2, 3, 2)}}),
+    "from_modules": (gpubp.Population.from_modules, {"networks": [POPULATION.network(0)]}),
+    "Model": (gpubp.Model, {"populations": POPULATION, "preparation": None}),
+    "Model.of": (gpubp.Model.of, {"result": RESULT}),
+    "take": (RESULT.populations.take, {"rows": [0]}),
+    "Study.by": (gpubp.studies.Study(RESULT.table).by, {"names": ["lr"]}),
+    "Study.settings": (gpubp.studies.Study(RESULT.table).settings, {"top": 1}),
     "SuccessiveHalving": (search.SuccessiveHalving, {"factor": 3, "min_resources": 1}),
 }  # fmt: skip
 
@@ -83,6 +91,11 @@ def test_an_argument_of_any_kind_is_taken_or_refused(name: str) -> None:
     ("call", "error", "sentence"),
     [
         (lambda: gpubp.Population.create((2, 3, 2), count=2), SpecError, "spec is a tuple, NetworkSpec expected"),  # type: ignore[arg-type]
+        (lambda: gpubp.NetworkSpec.from_dict({}), SpecError, "network settings lack widths"),
+        (lambda: gpubp.Population.from_estimators(3), SpecError, r"takes several: \[estimator\], not 3"),  # type: ignore[arg-type]
+        (lambda: gpubp.Population.from_onnx(None), SpecError, r"takes several files: \[path\], not None"),  # type: ignore[arg-type]
+        (lambda: gpubp.Model.of("run"), ConfigError, "result is a str, Result expected"),  # type: ignore[arg-type]
+        (lambda: RESULT.populations.take([2]), ShapeError, "take 2: a row from 0 to 1"),  # type: ignore[arg-type]
         (lambda: gpubp.TrainConfig(batch_size=None, epochs=1), ConfigError, "batch_size None: a whole number"),  # type: ignore[arg-type]
         (lambda: gpubp.TrainConfig(optimizer="AdamW", epochs=1), ConfigError, "did you mean 'adamw'?"),
         (lambda: gpubp.load_data("iris", folds=0), ConfigError, "folds 0: a whole number of 2 or more expected"),

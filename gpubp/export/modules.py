@@ -137,7 +137,7 @@ def rows(modules: Iterable[nn.Sequential], loss: str) -> tuple[NetworkSpec, Tens
     trunk, are copied to each row."""
     if isinstance(modules, nn.Module):  # a Sequential's iterator gives its parts
         raise SpecError(f"from_modules takes several networks: [module], not the {type(modules).__name__} itself")
-    if not isinstance(modules, Iterable):
+    if not isinstance(modules, Iterable) or not getattr(modules, "ndim", 1):
         raise SpecError(f"from_modules takes several networks: [module], not {modules!r}")
     named = ((f"module {place}", module) for place, module in enumerate(modules))
     return alike("from_modules", "module", ((name, *_row(module, name, loss)) for name, module in named))

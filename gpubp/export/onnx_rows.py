@@ -63,7 +63,7 @@ def rows(
 ) -> tuple[NetworkSpec, Tensor]:
     """The networks of several files, of one topology: their specification and rows (N, P)."""
     lookup(LOSSES, loss, "loss")
-    if isinstance(paths, (str, Path)):
+    if isinstance(paths, (str, Path)) or not isinstance(paths, Iterable):
         raise SpecError(f"from_onnx takes several files: [path], not {paths!r} itself")
     named = (files.path("paths", each) for each in paths)
     return alike("from_onnx", "file", ((str(path), *_rows(path, loss, start, end)) for path in named))

@@ -194,6 +194,8 @@ def rows(estimators: Iterable[Any]) -> tuple[NetworkSpec, Tensor]:
     """Fitted MLPs of one topology: their specification and rows (N, P). Raises SpecError for other estimators."""
     if isinstance(estimators, BaseEstimator):
         raise SpecError(f"from_estimators takes several: [estimator], not the {type(estimators).__name__} itself")
+    if not isinstance(estimators, Iterable):
+        raise SpecError(f"from_estimators takes several: [estimator], not {estimators!r}")
     named = ((f"estimator {place}", each) for place, each in enumerate(estimators))
     return alike("from_estimators", "estimator", ((name, *_row(each, name)) for name, each in named))
 

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple, Self
 import numpy as np
 from torch import Tensor
 
-from ..errors import ShapeError, SpecError, one_of, unknown
+from ..errors import ShapeError, SpecError, check_kind, one_of, unknown
 from ..system import arrays
 from .activations import ACTIVATIONS, Activation
 from .losses import LOSSES
@@ -143,7 +143,10 @@ class NetworkSpec:
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Self:
         """From the result of to_dict(); raises SpecError for an unknown name."""
+        check_kind("network settings", values, Mapping, error=SpecError)
         known = [field.name for field in fields(cls)]
+        if "widths" not in values:
+            raise SpecError("network settings lack widths, of inputs, hidden layers and outputs, such as (64, 32, 10)")
         for name in values:
             if name not in known:
                 raise SpecError(unknown("network setting", name, known))

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from ..checkpoints import checkpoint
 from ..checkpoints.stored import predicts
-from ..errors import CheckpointError, ConfigError, GpubpError, warn
+from ..errors import CheckpointError, ConfigError, GpubpError, check_kind, warn
 from ..export import formats, safetensors
 from ..export.members import Group, Members
 from ..export.modules import PreparedNetwork
@@ -68,6 +68,7 @@ class Model:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "populations", Populations.of(self.populations))
+        check_kind("preparation", self.preparation, Preparation, optional=True)
         if self.position is None:
             object.__setattr__(self, "position", torch.arange(self.populations.count))
         check_widths(self.populations, self.preparation)
@@ -77,6 +78,7 @@ class Model:
     @classmethod
     def of(cls, result: Result) -> Self:
         """The networks of a training, as load() has those of its run directory."""
+        check_kind("result", result, Result)
         position = result.populations.in_order([state.position for state in result.states])
         return cls(result.populations, result.preparation, result.table, position=position)
 
