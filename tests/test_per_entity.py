@@ -133,6 +133,7 @@ def test_a_run_per_entity_answers_each_row_by_its_entitys_best_network(capsys: C
         assert np.array_equal(model.predict(some[:3]), predicted[at[:3]]), "the other samples change no bit"
     with pytest.raises(ConfigError, match="each: a sample is answered"):
         model.predict(given, "all", each=True)
+    assert "predict without --spread, answers a sample by its" in error("predict made --data new.csv --spread", capsys)
     shown = json.loads(run("inspect made --json", capsys))
     assert shown["best"][0]["shop"] == found["shop"][shown["best"][0]["network"]]
     assert sorted(each["networks"] for each in shown["settings"]) == [3, 3, 3], "a setting over its entities"

@@ -250,7 +250,10 @@ class Model:
         """The `best` networks together, or those in `rows`, by numbers or a mask; by default all that did not diverge.
         Raises ConfigError for rows of diverged networks."""
         if self.preparation is not None and self.preparation.entities is not None:
-            raise ConfigError("ensemble: networks of different entities; predict() answers a sample by its entity's")
+            raise ConfigError(
+                "ensemble: networks of different entities; predict(), or gpubp predict without --spread, answers a "
+                "sample by its entity's"
+            )
         found = members(best, rows, len(self), self.ranking, self.diverged)
         return Ensemble(self.populations, found, self.preparation, self.position)
 
