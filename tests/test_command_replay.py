@@ -8,14 +8,12 @@ import shutil
 import time
 from pathlib import Path
 
-import pandas as pd
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
 import gpubp
 from gpubp.cli import main
-from gpubp.raw import tables
 from gpubp.resumed.replay import replay
 
 from .apart import APART
@@ -185,17 +183,3 @@ def test_explain_says_that_a_restored_row_and_the_optimizers_memory_are_of_diffe
             note = f"from the restored row, of step {best}, with the optimizer's memory of step {last}: not of the run"
         assert f"Step {last + 1}; {note}\n" in run(f"explain made --network {row}", capsys)
     assert min(found["best_step"]) < min(found["steps"])
-
-
-def test_a_run_for_which_numbers_to_be_texts_were_numbers_goes_on_with_numbers(
-    capsys: Capture, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    frame = pd.DataFrame({"day": [0, 1, 2, 1] * 5, "kind": ["3", "4"] * 10, "y": range(20)})
-    frame.to_parquet("data.parquet")
-    with monkeypatch.context() as patch:
-        patch.setattr(tables, "_texts", lambda values: values)  # as version 0.1.0
-        trained("--data data.parquet --target y --text day,kind --widths 3,4,1 --epochs 1 --run-dir old", capsys)
-    run("replay old", capsys)
-    run("resume old --epochs 2", capsys)
-    run("replay old", capsys)
-    run("predict old --data data.parquet", capsys)
