@@ -107,20 +107,6 @@ def test_a_model_of_a_result_is_that_of_its_run_directory(
     assert same_bits(model.inputs(samples, 1), loaded.inputs(samples, 1))  # its fold's or entity's scaling
 
 
-def test_numbers_that_are_to_be_texts_are_categories_whatever_has_them(tmp_path: Path) -> None:
-    frame = pd.DataFrame({"day": [0, 1, 2, 1] * 5, "flag": [True, False] * 10, "gap": [1, None] * 10, "y": range(20)})
-    frame.to_csv(tmp_path / "data.csv", index=False)
-    frame.to_parquet(tmp_path / "data.parquet", index=False)
-    how = Reading(text=("day", "flag"))
-    for samples in (tmp_path / "data.csv", tmp_path / "data.parquet", frame):
-        data = gpubp.load_data(samples, target="y", reading=how, impute="mean")
-        found = {column.name: column.categories for column in data.preparation.columns}
-        assert found == {"day": ("0", "1", "2"), "flag": ("False", "True"), "gap": None}
-    gaps = frame.assign(y=frame["gap"].fillna(2).astype(int).astype(str), gap=frame["gap"].fillna(7.0))
-    data = gpubp.load_data(gaps, target="y", reading=Reading(text=("gap",)))
-    assert data.preparation.columns[2].categories == ("1", "7")
-
-
 @pytest.mark.parametrize(
     ("samples", "sentence"),
     [

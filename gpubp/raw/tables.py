@@ -286,22 +286,12 @@ def from_arrow(
             where, values, "" if column in targets else f", --drop {shlex.quote(column)} leaves it out"
         )
         numbers = None
-        if column in reading.text:
-            columns[column] = _texts(columns[column])
-        elif columns[column].dtype == object:
+        if columns[column].dtype == object and column not in reading.text:
             numbers = text.numbers(columns[column], reading)
         if numbers is not None:
             columns[column], sign = numbers
             found += [f"{column} in {sign}"] * bool(sign)
     return Table(name, columns, targets, reading=replace(reading, dates=dates), about=tuple(found))
-
-
-def _texts(values: Array) -> Array:
-    """Values (M,) as texts, None if missing; whole floats, as of whole numbers some of which are missing, without a
-    point."""
-    if values.dtype == object:
-        return values
-    return np.array([None if each != each else str(each).removesuffix(".0") for each in values.tolist()], dtype=object)
 
 
 def _npz(name: str, content: bytes, targets: tuple[str, ...], reading: Reading, only: Only) -> Table:
