@@ -99,7 +99,7 @@ REFUSED: tuple[tuple[Any, type[GpubpError], str], ...] = (  # a design of networ
     (one(class_weight=[1, 2]) + one(class_weight=[1, 2, 3, 4]), ConfigError,
      "row 0 and 1 like it: class_weights of 2 to 4 numbers: one per class expected"),
     (one(widths="3,10000000000000,4"), ConfigError, "row 0: widths"),
-    (one(widths="3,1000000000000,4"), OutOfMemoryError, "row 0: 1 networks of"),
+    (one(widths="3,1000000000000,4"), OutOfMemoryError, "row 0: 1 network of"),
 )  # fmt: skip
 
 

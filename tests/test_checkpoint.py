@@ -81,7 +81,7 @@ DAMAGE = {
     "no digest": "manifest.json is damaged: its SHA-256 is not the one in it",
     "foreign": "manifest.json is not the manifest of a gpubp checkpoint",
     "a list": "manifest.json is not the manifest of a gpubp checkpoint",
-    "no spec": "does not hold a complete state: manifest.json has a value of another type",
+    "no spec": "does not hold a complete state: network settings lack widths",
     "no optimizer": "run: optimizer 'adamm' is in no table of this process; add it",
     "no notes": "does not hold a complete state: 'number' is missing",
     "two populations": "does not hold a complete state: 'hyper.lr' is missing",
