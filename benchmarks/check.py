@@ -156,9 +156,9 @@ def main(out: Path, minutes: float, make: str = PARTS) -> int:
                 failed = begun and number == 0 and (part.proves or status != LATE)
                 check.add(step.name, Outcome(FAILED if failed else ABSENT, f"its process ended: {status}"))
     table = overview(check.report)
-    text = Console(file=StringIO(), width=WIDE)
-    text.print(table)
-    (out / "gpu_check.txt").write_text(text.file.getvalue())  # type: ignore[attr-defined]
+    text = StringIO()
+    Console(file=text, width=WIDE).print(table)
+    (out / "gpu_check.txt").write_text(text.getvalue())
     check.console.print(table)
     check.console.print(out)
     draw(check.report, out)

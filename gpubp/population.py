@@ -221,10 +221,12 @@ def room(spec: NetworkSpec, count: int, dtype: torch.dtype) -> None:
     """Raise OutOfMemoryError for networks that do not fit, before the system kills a process that makes them."""
     bytes_needed = count * spec.size * dtype.itemsize
     if (room := free.too_little(bytes_needed)) is not None:
-        many = count > 1
+        networks, need, smaller = "networks", "need", "fewer at once"
+        if count == 1:
+            networks, need, smaller = "network", "needs", "a smaller one"
         raise OutOfMemoryError(
-            f"{count:,} network{'s' * many} of {'-'.join(map(str, spec.widths))} need{'s' * (not many)} "
-            f"{free.size(bytes_needed)}; {free.size(room)} are free: create {('a smaller one', 'fewer at once')[many]}"
+            f"{count:,} {networks} of {'-'.join(map(str, spec.widths))} {need} {free.size(bytes_needed)}; "
+            f"{free.size(room)} are free: create {smaller}"
         )
 
 

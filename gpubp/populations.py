@@ -80,7 +80,7 @@ class Populations:
             yield Part(self.each[number], local[place], place)
 
     def take(self, rows: Tensor) -> Populations:
-        """The networks in these rows (K,), in this order, as copies."""
+        """The networks in these rows (K,), in this order, as copies. Raises ShapeError for rows that are not there."""
         parts = [*self.parts(arrays.indices("take", rows, self.count, ShapeError, negative=True))]
         return Populations(
             tuple(each.population.take(each.local) for each in parts), tuple(each.place for each in parts)

@@ -92,6 +92,10 @@ def test_an_argument_of_any_kind_is_taken_or_refused(name: str) -> None:
     [
         (lambda: gpubp.Population.create((2, 3, 2), count=2), SpecError, "spec is a tuple, NetworkSpec expected"),  # type: ignore[arg-type]
         (lambda: gpubp.NetworkSpec.from_dict({}), SpecError, "network settings lack widths"),
+        (lambda: gpubp.NetworkSpec.from_dict({"width": (2, 3)}), SpecError, "did you mean 'widths'"),
+        (lambda: gpubp.Population.from_estimators(torch.tensor(3)), SpecError, r"several: \[estimator\], not tensor"),  # type: ignore[arg-type]
+        (lambda: gpubp.Population.from_onnx(torch.tensor(3)), SpecError, r"several files: \[path\], not tensor"),  # type: ignore[arg-type]
+        (lambda: gpubp.TrainConfig.from_dict([]), ConfigError, "training settings is a list, Mapping expected"),  # type: ignore[arg-type]
         (lambda: gpubp.Population.from_estimators(3), SpecError, r"takes several: \[estimator\], not 3"),  # type: ignore[arg-type]
         (lambda: gpubp.Population.from_onnx(None), SpecError, r"takes several files: \[path\], not None"),  # type: ignore[arg-type]
         (lambda: gpubp.Model.of("run"), ConfigError, "result is a str, Result expected"),  # type: ignore[arg-type]

@@ -51,7 +51,10 @@ def run(settings: dict[str, Any]) -> int:
         model.export(target, chosen, to)
         rows = model.chosen(chosen).tolist()
     print(line(f"{target}: {len(rows):,} of {len(model):,} networks, row{'s' * (len(rows) > 1)} {listed(rows, 5)}"))
-    plain = to == "numpy" and target.suffix != ".py"
-    how = UNNAMED if plain else SEVERAL if to == "torch" and len(rows) > 1 else LOADED[to]
+    how = LOADED[to]
+    if to == "numpy" and target.suffix != ".py":
+        how = UNNAMED
+    elif to == "torch" and len(rows) > 1:
+        how = SEVERAL
     sys.stderr.write(f"read it by {how.format(str(target), str(target))}\n")
     return 0

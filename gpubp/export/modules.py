@@ -137,10 +137,15 @@ def rows(modules: Iterable[nn.Sequential], loss: str) -> tuple[NetworkSpec, Tens
     trunk, are copied to each row."""
     if isinstance(modules, nn.Module):  # a Sequential's iterator gives its parts
         raise SpecError(f"from_modules takes several networks: [module], not the {type(modules).__name__} itself")
-    if not isinstance(modules, Iterable) or not getattr(modules, "ndim", 1):
-        raise SpecError(f"from_modules takes several networks: [module], not {modules!r}")
+    check_several("from_modules takes several networks: [module]", modules)
     named = ((f"module {place}", module) for place, module in enumerate(modules))
     return alike("from_modules", "module", ((name, *_row(module, name, loss)) for name, module in named))
+
+
+def check_several(what: str, given: object) -> None:
+    """Raise SpecError, which says `what` is expected, unless `given` has items."""
+    if not isinstance(given, Iterable) or not getattr(given, "ndim", 1):
+        raise SpecError(f"{what}, not {given!r}")
 
 
 def alike(call: str, what: str, found: Iterable[tuple[str, NetworkSpec, Tensor]]) -> tuple[NetworkSpec, Tensor]:

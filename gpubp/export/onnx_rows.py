@@ -22,7 +22,7 @@ from ..errors import SpecError, lookup
 from ..maths.losses import LOSSES
 from ..maths.spec import NetworkSpec
 from ..system import files
-from .modules import alike
+from .modules import alike, check_several
 from .onnx import INPUTS, OUTS
 from .onnx_chain import Chain, Layer
 from .onnx_file import constants, read
@@ -63,8 +63,9 @@ def rows(
 ) -> tuple[NetworkSpec, Tensor]:
     """The networks of several files, of one topology: their specification and rows (N, P)."""
     lookup(LOSSES, loss, "loss")
-    if isinstance(paths, (str, Path)) or not isinstance(paths, Iterable):
+    if isinstance(paths, (str, Path)):
         raise SpecError(f"from_onnx takes several files: [path], not {paths!r} itself")
+    check_several("from_onnx takes several files: [path]", paths)
     named = (files.path("paths", each) for each in paths)
     return alike("from_onnx", "file", ((str(path), *_rows(path, loss, start, end)) for path in named))
 

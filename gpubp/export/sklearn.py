@@ -27,7 +27,7 @@ from ..maths.spec import NetworkSpec
 from ..raw.columns import Column
 from ..raw.preparation import Label
 from .members import Array, Group, Members
-from .modules import alike
+from .modules import alike, check_several
 
 try:
     from sklearn.base import BaseEstimator
@@ -194,8 +194,7 @@ def rows(estimators: Iterable[Any]) -> tuple[NetworkSpec, Tensor]:
     """Fitted MLPs of one topology: their specification and rows (N, P). Raises SpecError for other estimators."""
     if isinstance(estimators, BaseEstimator):
         raise SpecError(f"from_estimators takes several: [estimator], not the {type(estimators).__name__} itself")
-    if not isinstance(estimators, Iterable):
-        raise SpecError(f"from_estimators takes several: [estimator], not {estimators!r}")
+    check_several("from_estimators takes several: [estimator]", estimators)
     named = ((f"estimator {place}", each) for place, each in enumerate(estimators))
     return alike("from_estimators", "estimator", ((name, *_row(each, name)) for name, each in named))
 

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple, Self
 import numpy as np
 from torch import Tensor
 
-from ..errors import ShapeError, SpecError, check_kind, one_of, unknown
+from ..errors import ShapeError, SpecError, check_kind, one_of
 from ..system import arrays
 from .activations import ACTIVATIONS, Activation
 from .losses import LOSSES
@@ -145,11 +145,10 @@ class NetworkSpec:
         """From the result of to_dict(); raises SpecError for an unknown name."""
         check_kind("network settings", values, Mapping, error=SpecError)
         known = [field.name for field in fields(cls)]
+        for name in values:
+            one_of(known, name, "network setting", SpecError)
         if "widths" not in values:
             raise SpecError("network settings lack widths, of inputs, hidden layers and outputs, such as (64, 32, 10)")
-        for name in values:
-            if name not in known:
-                raise SpecError(unknown("network setting", name, known))
         return cls(**values)
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..errors import ConfigError, ShapeError, one_of, unknown
+from ..errors import ConfigError, ShapeError, check_kind, one_of
 from ..maths.losses import LOSSES
 from ..maths.optimizers import OPTIMIZERS
 from ..maths.rows import Rule
@@ -308,10 +308,10 @@ class TrainConfig(Rules):
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> TrainConfig:
         """From the result of to_dict(); raises ConfigError for an unknown setting."""
+        check_kind("training settings", values, Mapping)
         known = [each.name for each in fields(cls)]
         for name in values:
-            if name not in known:
-                raise ConfigError(unknown("training setting", name, known))
+            one_of(known, name, "training setting")
         return cls(**values)
 
 
