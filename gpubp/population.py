@@ -8,6 +8,7 @@ from typing import Any, Self
 import torch
 from torch import Tensor, nn
 
+from . import line
 from .backprop import forward
 from .errors import ConfigError, OutOfMemoryError, ShapeError, SpecError, check_kind, lookup
 from .export import modules, onnx_rows
@@ -221,12 +222,10 @@ def room(spec: NetworkSpec, count: int, dtype: torch.dtype) -> None:
     """Raise OutOfMemoryError for networks that do not fit, before the system kills a process that makes them."""
     bytes_needed = count * spec.size * dtype.itemsize
     if (room := free.too_little(bytes_needed)) is not None:
-        networks, need, smaller = "networks", "need", "fewer at once"
-        if count == 1:
-            networks, need, smaller = "network", "needs", "a smaller one"
+        smaller = "a smaller one" if count == 1 else "fewer at once"
         raise OutOfMemoryError(
-            f"{count:,} {networks} of {'-'.join(map(str, spec.widths))} {need} {free.size(bytes_needed)}; "
-            f"{free.size(room)} are free: create {smaller}"
+            f"{line.counted(count, 'network')} of {'-'.join(map(str, spec.widths))} need{'s' * (count == 1)} "
+            f"{free.size(bytes_needed)}; {free.size(room)} are free: create {smaller}"
         )
 
 
