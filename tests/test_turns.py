@@ -26,7 +26,6 @@ from .test_placement import COUNT, SPEC, STEPS, config, data, same, train
 
 CALLS, ROUNDS = STEPS // 4 * 2, STEPS // 4  # of 3 steps and of 1; of 4 steps
 MOST = 2 * COUNT * CALLS  # no run of groups takes more calls of the engine
-STAYING = 2  # more calls where all stay, whose first three are of 1 step
 
 pytestmark = pytest.mark.usefixtures("short_calls")
 
@@ -82,7 +81,7 @@ def test_groups_copied_during_training_have_the_bits_of_one_group(player: str, r
     for fit in (6,) if reads else (2, COUNT):  # the last holds all
         found, own = played(player, run, fit, reads)
         assert same(found, expected(run)), fit
-        waits = CALLS + ROUNDS + 1 + (fit == COUNT) * (STAYING + 1)
+        waits = CALLS + ROUNDS + 1 + (fit == COUNT)
         assert own.waits == waits, "a call, an evaluation, and rows that come home, wait"
     if run == "some diverge":
         assert found.statuses["diverged"] == 2

@@ -106,7 +106,8 @@ class Run:
         self.place = placed(self.state, self.sets.each, self.choice, self.where, self.stream)
         longest = EAGER if self.choice.name == "eager" else max(EAGER, TABLE // self.config.batch_size)
         self.place.begin()
-        self.pace = Pace(CALL, min(MOST, longest))
+        weights = self.state.population.params.numel()
+        self.pace = Pace(CALL, min(MOST, longest), weights * self.config.batch_size)
         self.pace.look(self.state)
         self.ran = self.pace.running  # networks, when it began here
 
