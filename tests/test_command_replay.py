@@ -8,12 +8,14 @@ import shutil
 import time
 from pathlib import Path
 
+import pandas as pd
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
 import gpubp
 from gpubp.cli import main
+from gpubp.commands import settings
 from gpubp.resumed.replay import replay
 
 from .apart import APART
@@ -183,3 +185,23 @@ def test_explain_says_that_a_restored_row_and_the_optimizers_memory_are_of_diffe
             note = f"from the restored row, of step {best}, with the optimizer's memory of step {last}: not of the run"
         assert f"Step {last + 1}; {note}\n" in run(f"explain made --network {row}", capsys)
     assert min(found["best_step"]) < min(found["steps"])
+
+
+def test_a_run_whose_flags_did_nothing_with_a_parquet_file_goes_on_without_them(
+    capsys: Capture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    frame = pd.DataFrame({"day": [0, 1, 2, 1] * 5, "kind": ["3", "4"] * 10, "shop": [1, 2] * 10, "y": range(20)})
+    frame.to_parquet("data.parquet")
+    flags = "--text day,kind,shop --per shop --widths 3,4,1 --epochs 1 --networks 2"
+    with monkeypatch.context() as patch:  # as version 0.1.0 read them
+        patch.setattr(settings, "_reading", lambda given: gpubp.Reading(text="kind"))
+        trained(f"--data data.parquet --target y {flags} --run-dir old", capsys)
+    preparation = gpubp.load("old").preparation
+    assert preparation is not None
+    assert [each.categories for each in preparation.columns] == [None, ("3", "4")]
+    run("replay old", capsys)
+    run("resume old --epochs 2", capsys)
+    run("resume old --epochs 3", capsys)
+    for command in ("replay old", "inspect old", "report old", "predict old --data data.parquet", "verify old"):
+        run(command, capsys)
+    assert gpubp.load("old").predict(frame.drop(columns="y")).shape == (20,)

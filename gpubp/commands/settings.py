@@ -2,11 +2,13 @@
 
 import sys
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from ..checkpoints import checkpoint, manifests
 from ..errors import CheckpointError, ConfigError, DataError, unknown
+from ..raw.preparation import Preparation
 from ..raw.text import Reading
 from ..samples import sources
 from ..system import config_file
@@ -76,7 +78,13 @@ def settings_of(folder: Path, flags: Mapping[str, tuple[Kind, Any]], call: str =
         raise CheckpointError(f"{path} names no data: the run was started from Python; {call} it there: gpubp.{call}")
     if "stratify" not in settings and settings.get("folds") is not None:  # up to 0.1.0, by class numbers alone
         settings["stratify"] = settings.get("loss") == "cross_entropy" and settings.get("group") is None
-    return _checked(path, settings, flags, whole=begun)
+    settings = _checked(path, settings, flags, whole=begun)
+    with suppress(CheckpointError):  # a damaged preparation is written again
+        prepared = None if settings["text"] is None else Preparation.load(folder)
+        if prepared is not None:  # up to 0.1.0, numbers in Parquet files stayed numbers
+            texts = [name for name in _listed(settings["text"]) if name in prepared.reading.text]
+            settings["text"] = ",".join(texts) or None
+    return settings
 
 
 def _checked(
