@@ -192,7 +192,7 @@ def test_a_run_whose_flags_did_nothing_with_a_parquet_file_goes_on_without_them(
 ) -> None:
     frame = pd.DataFrame({"day": [0, 1, 2, 1] * 5, "kind": ["3", "4"] * 10, "shop": [1, 2] * 10, "y": range(20)})
     frame.to_parquet("data.parquet")
-    flags = "--text day,kind,shop --per shop --widths 3,4,1 --epochs 1 --networks 2"
+    flags = "--text day,kind,shop --per shop --delimiter ; --encoding latin-1 --widths 3,4,1 --epochs 1 --networks 2"
     with monkeypatch.context() as patch:  # as version 0.1.0 read them
         patch.setattr(settings, "_reading", lambda given: gpubp.Reading(text="kind"))
         trained(f"--data data.parquet --target y {flags} --run-dir old", capsys)
@@ -205,3 +205,5 @@ def test_a_run_whose_flags_did_nothing_with_a_parquet_file_goes_on_without_them(
     for command in ("replay old", "inspect old", "report old", "predict old --data data.parquet", "verify old"):
         run(command, capsys)
     assert gpubp.load("old").predict(frame.drop(columns="y")).shape == (20,)
+    told = refused(f"train --device cpu --data data.parquet --target y {flags}", capsys)
+    assert told == "delimiter ';': only for files that end in .csv or .tsv, not for data.parquet"

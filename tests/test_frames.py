@@ -15,7 +15,7 @@ import torch
 from pyarrow import parquet
 
 import gpubp
-from gpubp.errors import DataError
+from gpubp.errors import ConfigError, DataError
 from gpubp.raw import arrow
 from gpubp.raw.frames import table_of
 from gpubp.raw.tables import from_arrow
@@ -159,6 +159,16 @@ def test_entities_of_a_parquet_file_may_have_large_numbers(tmp_path: Path) -> No
     entities = gpubp.load_data(tmp_path / "a.parquet", "y", per="shop").preparation.entities
     assert entities is not None
     assert entities.values == ((10**17, 2 * 10**17),)
+
+
+@pytest.mark.parametrize("name", ["delimiter", "encoding"])
+def test_what_text_files_alone_have_is_refused_of_others(tmp_path: Path, frame: pd.DataFrame, name: str) -> None:
+    frame.to_parquet(tmp_path / "a.Parquet", index=False)
+    for samples, what in ((tmp_path / "a.Parquet", r"\S*a\.Parquet"), (frame, "a DataFrame")):
+        with pytest.raises(
+            ConfigError, match=f"^{name} '.*': only for files that end in .csv or .tsv, not for {what}$"
+        ):
+            gpubp.load_data(samples, "price", reading=Reading(**{name: ";" if name == "delimiter" else "latin-1"}))
 
 
 @pytest.mark.parametrize("given", [{}, {"per": "shop"}, {"folds": 3}], ids=["all", "entities", "folds"])

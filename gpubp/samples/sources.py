@@ -31,6 +31,7 @@ from .data import Dataset
 from .folds import SPLIT
 from .preparing import Division, Fitted, prepare
 
+TEXT_FILES = ("delimiter", "encoding")  # of Reading, those that no other file has
 NOISE = SPLIT + 1  # the Philox layer of the spirals
 
 
@@ -253,6 +254,11 @@ def _table(samples: Any, target: str | Sequence[str] | None, reading: Reading, k
     if isinstance(samples, str):
         check_name(samples)
     file = isinstance(samples, str | os.PathLike)
+    if not file or str(samples).lower().endswith(".parquet"):
+        for name in TEXT_FILES:
+            if (given := getattr(reading, name)) is not None:
+                what = samples if file else f"a {type(samples).__name__}"
+                raise ConfigError(f"{name} {given!r}: only for files that end in .csv or .tsv, not for {what}")
     table = read(samples, target, reading) if file else read_frame(samples, target, reading)
     for name in (*reading.text, *reading.dates):
         values = table.column(name)
