@@ -199,11 +199,23 @@ def test_a_run_whose_flags_did_nothing_with_a_parquet_file_goes_on_without_them(
     preparation = gpubp.load("old").preparation
     assert preparation is not None
     assert [each.categories for each in preparation.columns] == [None, ("3", "4")]
-    run("replay old", capsys)
-    run("resume old --epochs 2", capsys)
-    run("resume old --epochs 3", capsys)
-    for command in ("replay old", "inspect old", "report old", "predict old --data data.parquet", "verify old"):
+    commands = "verify old", "replay old", "report old", "resume old --epochs 2", "resume old --epochs 3", "replay old"
+    for command in (*commands, "inspect old", "predict old --data data.parquet"):
         run(command, capsys)
     assert gpubp.load("old").predict(frame.drop(columns="y")).shape == (20,)
     told = refused(f"train --device cpu --data data.parquet --target y {flags}", capsys)
     assert told == "delimiter ';': only for files that end in .csv or .tsv, not for data.parquet"
+
+
+def test_a_run_goes_on_where_its_data_are_a_parquet_file_now_and_its_preparation_is_damaged(capsys: Capture) -> None:
+    frame = pd.DataFrame({"day": [0, 1, 2, 1] * 5, "x": [0.5, 1.5] * 10, "y": range(20)})
+    frame.to_csv("data.csv", index=False, sep=":")
+    frame.to_parquet("data.parquet", index=False)
+    flags = "--target y --text day --delimiter : --widths 4,3,1 --epochs 1 --networks 2"
+    trained(f"--data data.csv {flags} --run-dir made", capsys)
+    before = Path("made/preparation.json").read_text()
+    Path("made/preparation.json").write_text("{")
+    run("resume made --data data.parquet --epochs 2", capsys)
+    assert Path("made/preparation.json").read_text() == before.replace('":"', "null")
+    run("replay made", capsys)
+    run("predict made --data data.parquet", capsys)
