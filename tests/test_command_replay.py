@@ -8,12 +8,14 @@ import shutil
 import time
 from pathlib import Path
 
+import pandas as pd
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
 import gpubp
 from gpubp.cli import main
+from gpubp.commands import settings
 from gpubp.resumed.replay import replay
 
 from .apart import APART
@@ -183,3 +185,37 @@ def test_explain_says_that_a_restored_row_and_the_optimizers_memory_are_of_diffe
             note = f"from the restored row, of step {best}, with the optimizer's memory of step {last}: not of the run"
         assert f"Step {last + 1}; {note}\n" in run(f"explain made --network {row}", capsys)
     assert min(found["best_step"]) < min(found["steps"])
+
+
+def test_a_run_whose_flags_did_nothing_with_a_parquet_file_goes_on_without_them(
+    capsys: Capture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    frame = pd.DataFrame({"day": [0, 1, 2, 1] * 5, "kind": ["3", "4"] * 10, "shop": [1, 2] * 10, "y": range(20)})
+    frame.to_parquet("data.parquet")
+    flags = "--text day,kind,shop --per shop --delimiter ; --encoding latin-1 --widths 3,4,1 --epochs 1 --networks 2"
+    with monkeypatch.context() as patch:  # as version 0.1.0 read them
+        patch.setattr(settings, "_reading", lambda given: gpubp.Reading(text="kind"))
+        trained(f"--data data.parquet --target y {flags} --run-dir old", capsys)
+    preparation = gpubp.load("old").preparation
+    assert preparation is not None
+    assert [each.categories for each in preparation.columns] == [None, ("3", "4")]
+    commands = "verify old", "replay old", "report old", "resume old --epochs 2", "resume old --epochs 3", "replay old"
+    for command in (*commands, "inspect old", "predict old --data data.parquet"):
+        run(command, capsys)
+    assert gpubp.load("old").predict(frame.drop(columns="y")).shape == (20,)
+    told = refused(f"train --device cpu --data data.parquet --target y {flags}", capsys)
+    assert told == "delimiter ';': only for files that end in .csv or .tsv, not for data.parquet"
+
+
+def test_a_run_goes_on_where_its_data_are_a_parquet_file_now_and_its_preparation_is_damaged(capsys: Capture) -> None:
+    frame = pd.DataFrame({"day": [0, 1, 2, 1] * 5, "x": [0.5, 1.5] * 10, "y": range(20)})
+    frame.to_csv("data.csv", index=False, sep=":")
+    frame.to_parquet("data.parquet", index=False)
+    flags = "--target y --text day --delimiter : --widths 4,3,1 --epochs 1 --networks 2"
+    trained(f"--data data.csv {flags} --run-dir made", capsys)
+    before = Path("made/preparation.json").read_text()
+    Path("made/preparation.json").write_text("{")
+    run("resume made --data data.parquet --epochs 2", capsys)
+    assert Path("made/preparation.json").read_text() == before.replace('":"', "null")
+    run("replay made", capsys)
+    run("predict made --data data.parquet", capsys)

@@ -2,7 +2,9 @@
 say what is wrong with them."""
 
 import math
+import pickle
 from collections.abc import Callable
+from decimal import Decimal
 from functools import partial
 from pathlib import Path
 from runpy import run_path
@@ -14,11 +16,14 @@ import polars
 import pytest
 
 import gpubp
+from gpubp.errors import DataError
+from gpubp.export.numpy import HELPERS
+from gpubp.raw.arrow import as_text
 from gpubp.raw.fitting import fit
 from gpubp.results.model import Model
 
 from .files import table
-from .helpers import population
+from .helpers import population, same_bits
 
 TRAINED = {"rooms": [1.0, 2.0, 3.0, 4.0], "town": ["A", "B", "A", "C"], "area": [9.0, 7.0, 5.0, 8.0]}
 NAN = math.nan
@@ -90,6 +95,91 @@ def test_a_python_file_says_what_is_wrong_with_samples(given: Any, what: str, tm
         exported(model, tmp_path)(given)
     with pytest.raises(ValueError, match="samples"):
         model.predict(given, [1, 0])
+
+
+COUNTED: dict[str, list[Any]] = {
+    "day": [0, 1, 2, 1], "size": [1.0, NAN, 0.1, 1.0], "flag": [True, False, True, True], "rooms": [1.5, 2.0, 3.0, 4.0]
+}  # fmt: skip
+OF_NUMBERS: dict[str, Any] = {
+    "pandas": pandas.DataFrame(COUNTED),
+    "float32": pandas.DataFrame(COUNTED).astype({"size": np.float32, "day": np.uint8}),
+    "nullable": pandas.DataFrame(COUNTED).astype({"day": "Int64", "size": "Float64", "flag": "boolean"}),
+    "category": pandas.DataFrame(COUNTED).astype({"day": "category", "size": "category"}),
+    "decimal": pandas.DataFrame({**COUNTED, "size": [Decimal("1.00"), None, Decimal("0.10"), Decimal("1.00")]}),
+    "texts": pandas.DataFrame({**COUNTED, "day": [*"0121"], "size": ["1", None, "0.1", "1"]}),
+    "polars": polars.DataFrame({**COUNTED, "size": [1.0, None, 0.1, 1.0]}),
+    "unseen": pandas.DataFrame({**COUNTED, "day": [7, 1, 0, 2], "size": ["1.0", "1", "0.1", "0.10"]}),
+    "rows": np.array([*zip(*COUNTED.values())], object),
+}
+
+
+def of_numbers() -> Model:
+    """Networks of columns of texts that were numbers."""
+    reading = gpubp.Reading(text=("day", "size", "flag"))
+    frame = pandas.DataFrame({**COUNTED, "y": [1.0, 2.0, 3.0, 4.0]})
+    data = gpubp.load_data(frame, "y", reading=reading, loss="mean_squared_error", impute="mean", validation=0)
+    return Model(population(gpubp.NetworkSpec((data.widths_in, 4, 1), "tanh"), 2), data.preparation)
+
+
+@pytest.mark.parametrize("given", OF_NUMBERS.values(), ids=[*OF_NUMBERS])
+@pytest.mark.filterwarnings("ignore:.* which training did not have; they count as no category")
+@pytest.mark.filterwarnings("ignore:X does not have valid feature names")
+def test_numbers_are_the_texts_that_training_took_them_for_everywhere(given: Any, tmp_path: Path) -> None:
+    model = of_numbers()
+    assert [each.categories for each in model.preparation.columns][:3] == [
+        ("0", "1", "2"), ("0.1", "1"), ("False", "True")
+    ]  # fmt: skip
+    wanted = model.predict(given, [1, 0])
+    np.testing.assert_allclose(exported(model, tmp_path)(given), wanted, rtol=1e-12)
+    estimator = pickle.loads(pickle.dumps(model.estimator([1, 0])))
+    np.testing.assert_allclose(estimator.predict(given), wanted, rtol=1e-12)
+    if isinstance(given, pandas.DataFrame) and given["day"].nunique() == 3 and given["size"].nunique() == 2:
+        assert same_bits(model.inputs(given, 0), model.inputs(OF_NUMBERS["texts"], 0))
+
+
+def test_an_estimator_names_what_it_makes_of_texts() -> None:
+    for model, texts in (
+        (of_numbers(), ["day_0", "day_1", "day_2", "size_0.1", "size_1", "flag_False", "flag_True", "rooms"]),
+        (networks(), ["rooms", "town_A", "town_B", "town_C", "area"]),
+    ):
+        names = model.estimator([0])[:-1].get_feature_names_out()
+        assert [name.split("__")[1] for name in names] == texts
+
+
+def test_whole_numbers_that_a_frame_rounds_are_refused_by_an_export(tmp_path: Path) -> None:
+    frame = pandas.DataFrame({"id": pandas.array([2**60 + 1, 2**60 + 3] * 4, dtype="Int64"), "y": range(8)})
+    data = gpubp.load_data(frame, "y", reading=gpubp.Reading(text=("id",)), impute="mean", validation=0)
+    model = Model(population(gpubp.NetworkSpec((2, 1)), 2), data.preparation)
+    given = frame[["id"]].astype(float)
+    for predict in (exported(model, tmp_path), model.estimator([1, 0]).predict, partial(model.predict, networks=[0])):
+        with pytest.raises((ValueError, TypeError), match=r"is not text|requires a 'str'|holds numbers, but text"):
+            predict(given)
+    np.testing.assert_allclose(exported(model, tmp_path)(frame), model.predict(frame, [1, 0]), rtol=1e-12)
+
+
+def test_numbers_in_the_place_of_other_texts_are_refused_everywhere(tmp_path: Path) -> None:
+    for texts in (["A", "B", "A", "C"], ["1", "2", "1", "3a"], ["007", "008", "009", "007"], ["1.0", "2", "1.0", "2"]):
+        trained = pandas.DataFrame({**TRAINED, "town": texts, "y": [1.0, 5.0, 2.0, 4.0]})
+        reading = gpubp.Reading(text=("town",))
+        data = gpubp.load_data(trained, "y", reading=reading, loss="mean_squared_error", impute="mean", validation=0)
+        model = Model(population(gpubp.NetworkSpec((data.widths_in, 4, 1), "tanh"), 2), data.preparation)
+        given = pandas.DataFrame({**TRAINED, "town": [1, 2, 1, 2]})
+        with pytest.raises(DataError, match="column 'town' holds numbers, but text in training"):
+            model.predict(given, [1, 0])
+        with pytest.raises(ValueError, match="column 'town' is not text, as it was in training"):
+            exported(model, tmp_path)(given)
+        with pytest.raises(TypeError, match="requires a 'str' object but received a 'int'"):
+            model.estimator([1, 0]).predict(given)
+
+
+def test_a_python_file_takes_numbers_for_the_texts_that_gpubp_does() -> None:
+    scope: dict[str, Any] = {"np": np}
+    exec(HELPERS["as_text"], scope)
+    for value, text in ((3, "3"), (3.0, "3"), (-0.0, "0"), (0.1, "0.1"), (np.float32(0.1), "0.1"), (np.int8(4), "4"),
+                        (True, "True"), (np.bool_(False), "False"), (Decimal("2.00"), "2"), (Decimal("0.50"), "0.5"),
+                        (2**70, str(2**70)), (math.inf, "inf"), (1e17, 1e17), (2.0**53, str(2**53)), ("3.0", "3.0"),
+                        (None, None), (pandas.NaT, pandas.NaT)):  # fmt: skip
+        assert all(found is text or found == text for found in (as_text(value), scope["as_text"](value)))
 
 
 @pytest.mark.parametrize("frame", FRAMES.values(), ids=[*FRAMES])

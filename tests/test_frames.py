@@ -1,5 +1,6 @@
 """Frames, tables of Arrow and mappings are prepared for training as a Parquet file of them is."""
 
+import decimal
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,8 +15,12 @@ import torch
 from pyarrow import parquet
 
 import gpubp
-from gpubp.errors import DataError
+from gpubp.errors import ConfigError, DataError
+from gpubp.raw import arrow
+from gpubp.raw.frames import table_of
+from gpubp.raw.tables import from_arrow
 from gpubp.raw.text import Reading
+from gpubp.results.answers import entity_of
 
 from .helpers import same_bits
 
@@ -87,6 +92,83 @@ def test_moments_too_far_for_microseconds_are_days() -> None:
     far = pa.table({"when": pa.array([10**15, 0]).cast(pa.timestamp("s")), "price": [1.0, 2.0]})
     read = gpubp.load_data(far, "price", reading=HOW, validation=0, scale="none").training.inputs
     assert read[:, 0].tolist() == [10**15 / 86400, 0]
+
+
+NUMBERS: dict[str, Any] = {
+    "day": [0, 1, 2, 1] * 10,
+    "flag": [True, False] * 20,
+    "gap": pd.array([3, None] * 20, dtype="Int64"),
+    "id": pd.array([2**60 + 1, None, 2**62, 5] * 10, dtype="UInt64"),
+    "size": np.array([0.1, 2.5] * 20, np.float32),
+    "price": [decimal.Decimal("1.25"), decimal.Decimal("0.50")] * 20,
+}
+CATEGORIES = [("0", "1", "2"), ("False", "True"), ("3",), ("1152921504606846977", "4611686018427387904", "5"),
+              ("0.1", "2.5"), ("0.5", "1.25")]  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", ["csv", "parquet", *KINDS])
+def test_numbers_that_are_to_be_texts_are_categories_whatever_has_them(tmp_path: Path, kind: str) -> None:
+    frame = pd.DataFrame({**NUMBERS, "y": range(40)})
+    frame.assign(price=[1.25, 0.5] * 20).to_csv(tmp_path / "a.csv", index=False)
+    frame.to_parquet(tmp_path / "a.parquet", index=False)
+    samples = KINDS[kind](frame) if kind in KINDS else tmp_path / f"a.{kind}"
+    data = gpubp.load_data(samples, "y", reading=Reading(text=tuple(NUMBERS)), impute="mean", folds=4)
+    told = [each.categories for each in data.preparation.columns]
+    assert told[:4] + told[5:] == CATEGORIES[:4] + CATEGORIES[5:]
+    if kind not in ("columns", "rows"):  # those of Python have floats of 64 bits alone
+        assert told[4] == CATEGORIES[4]
+    of_file = gpubp.load_data(tmp_path / "a.csv", "y", reading=Reading(text=tuple(NUMBERS)), impute="mean", folds=4)
+    assert same_bits(data.training.inputs, of_file.training.inputs)
+
+
+def test_whole_floats_are_texts_without_a_point_and_missing_ones_missing() -> None:
+    frame = pd.DataFrame({"gap": [3.0, None, 4.0], "other": [None, 2.5, -0.0], "y": ["1", "2", "1"]})
+    data = gpubp.load_data(frame, "y", reading=Reading(text=("gap", "other")), impute="mean", validation=0)
+    assert [each.categories for each in data.preparation.columns] == [("3", "4"), ("0", "2.5")]
+    large = pa.table({"gap": pa.array([2**64 - 1, None], pa.uint64())})
+    assert from_arrow("a", large, reading=Reading(text=("gap",))).columns["gap"].tolist() == [str(2**64 - 1), None]
+    assert arrow.unpacked(large, ()) < arrow.unpacked(large, ("gap",)) == 2 * arrow.TEXT
+    with pytest.raises(DataError, match=r"'gap' lacks 1 of 3 values"):
+        gpubp.load_data(frame, "y", reading=Reading(text=("gap", "other")), validation=0)
+    with pytest.raises(DataError, match=r"'gap' holds floats beyond 2\^53, which may be rounded; whole numbers or"):
+        gpubp.load_data(frame.assign(gap=[1.0, 1e17, 2.0]), "y", reading=Reading(text=("gap",)))
+
+
+def test_columns_of_arrays_are_texts_too(tmp_path: Path) -> None:
+    for many in (np.array([[0, 5], [1, 6], [0, 7]]), np.array([[0.0, 5], [1.0, 6], [0.0, 7]])):
+        np.savez(tmp_path / "a.npz", X=many, y=np.arange(3.0))
+        data = gpubp.load_data(tmp_path / "a.npz", reading=Reading(text=("inputs[0]",)), validation=0)
+        assert [each.categories for each in data.preparation.columns] == [("0", "1"), None]
+        assert same_bits(data.preparation.inputs(table_of(tmp_path / "a.npz", data.preparation)), data.training.inputs)
+
+
+def test_classes_and_entities_named_as_texts_are_texts() -> None:
+    frame = pd.DataFrame({"shop": [7.0, 8.0] * 20, "x": range(40), "kind": [0, 1, 2, 1] * 10})
+    data = gpubp.load_data(frame, "kind", per="shop", reading=Reading(text=("shop", "kind")))
+    assert data.preparation.classes == ("0", "1", "2")
+    assert data.preparation.entities is not None
+    assert data.preparation.entities.values == (("7", "8"),)
+    for samples in (frame, frame.astype({"shop": int}), frame.astype({"shop": int}).astype({"shop": str})):
+        assert entity_of(table_of(samples, data.preparation), data.preparation.entities).tolist() == [0, 1] * 20
+    with pytest.raises(DataError, match="'x' holds text, this loss needs numbers"):
+        gpubp.load_data(frame, "x", loss="mean_squared_error", reading=Reading(text=("x",)))
+
+
+def test_entities_of_a_parquet_file_may_have_large_numbers(tmp_path: Path) -> None:
+    pd.DataFrame({"shop": [1e17, 2e17] * 20, "x": range(40), "y": range(40)}).to_parquet(tmp_path / "a.parquet")
+    entities = gpubp.load_data(tmp_path / "a.parquet", "y", per="shop").preparation.entities
+    assert entities is not None
+    assert entities.values == ((10**17, 2 * 10**17),)
+
+
+@pytest.mark.parametrize("name", ["delimiter", "encoding"])
+def test_what_text_files_alone_have_is_refused_of_others(tmp_path: Path, frame: pd.DataFrame, name: str) -> None:
+    frame.to_parquet(tmp_path / "a.Parquet", index=False)
+    for samples, what in ((tmp_path / "a.Parquet", r"\S*a\.Parquet"), (frame, "a DataFrame")):
+        with pytest.raises(
+            ConfigError, match=f"^{name} '.*': only for files that end in .csv or .tsv, not for {what}$"
+        ):
+            gpubp.load_data(samples, "price", reading=Reading(**{name: ";" if name == "delimiter" else "latin-1"}))
 
 
 @pytest.mark.parametrize("given", [{}, {"per": "shop"}, {"folds": 3}], ids=["all", "entities", "folds"])

@@ -2,13 +2,16 @@
 
 import sys
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from ..checkpoints import checkpoint, manifests
 from ..errors import CheckpointError, ConfigError, DataError, unknown
+from ..raw.preparation import Preparation
 from ..raw.text import Reading
 from ..samples import sources
+from ..samples.sources import TEXT_FILES
 from ..system import config_file
 from ..system.devices import ALL, automatic, devices
 from ..system.flags import Kind, RefusedError
@@ -37,7 +40,13 @@ def of_run(settings: dict[str, Any], now: str | None) -> dict[str, Any]:
     found = located(settings["data"] if now is None else now)
     if now is None and found not in sources.SOURCES and not Path(found).exists():
         raise DataError(f"{found} is missing, which the run was trained on; --data FILE says where it is now")
-    return settings | {"data": found}
+    return _unread(settings | {"data": found})
+
+
+def _unread(settings: dict[str, Any]) -> dict[str, Any]:
+    """The settings of a run without the flags of text files where its data are none: up to 0.1.0 they did nothing."""
+    parquet = str(settings["data"]).lower().endswith(".parquet")
+    return settings | dict.fromkeys(TEXT_FILES if parquet else (), None)
 
 
 def _reading(settings: dict[str, Any]) -> Reading:
@@ -76,7 +85,13 @@ def settings_of(folder: Path, flags: Mapping[str, tuple[Kind, Any]], call: str =
         raise CheckpointError(f"{path} names no data: the run was started from Python; {call} it there: gpubp.{call}")
     if "stratify" not in settings and settings.get("folds") is not None:  # up to 0.1.0, by class numbers alone
         settings["stratify"] = settings.get("loss") == "cross_entropy" and settings.get("group") is None
-    return _checked(path, settings, flags, whole=begun)
+    settings = _unread(_checked(path, settings, flags, whole=begun))
+    with suppress(CheckpointError):  # a damaged preparation is written again
+        prepared = None if settings["text"] is None else Preparation.load(folder)
+        if prepared is not None:  # up to 0.1.0, numbers in Parquet files stayed numbers
+            texts = [name for name in _listed(settings["text"]) if name in prepared.reading.text]
+            settings["text"] = ",".join(texts) or None
+    return settings
 
 
 def _checked(

@@ -52,6 +52,20 @@ def entropy_of(chances):
     logs = np.log(np.maximum(chances, np.finfo(float).tiny))
     return 0 - (chances * logs).sum(-1)
 ''',
+    "as_text": '''\
+def as_text(value):
+    """A number or truth value as a CSV file has it, whole numbers without a point; anything else as it is, as are
+    floats beyond 2^53, which may be whole numbers that were rounded."""
+    if isinstance(value, (bool, np.bool_)):
+        return str(value)
+    known = isinstance(value, (int, float, np.integer, np.floating)) or type(value).__name__ == "Decimal"
+    if not known or value != value:
+        return value
+    if float(value).is_integer():
+        rounded = isinstance(value, (float, np.floating)) and abs(float(value)) > 1 << 53
+        return value if rounded else str(int(value))
+    return str(value if isinstance(value, np.floating) else float(value))
+''',
     "numbers": '''\
 def numbers(text, dtype, *shape):
     """The array with these bytes, in base64."""
@@ -71,6 +85,8 @@ def column(samples, place):
     values = np.asarray(given, None if hasattr(given, "__array__") else object)  # else a NaN among texts is one
     if values.ndim != 1:
         raise ValueError(f"column {name!r} has shape {values.shape}; a value per sample expected")
+    if name in NUMERIC:
+        values = np.array([as_text(each) for each in values], object)
     if name in CATEGORIES or values.dtype.kind not in "biuf":
         values = values.astype(object)
         missing = np.array([each is None or type(each).__name__ == "NAType" or each != each for each in values], bool)
@@ -213,6 +229,7 @@ def _constants(members: Members) -> str:
     lines += [
         f"COLUMNS = {_literal([each.name for each in members.columns])}",
         f"CATEGORIES = {_literal(texts)}  # of columns of texts, an input each",
+        f"NUMERIC = {_literal([each.name for each in members.columns if each.numeric])}  # of these, those of numbers",
         f"FILL = {_literal(fills)}  # for missing values",
     ]
     return "\n".join([*lines, ""])

@@ -2,9 +2,10 @@
 the units of the targets; of several also what Ensemble says of their doubt.
 
 Inputs are `numbers` (M, columns) in float64, NaN where one is missing, and `texts` (M, columns), "" where one is
-missing, each with its columns in the order of training; or, without a preparation, `inputs` (M, I). The inputs are
-prepared in float64, the networks compute in their own precision, `net`'s functions by the operators of ONNX, and
-outputs are float64. Networks of one topology are computed together, their weights stacked (K, I, O).
+missing, numbers among them as raw/arrow.as_text() writes them, each with its columns in the order of training; or,
+without a preparation, `inputs` (M, I). The inputs are prepared in float64, the networks compute in their own precision,
+`net`'s functions by the operators of ONNX, and outputs are float64. Networks of one topology are computed together,
+their weights stacked (K, I, O).
 
 Refused: files of more than 2 GB, which protobuf cannot hold, and activations without a row in onnx_graph.FUNCTIONS.
 """

@@ -24,6 +24,7 @@ from torch import Tensor
 
 from ..errors import ConfigError, ShapeError, SpecError
 from ..maths.spec import NetworkSpec
+from ..raw.arrow import as_text
 from ..raw.columns import Column
 from ..raw.preparation import Label
 from .members import Array, Group, Members
@@ -36,7 +37,7 @@ try:
     from sklearn.impute import SimpleImputer
     from sklearn.neural_network import MLPClassifier, MLPRegressor
     from sklearn.pipeline import Pipeline, make_pipeline
-    from sklearn.preprocessing import LabelEncoder, OneHotEncoder, StandardScaler
+    from sklearn.preprocessing import FunctionTransformer, LabelEncoder, OneHotEncoder, StandardScaler
     from sklearn.utils import Bunch
 except ModuleNotFoundError:
     raise ConfigError('estimators need scikit-learn: pip install "gpubp[sklearn]"') from None
@@ -141,9 +142,9 @@ def _inputs(members: Members, place: int) -> Any:
     columns = [each.at(int(members.position[place])) for each in members.columns]
     named = any(each.name != f"inputs[{at}]" for at, each in enumerate(columns))  # so an .npz calls its places
     runs, start = [], 0
-    for texts, run in itertools.groupby(columns, lambda column: column.categories is not None):
-        some = [*run]
-        steps = _texts(some) if texts else _numeric(some)
+    for _, run in itertools.groupby(columns, lambda each: each.name if each.numeric else each.categories is not None):
+        some = [*run]  # one alone that takes numbers, whose type others may change
+        steps = _numeric(some) if some[0].categories is None else _texts(some)
         if named:
             steps[0].feature_names_in_ = np.array([each.name for each in some], object)
         made = steps[0] if len(steps) == 1 else make_pipeline(*steps)
@@ -171,8 +172,8 @@ def _numeric(columns: Sequence[Column]) -> list[Any]:
 
 
 def _texts(columns: Sequence[Column]) -> list[Any]:
-    """Steps for columns of texts: missing ones, None, NaN and pandas.NA, filled, or refused as NaN where training
-    refused them, and an input per category."""
+    """Steps for columns of texts: numbers as texts where categories are such, or else refused; missing ones, None, NaN
+    and pandas.NA, filled, or refused as NaN where training refused them; and an input per category."""
     categories = [np.array(each.categories, object) for each in columns]
     stand_in = np.array([[each[0] for each in categories]], object)
     encoder = OneHotEncoder(categories=categories, handle_unknown="ignore", sparse_output=False).fit(stand_in)
@@ -181,13 +182,24 @@ def _texts(columns: Sequence[Column]) -> list[Any]:
         from pandas import NA
 
         kinds = [NA]  # fills all three
-    steps = []
+    steps = [_function(as_texts, stand_in)] if columns[0].numeric else []
     for missing in (*kinds, None):  # the last finds none to fill, and refuses NaN
         imputer = SimpleImputer(missing_values=missing, strategy="most_frequent", keep_empty_features=True)
         imputer.fit(stand_in)
         imputer.statistics_ = np.array([np.nan if each.fill is None else each.fill for each in columns], object)
         steps.append(imputer)
-    return [*steps, encoder]
+    return [*steps, _function(np.vectorize(str.__str__, otypes=[object]), stand_in), encoder]  # which takes a str alone
+
+
+def _function(function: Any, stand_in: Array) -> Any:
+    """A step that leaves columns their names."""
+    return FunctionTransformer(function, feature_names_out="one-to-one").fit(stand_in)
+
+
+def as_texts(samples: Any) -> Array:
+    """Numbers and truth values as texts."""
+    values = np.asarray(samples)
+    return np.array([as_text(each) for each in values.flat], object).reshape(values.shape)
 
 
 def rows(estimators: Iterable[Any]) -> tuple[NetworkSpec, Tensor]:

@@ -1,8 +1,10 @@
-"""Parquet files as tables of Arrow, and columns of Arrow as numpy arrays. Refused: files that unpack to more than fits;
-with the file and the column, dates unless requested, other types, and whole numbers that missing values would round."""
+"""Parquet files as tables of Arrow, and columns of Arrow as numpy arrays; as_text(), numbers as texts. Refused: files
+that unpack to more than fits; with the file and the column, dates unless requested, other types, and whole numbers that
+missing values would round."""
 
+import decimal
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Iterable, Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -48,9 +50,10 @@ def opened(name: str, source: Any, size: int) -> parquet.ParquetFile:
     return file
 
 
-def unpacked(table: Any) -> int:
-    """Bytes of a table of Arrow as arrays of numbers and of texts, without letters."""
-    return sum(len(table) * (NUMBER if pyarrow.types.is_primitive(kind) else TEXT) for kind in table.schema.types)
+def unpacked(table: Any, made: Collection[str]) -> int:
+    """Bytes of a table of Arrow as arrays of numbers and of texts, without letters. made: columns that become texts."""
+    texts = (not pyarrow.types.is_primitive(each.type) or each.name in made for each in table.schema)
+    return sum(len(table) * (TEXT if text else NUMBER) for text in texts)
 
 
 def different(name: str, names: Sequence[str]) -> None:
@@ -131,6 +134,43 @@ def numbers(where: str, column: Any, otherwise: str) -> Array:
                 f"are floats then, and rounded: fill in the values, or make the numbers smaller{otherwise}"
             ) from None
     return np.asarray(column.to_numpy())
+
+
+def texts(column: Any) -> Array | None:
+    """A column of numbers or truth values as written(), of other values None."""
+    types, column = pyarrow.types, _decoded(column)
+    kind = column.type
+    if types.is_floating(kind):
+        return written(column.to_numpy())
+    exact = types.is_boolean(kind) or types.is_integer(kind) or types.is_decimal(kind)
+    return written(column.to_pylist()) if exact else None
+
+
+def written(values: Iterable[Any]) -> Array | None:
+    """Numbers and truth values (M,) as texts, None if missing; or None if as_text() has none of one."""
+    found = [None if each != each else as_text(each) for each in values]
+    return np.array(found, dtype=object) if all(each is None or isinstance(each, str) for each in found) else None
+
+
+def as_text(value: object) -> object:
+    """A number or truth value as a CSV file has it, whole numbers without a point; anything else as it is, as are
+    floats beyond 2^53, which may be whole numbers that were rounded."""
+    if isinstance(value, (bool, np.bool_)):
+        return str(value)
+    if not isinstance(value, (int, float, np.integer, np.floating, decimal.Decimal)) or value != value:
+        return value
+    if float(value).is_integer():
+        rounded = isinstance(value, (float, np.floating)) and abs(float(value)) > 1 << 53
+        return value if rounded else str(int(value))
+    return str(value if isinstance(value, np.floating) else float(value))
+
+
+def is_number(text: str) -> bool:
+    """Whether as_text() makes this text of a number or truth value."""
+    try:
+        return text in ("False", "True") or as_text(decimal.Decimal(text)) == text
+    except decimal.InvalidOperation:
+        return False
 
 
 def no_formula(texts: Any) -> Any:

@@ -14,8 +14,10 @@ from torch import Tensor
 
 from ..errors import DataError
 from ..system.arrays import real
+from . import arrow
 from .tables import Array, Table, complete, finite, floats, listed, missing
 
+NUMBERS = "holds numbers, but text in training"
 Scaling = float | tuple[float, ...]  # of all samples, or of each position
 
 
@@ -53,6 +55,11 @@ class Column:
                 found = getattr(self, name)
                 raise DataError(f"preparation: column {self.name!r} has {name} {found!r}, which fit() never produces")
 
+    @property
+    def numeric(self) -> bool:
+        """Whether all categories are texts of numbers or truth values, which may then stand for them."""
+        return self.categories is not None and all(map(arrow.is_number, self.categories))
+
     def at(self, position: int) -> Self:
         """The preparation of the samples of one position."""
         if not isinstance(self.offset, tuple) or not isinstance(self.factor, tuple):
@@ -61,8 +68,7 @@ class Column:
 
     def encode(self, table: Table) -> Array:
         """The column of `table` as inputs, (M, 1), not scaled, or (M, categories); unseen categories are all zeros."""
-        values = raw(table, self.name, text=self.categories is not None)
-        values = filled(table, self.name, values, self.fill)
+        values = filled(table, self.name, self._raw(table), self.fill)
         if self.categories is None:
             return values[:, None]
         place = {category: number for number, category in enumerate(self.categories)}
@@ -73,7 +79,7 @@ class Column:
 
     def strange(self, table: Table) -> str | None:
         """How the column of `table` differs from training, as in other units or by a wrong name, or None."""
-        values = raw(table, self.name, text=self.categories is not None)
+        values = self._raw(table)
         known = values[~missing(values)]
         if not len(known):
             return None
@@ -94,6 +100,12 @@ class Column:
             f"column {self.name!r} holds {low:g} to {high:g}, in training {self.low:g} to {self.high:g}; are the units "
             "the same?"
         )
+
+    def _raw(self, table: Table) -> Array:
+        values = raw(table, self.name, text=self.categories is not None)
+        if self.name in table.numbers and not self.numeric and not missing(values).all():
+            raise table.wrong(self.name, NUMBERS)
+        return values
 
 
 def _each(scaling: Any) -> tuple[Any, ...]:
@@ -125,7 +137,7 @@ def raw(table: Table, name: str, text: bool) -> Array:
         values = np.full(len(values), None)  # an empty column of a file has no type
     if text != (values.dtype == object):
         if text:
-            raise table.wrong(name, "holds numbers, but text in training")
+            raise table.wrong(name, NUMBERS)
         at = next((at for at, each in enumerate(values) if each and table.reading.number(each) is None), 0)
         raise table.wrong(name, f"holds text, the first {values[at]!r} in sample {at}, but numbers in training")
     return values if text else finite(table, name, floats(table, name, values))

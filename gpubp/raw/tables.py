@@ -46,7 +46,8 @@ class Table:
     or object: str, or None if missing. targets: which columns are the targets; the others are inputs.
     named: False if columns have only positions, so that another table must have as many. reading: how another
     file with these columns is read. about: what reading detected. steps: the relative distance between
-    numbers of a column's type, if that is a narrower float than float64. Raises DataError.
+    numbers of a column's type, if that is a narrower float than float64. numbers: the columns of texts that were
+    numbers or truth values, as Reading.text has them. Raises DataError.
     """
 
     name: str
@@ -55,6 +56,7 @@ class Table:
     named: bool = True
     reading: Reading = field(default_factory=Reading)
     about: tuple[str, ...] = ()
+    numbers: tuple[str, ...] = ()
     steps: dict[str, float] = field(init=False)
 
     def __post_init__(self) -> None:
@@ -267,8 +269,8 @@ def from_arrow(
     reading, found = reading or Reading(), list(found)
     _names(name, table.column_names)
     table = table.select(present(name, table.column_names, only))
-    free.fits(name, arrow.unpacked(table))
-    columns, dates = {}, dict(reading.dates)
+    free.fits(name, arrow.unpacked(table, reading.text))
+    columns, dates, made = {}, dict(reading.dates), []
     present(name, table.column_names, reading.drop, ", to be left out,")
     both = [column for column in targets if column in reading.drop]
     if both:
@@ -282,6 +284,10 @@ def from_arrow(
             columns[column], dates[column] = arrow.days(where, values, dates[column])
             found.append(f"{column} in days since 1970, dates as {dates[column]}")
             continue
+        if column in reading.text and (texts := arrow.texts(values)) is not None:
+            columns[column] = texts
+            made.append(column)
+            continue
         columns[column] = arrow.numbers(
             where, values, "" if column in targets else f", --drop {shlex.quote(column)} leaves it out"
         )
@@ -291,7 +297,8 @@ def from_arrow(
         if numbers is not None:
             columns[column], sign = numbers
             found += [f"{column} in {sign}"] * bool(sign)
-    return Table(name, columns, targets, reading=replace(reading, dates=dates), about=tuple(found))
+    about = tuple(found)
+    return Table(name, columns, targets, reading=replace(reading, dates=dates), about=about, numbers=tuple(made))
 
 
 def _npz(name: str, content: bytes, targets: tuple[str, ...], reading: Reading, only: Only) -> Table:
@@ -301,7 +308,12 @@ def _npz(name: str, content: bytes, targets: tuple[str, ...], reading: Reading, 
         raise DataError(f"{name}: columns to drop, dates and how numbers are written are of .csv and .parquet files")
     arrays = npz.arrays(name, content)
     columns = {f"{kind}[{at}]": array[:, at] for kind, array in arrays.items() for at in range(array.shape[1])}
-    return Table(name, columns, tuple(column for column in columns if column.startswith("targets")), named=False)
+    given = {column: columns[column] for column in reading.text if column in columns}
+    texts = {column: arrow.written(values) for column, values in given.items() if values.dtype.kind in "biuf"}
+    made = {column: values for column, values in texts.items() if values is not None}
+    columns |= made
+    own = tuple(column for column in columns if column.startswith("targets"))
+    return Table(name, columns, own, named=False, reading=reading, numbers=tuple(made))
 
 
 Reader = Callable[[str, bytes, tuple[str, ...], Reading, Only], Table]

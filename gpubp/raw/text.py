@@ -50,8 +50,8 @@ class Reading:
     delimiter: between the columns of a text file; by default comma, semicolon, tab or |, judging by its first lines.
     decimal: the decimal point. thousands: the separator of groups of digits, by default none. encoding: of
     a text file; by default from its byte order mark, or UTF-8. drop: columns to leave out. text: columns read as
-    text, whatever they look like. dates: columns that become days since 1970, each with a format of strptime or "ISO
-    8601", or "" to detect it.
+    text, whatever they look like, also numbers in other files and in frames, as a CSV has them: 3, also of 3.0. dates:
+    columns that become days since 1970, each with a format of strptime or "ISO 8601", or "" to detect it.
     """
 
     delimiter: str | None = None

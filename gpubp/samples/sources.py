@@ -22,7 +22,7 @@ from ..raw.entities import as_written, label
 from ..raw.fitting import ask, check_scale
 from ..raw.frames import read_frame
 from ..raw.preparation import TASK_OF_LOSS, Preparation
-from ..raw.tables import READERS, Table, listed, named, read
+from ..raw.tables import READERS, Table, listed, missing, named, read
 from ..raw.text import Reading
 from ..system.ambient import neutral
 from ..system.arrays import real
@@ -31,6 +31,7 @@ from .data import Dataset
 from .folds import SPLIT
 from .preparing import Division, Fitted, prepare
 
+TEXT_FILES = ("delimiter", "encoding")  # of Reading, those that no other file has
 NOISE = SPLIT + 1  # the Philox layer of the spirals
 
 
@@ -253,13 +254,20 @@ def _table(samples: Any, target: str | Sequence[str] | None, reading: Reading, k
     if isinstance(samples, str):
         check_name(samples)
     file = isinstance(samples, str | os.PathLike)
+    if not file or str(samples).lower().endswith(".parquet"):
+        for name in TEXT_FILES:
+            if (given := getattr(reading, name)) is not None:
+                what = samples if file else f"a {type(samples).__name__}"
+                raise ConfigError(f"{name} {given!r}: only for files that end in .csv or .tsv, not for {what}")
     table = read(samples, target, reading) if file else read_frame(samples, target, reading)
     for name in (*reading.text, *reading.dates):
-        table.column(name)
+        values = table.column(name)
+        if name not in reading.dates and values.dtype != object and not missing(values).all():
+            raise table.wrong(name, "holds floats beyond 2^53, which may be rounded; whole numbers or text expected")
     if not table.targets:
         argument = "--target" if file else "target="
-        missing = f"name the columns to predict with {argument}" if table.named else "no array is called targets or y"
-        raise DataError(f"{table.name} has no targets; {missing}; it has {listed(table.columns)}")
+        advice = f"name the columns to predict with {argument}" if table.named else "no array is called targets or y"
+        raise DataError(f"{table.name} has no targets; {advice}; it has {listed(table.columns)}")
     for name in table.targets:
         if table.columns[name].dtype == object and name not in reading.text:
             ask(table, name)
