@@ -109,6 +109,17 @@ def test_the_pruner_stops_networks_which_end_as_pruned() -> None:
     assert best.state == TrialState.COMPLETE
 
 
+@pytest.mark.parametrize("batch", [1, 3, 4, 50])
+@pytest.mark.parametrize("rates", [[0.01, 0.05, 0.1], [0.01, 1e200]])
+def test_a_sampler_that_has_tried_all_there_is_ends_the_study(rates: list[float], batch: int) -> None:
+    mine = optuna.create_study(sampler=optuna.samplers.GridSampler({"lr": rates}, seed=0))
+    results = optimize(mine, {"lr": rates}, LINE, LINE, 50, batch, alike, **SETTINGS)
+    assert {trial.params["lr"] for trial in mine.trials} == {*rates}
+    assert len(mine.trials) == -(-len(rates) // batch) * batch
+    assert sum(each.populations.count for each in results) == len(mine.trials)
+    assert all(trial.state.is_finished() for trial in mine.trials)
+
+
 def test_a_network_that_diverges_is_a_trial_that_failed() -> None:
     mine = study()
     optimize(mine, {"lr": [1e200, 0.05]}, LINE, LINE, n_trials=12, batch=12, **SETTINGS)
@@ -140,6 +151,7 @@ def test_topologies_whole_numbers_and_rows_of_own_making() -> None:
 @pytest.mark.parametrize(
     ("given", "told"),
     [
+        ({"space": dict}, "space is a type, Mapping expected"),
         ({"space": {"lr": 0.1}}, "lr 0.1: a range LOW..HIGH, a list, or a distribution of Optuna expected"),
         ({"space": {"lr": []}}, r"lr \[\]: a range"), ({"run_dir": "x"}, "run_dir is not for studies"),
         ({"search": None}, "search is not for studies"), ({"n_trials": 0}, "n_trials 0: a whole number of 1 or more"),

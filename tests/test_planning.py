@@ -111,6 +111,26 @@ def test_settings_that_do_nothing_are_told_of() -> None:
     assert "patience never stops a network" in str(gpubp.plan(late, data(), **common))
 
 
+@pytest.mark.parametrize(
+    ("given", "other", "told"),
+    [
+        ({"schedule": "step"}, {"step_size": 9}, "learning rate: it takes 1,000 steps, and the training has 10"),
+        ({"schedule": "step", "step_size": 10}, {"step_size": 9}, "learning rate: it takes 10 steps"),
+        ({"schedule": "step", "step_size": 7, "warmup": 3}, {"warmup": 2}, "learning rate: it takes 10 steps"),
+        ({"widths": "3,2", "dropout": 0.5}, {"widths": "3,4,2"}, "dropout does nothing: it is of hidden layers, and"),
+    ],
+)
+def test_schedules_and_dropout_that_do_nothing_are_told_of(
+    given: dict[str, Any], other: dict[str, Any], told: str
+) -> None:
+    """Unless they do something in another network."""
+    common: dict[str, Any] = {"widths": "3,6,2", "steps": 10, "engine": "eager"}
+    for call in (gpubp.plan, gpubp.train_many):
+        (note,) = call([given], data(), **common).notes
+        assert told in note
+        assert not call([given, given | other], data(), **common).notes
+
+
 def test_settings_that_folds_do_not_compare_are_told_of() -> None:
     design = {"widths": ["3,6,2"] * 3, "lr": [0.1, 0.1, 0.2], "fold": [0, 1, 1]}
     (note,) = gpubp.plan(design, *data().folds(2), steps=10, batch_size=8).notes

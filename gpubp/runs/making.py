@@ -170,7 +170,12 @@ def named_rules(spec: NetworkSpec, config: TrainConfig) -> Iterator[tuple[str, s
 
 def remarks(runs: Sequence[Run]) -> list[str]:
     """Notes on settings that do nothing, or not what they seem to do."""
-    return [*idle([run.config for run in runs]), *warming(runs), *(confounded(runs) if runs[0].folds else [])]
+    return [
+        *idle([run.config for run in runs]),
+        *beyond(runs),
+        *undropped(runs),
+        *(confounded(runs) if runs[0].folds else []),
+    ]
 
 
 def idle(configs: Sequence[TrainConfig]) -> list[str]:
@@ -193,13 +198,28 @@ def idle(configs: Sequence[TrainConfig]) -> list[str]:
     return found
 
 
-def warming(runs: Sequence[Run]) -> list[str]:
-    """A note, if the training of every network with a warm-up is over before that is."""
-    some = [(run.state.hyper["warmup"][:, 0], run.state.end) for run in runs if "warmup" in run.state.hyper]
-    if not some or any(bool((warmup < end).any()) for warmup, end in some):
+def beyond(runs: Sequence[Run]) -> list[str]:
+    """Notes on a warm-up that no network's training gets to the end of, and a reduction of the learning rate that none
+    gets to."""
+    found = []
+    for name, does in (("warmup", "warmup never ends"), ("step_size", "schedule step never reduces a learning rate")):
+        some = [
+            (sum((run.state.hyper[each][:, 0] for each in {name, "warmup"} & {*run.state.hyper}), torch.zeros(1)),
+             run.state.end)
+            for run in runs if name in run.state.hyper
+        ]  # fmt: skip
+        if some and not any(bool((takes < end).any()) for takes, end in some):
+            takes, end = (float(each[0]) for each in some[0])
+            found.append(f"{does}: it takes {takes:,.0f} steps, and the training has {end:,.0f}")
+    return found
+
+
+def undropped(runs: Sequence[Run]) -> list[str]:
+    """A note, if no network with dropout has a hidden layer."""
+    some = [run.state.population.spec for run in runs if "dropout" in run.state.hyper]
+    if not some or any(len(each.widths) > 2 for each in some):
         return []
-    warmup, end = (float(each[0]) for each in some[0])
-    return [f"warmup never ends: it takes {warmup:,.0f} steps, and the training has {end:,.0f}"]
+    return ["dropout does nothing: it is of hidden layers, and there are none"]
 
 
 def repeated(groups: Sequence[Group]) -> list[str]:

@@ -18,7 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..errors import ConfigError
+from ..errors import ConfigError, check_kind
 from ..evaluate import Round
 from ..results.result import Result
 from ..runs.run import Run
@@ -56,7 +56,9 @@ def optimize(
     space: by name a range as text, "1e-4..1e-1:log" or "1..8:int", a list of choices, or a distribution of Optuna. row:
     from a trial's parameters the network's row of a design, by default the parameters themselves; its `seed` is the
     trial's number. common: settings of all networks, and arguments of train_many(), but for run_dir and search: a study
-    has its own storage. Raises ConfigError, and what train_many() raises; trials that were asked for then fail."""
+    has its own storage. A sampler that has tried all there is, such as GridSampler, ends the study with its batch.
+    Raises ConfigError, and what train_many() raises; trials that were asked for then fail."""
+    check_kind("space", space, Mapping)
     for name in ("run_dir", "search"):
         if name in common:
             raise ConfigError(f"optimize: {name} is not for studies, which have a storage and a pruner")
@@ -76,12 +78,12 @@ def optimize(
             for number, trial in enumerate(trials):
                 trial.set_user_attr("batch", len(results))
                 trial.set_user_attr("network", number)
-            _tell(study, trials, result, search.pruned, maximise)
+            goes_on = _tell(study, trials, result, search.pruned, maximise)
         finally:
             for trial in trials:
-                study.tell(trial, state=TrialState.FAIL, skip_if_finished=True)
+                _told(study, trial, state=TrialState.FAIL, skip_if_finished=True)
         results.append(result)
-        left -= len(trials)
+        left = left - len(trials) if goes_on else 0
     return results
 
 
@@ -121,18 +123,31 @@ class Reports(Method):
             run.stop(stops[run.rows])
 
 
-def _tell(study: optuna.Study, trials: Sequence[Trial], result: Result, pruned: set[int], maximise: bool) -> None:
-    """The outcome of each trial."""
+def _tell(study: optuna.Study, trials: Sequence[Trial], result: Result, pruned: set[int], maximise: bool) -> bool:
+    """Tell the outcome of each trial. -> whether the sampler goes on."""
     held_out: Sequence[Tensor | None] = result.validation_loss, result.validation_metric
     loss, metric = (own if own is not None else whole for own, whole in zip(held_out, (result.loss, result.metric)))
-    values = (metric if maximise else loss).tolist()
+    values, goes_on = (metric if maximise else loss).tolist(), True
     for number, (trial, value, status) in enumerate(zip(trials, values, result.status_names)):
         if number in pruned:
-            study.tell(trial, state=TrialState.PRUNED)
+            goes_on &= _told(study, trial, state=TrialState.PRUNED)
         elif status == Status.diverged.name or math.isnan(value):
-            study.tell(trial, state=TrialState.FAIL)
+            goes_on &= _told(study, trial, state=TrialState.FAIL)
         else:
-            study.tell(trial, value)
+            goes_on &= _told(study, trial, value)
+    return goes_on
+
+
+def _told(study: optuna.Study, trial: Trial, value: float | None = None, **how: Any) -> bool:
+    """Tell the outcome of a trial. -> whether the sampler goes on: one that does not calls Study.stop, which raises
+    outside Study.optimize; the outcome is stored all the same."""
+    try:
+        study.tell(trial, value, **how)
+    except RuntimeError as error:
+        if "`Study.stop`" not in str(error):
+            raise
+        return False
+    return True
 
 
 def _distribution(name: str, given: Any) -> BaseDistribution:
