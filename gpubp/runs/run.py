@@ -106,8 +106,7 @@ class Run:
         self.place = placed(self.state, self.sets.each, self.choice, self.where, self.stream)
         longest = EAGER if self.choice.name == "eager" else max(EAGER, TABLE // self.config.batch_size)
         self.place.begin()
-        weights = self.state.population.params.numel()
-        self.pace = Pace(CALL, min(MOST, longest), weights * self.config.batch_size)
+        self.pace = Pace(CALL, min(MOST, longest), self.state.population.params.numel() * self.config.batch_size)
         self.pace.look(self.state)
         self.ran = self.pace.running  # networks, when it began here
 
