@@ -28,8 +28,6 @@ INTEGERS = {torch.float32: torch.int32, torch.float64: torch.int64}
 
 # Of the compiler, which takes two thirds of a second for a kernel as it is for users, and a third with these.
 FAST = ("-O0", "-Dalways_inline=unused", "-fno-exceptions", "-fno-asynchronous-unwind-tables")
-if sys.platform == "linux":  # not C++'s library, which kernels do not need and takes a tenth of the time
-    FAST += ("-nodefaultlibs", "-Wl,--no-as-needed", "-lgcc_s", "-lc")
 
 LOGITS = ("binary_cross_entropy", "cross_entropy", "poisson", "hinge")  # trained on the net of an identity output
 

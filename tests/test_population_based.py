@@ -100,7 +100,7 @@ def test_which_diverged_networks_copy_does_not_depend_on_an_interruption(tmp_pat
     rows, search = rated([1e120, 1e200, 1e100, *ascending(5)], epochs=9), PopulationBased(5, space={"lr": "1e-3..0.1"})
     whole = train(rows, search, held_out=None)
     assert len(copies(whole)) >= 2
-    more = {"run_dir": tmp_path / "run", "checkpoint_minutes": 0.0, "reporters": [Stop(2, signal.SIGINT)]}
+    more = {"run_dir": tmp_path / "run", "checkpoint_minutes": 0.0, "reporters": [Stop(1, signal.SIGINT)]}
     assert stopped(lambda: train(rows, search, held_out=None, **more)).state.step.max() < 5
     same(gpubp.resume(tmp_path / "run", LINE), whole)
 

@@ -51,7 +51,7 @@ def a_plain_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Seven steps of networks that can go on to fifteen; rounds have four."""
     folder = tmp_path_factory.mktemp("plain") / "run"
     with calls_of_three_steps(), suppress(KeyboardInterrupt):
-        gpubp.train(networks(), training(), PLAIN, run_dir=folder, engine="eager", reporters=[Stop(5, signal.SIGINT)])
+        gpubp.train(networks(), training(), PLAIN, run_dir=folder, engine="eager", reporters=[Stop(3, signal.SIGINT)])
     return folder
 
 
