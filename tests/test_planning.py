@@ -118,8 +118,12 @@ def test_settings_that_do_nothing_are_told_of() -> None:
         ({"schedule": "step", "step_size": 10}, {"step_size": 9}, "learning rate: it takes 10 steps"),
         ({"schedule": "step", "step_size": 7, "warmup": 3}, {"warmup": 2}, "learning rate: it takes 10 steps"),
         ({"widths": "3,2", "dropout": 0.5}, {"widths": "3,4,2"}, "dropout does nothing: it is of hidden layers, and"),
+        ({"warmup_start": 0.5}, {"warmup": 2}, "warmup_start does nothing: there is no warmup"),
+        ({"schedule": "plateau", "evaluate_every": 1, "plateau_patience": 8}, {"plateau_patience": 7},
+         "schedule plateau never reduces a learning rate: it takes 10 evaluations, one every 1 step, and"),
+        ({"schedule": "plateau", "evaluate_every": 1}, {"plateau_patience": 2}, "it takes 12 evaluations"),
     ],
-)
+)  # fmt: skip
 def test_schedules_and_dropout_that_do_nothing_are_told_of(
     given: dict[str, Any], other: dict[str, Any], told: str
 ) -> None:

@@ -173,29 +173,47 @@ def remarks(runs: Sequence[Run]) -> list[str]:
     return [
         *idle([run.config for run in runs]),
         *beyond(runs),
-        *undropped(runs),
+        *lacking(runs),
         *(confounded(runs) if runs[0].folds else []),
     ]
 
 
 def idle(configs: Sequence[TrainConfig]) -> list[str]:
-    """Notes on what is to stop or restore networks where every network's training is over before it could."""
+    """Notes on what is to stop or restore networks, or to reduce a learning rate, where every network's training is
+    over before it could."""
     found = []
-    for name, does in (("patience", "stops"), ("target_loss", "stops"), ("restore_best", "restores")):
-        asked = {each: value for each in configs if (value := getattr(each, name)) is not None and value is not False}
+    for name, does in (
+        ("patience", "patience never stops a network"),
+        ("target_loss", "target_loss never stops a network"),
+        ("restore_best", "restore_best never restores a network"),
+        ("plateau_patience", "schedule plateau never reduces a learning rate"),
+    ):
+        asked = {each: value for each in configs if (value := _asked(each, name)) is not None and value is not False}
         least = {each: float(torch.as_tensor(value).min()) for each, value in asked.items()}
         some = [each for each in least if least[each] < math.inf]  # an infinite patience is not to stop
-        # evaluations, of which the last must not be the end, or for restore_best may be
-        needed = {each: 1 + (math.ceil(least[each]) if name == "patience" else 0) for each in some}
+        needed = {each: _evaluations(name, least[each]) for each in some}
         late = (needed[each] * each.interval >= each.longest + (name == "restore_best") for each in some)
         if some and all(late):
             one = some[0]
             unit, times = "epoch" if one.steps is None else "step", needed[one]
             found.append(
-                f"{name} never {does} a network: it takes {counted(times, 'evaluation')}, one every "
-                f"{counted(one.interval, unit)}, and the training has {one.longest:,}: evaluate_every says how often"
+                f"{does}: it takes {counted(times, 'evaluation')}, one every {counted(one.interval, unit)}, and the "
+                f"training has {one.longest:,}: evaluate_every says how often"
             )
     return found
+
+
+def _evaluations(name: str, least: float) -> int:
+    """After how many it may happen, of which the last must not be the end, or for restore_best may be."""
+    if name == "patience":
+        return 1 + math.ceil(least)
+    return 2 + math.floor(least) if name == "plateau_patience" else 1
+
+
+def _asked(config: TrainConfig, name: str) -> Any:
+    """The value of a setting, of schedule plateau's with its default."""
+    value = getattr(config, name)
+    return value if value is not None else config.timetable.defaults.get(name)
 
 
 def beyond(runs: Sequence[Run]) -> list[str]:
@@ -214,12 +232,16 @@ def beyond(runs: Sequence[Run]) -> list[str]:
     return found
 
 
-def undropped(runs: Sequence[Run]) -> list[str]:
-    """A note, if no network with dropout has a hidden layer."""
+def lacking(runs: Sequence[Run]) -> list[str]:
+    """Notes, if no network with dropout has a hidden layer, or none whose warm-up has a start a warm-up."""
+    found = []
     some = [run.state.population.spec for run in runs if "dropout" in run.state.hyper]
-    if not some or any(len(each.widths) > 2 for each in some):
-        return []
-    return ["dropout does nothing: it is of hidden layers, and there are none"]
+    if some and all(len(each.widths) == 2 for each in some):
+        found.append("dropout does nothing: it is of hidden layers, and there are none")
+    starts = [run.state.hyper for run in runs if run.config.warmup_start is not None]
+    if starts and not any("warmup" in each for each in starts):
+        found.append("warmup_start does nothing: there is no warmup")
+    return found
 
 
 def repeated(groups: Sequence[Group]) -> list[str]:
