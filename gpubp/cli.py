@@ -40,9 +40,9 @@ def _described(*commands: tuple[str, ModuleType]) -> Parser:
     )
     top.add_argument("--version", action="version", version=f"gpubp {__version__}", help="show the version and exit")
     subcommands = top.add_subcommands()
-    Parser.commands = tuple(name for name, _ in commands)
+    Parser.commands = {name: command.parser() for name, command in commands}
     for name, command in commands:
-        subcommands.add_subcommand(name, command.parser(), help=command.ABOUT)
+        subcommands.add_subcommand(name, Parser.commands[name], help=command.ABOUT)
     return top
 
 

@@ -124,8 +124,18 @@ def test_what_is_not_a_command_or_a_flag_is_named(arguments: str, expected: str,
     assert refused(arguments, capsys, 2).startswith(expected)
 
 
-def test_a_flag_that_is_like_none_is_not_likened(capsys: Capture) -> None:
-    assert refused("resume made --lr 0.1", capsys, 2) == "unrecognized arguments: --lr 0.1"
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        ("resume made --lr 0.1", "--lr 0.1; a flag of gpubp train; a run keeps its settings"),
+        ("inspect made --rows 3", "--rows 3; a flag of gpubp predict, export"),
+        ("resume made --qqq 0.1", "--qqq 0.1"),
+    ],
+)
+def test_a_flag_of_other_commands_says_so_and_one_that_is_like_none_is_not_likened(
+    arguments: str, expected: str, capsys: Capture
+) -> None:
+    assert refused(arguments, capsys, 2) == f"unrecognized arguments: {expected}"
 
 
 @pytest.mark.parametrize(

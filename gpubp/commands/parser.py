@@ -36,7 +36,7 @@ class Help(jsonargparse.DefaultHelpFormatter):
 class Parser(jsonargparse.ArgumentParser):
     """Errors are one line, and name the nearest flag."""
 
-    commands: tuple[str, ...] = ()
+    commands: dict[str, "Parser"] = {}
     flags: tuple[str, ...] = ()
 
     def __init__(self, **settings: Any) -> None:
@@ -108,12 +108,18 @@ class Parser(jsonargparse.ArgumentParser):
             return f"--config: the setting {found[1]!r} is unknown{nearest(found[1], known)}"
         if found := re.search(r"unrecognized arguments: --([\w-]+)", message):
             near = nearest(found[1].replace("_", "-"), [flag.removeprefix("--") for flag in self.flags])
-            return message + near.replace("mean '", "mean '--")
+            return message + (self._elsewhere(f"--{found[1]}") or near.replace("mean '", "mean '--"))
         if found := re.fullmatch(r"the following arguments are required: (.*)", message):
             names = [name.rpartition(".")[2] for name in found[1].split(", ")]
             flags = [f"--{name}" if f"--{name}" in self.flags else name.upper() for name in names]
             return f"{' and '.join(flags)} expected; --help has all"
         return message
+
+    def _elsewhere(self, flag: str) -> str:
+        """The commands that have the flag."""
+        homes = [name for name, each in self.commands.items() if flag in each._option_string_actions]
+        stays = "; a run keeps its settings" if homes == ["train"] else ""
+        return f"; a flag of gpubp {', '.join(homes)}{stays}" if homes else ""
 
 
 def run_parser(about: str) -> Parser:
