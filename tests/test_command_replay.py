@@ -219,3 +219,4 @@ def test_a_run_goes_on_where_its_data_are_a_parquet_file_now_and_its_preparation
     assert Path("made/preparation.json").read_text() == before.replace('":"', "null")
     run("replay made", capsys)
     run("predict made --data data.parquet", capsys)
+    run("resume made --data data.csv --epochs 3", capsys)

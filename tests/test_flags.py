@@ -127,9 +127,10 @@ def test_what_is_not_a_command_or_a_flag_is_named(arguments: str, expected: str,
 @pytest.mark.parametrize(
     ("arguments", "expected"),
     [
-        ("resume made --lr 0.1", "--lr 0.1; a flag of gpubp train; a run keeps its settings"),
-        ("inspect made --rows 3", "--rows 3; a flag of gpubp predict, export"),
+        ("resume made --lr 0.1", "--lr 0.1; --lr is a flag of gpubp train; a run keeps its settings"),
+        ("inspect made --rows 3", "--rows 3; --rows is a flag of gpubp predict, export"),
         ("resume made --qqq 0.1", "--qqq 0.1"),
+        ("inspect made --run-dir x", "--run-dir x; --run-dir is a flag of gpubp train"),
     ],
 )
 def test_a_flag_of_other_commands_says_so_and_one_that_is_like_none_is_not_likened(

@@ -23,7 +23,6 @@ from .short_runs import hears
 
 SPEC = gpubp.NetworkSpec((3, 6, 2), "tanh")
 STEP, LEAST = 0.002, 1  # seconds of a step of the machine below
-LARGE = 1e9  # weights times samples of a step that may take longer than a call
 
 
 def state(*limits: int) -> TrainState:
@@ -59,7 +58,7 @@ def calls(own: pace.Pace, machine: Machine) -> list[int]:
 
 @pytest.mark.parametrize("ahead", [False, True], ids=["waits for a call", "is ahead of it"])
 def test_calls_become_as_long_as_wanted_and_never_much_longer(ahead: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    machine, own, networks = Machine(ahead, monkeypatch), pace.Pace(0.25, 1 << 16, LARGE), state(20_000, 20_000)
+    machine, own, networks = Machine(ahead, monkeypatch), pace.Pace(0.25, 1 << 16, 100.0), state(20_000, 20_000)
     own.look(networks)
     found = calls(own, machine)
     assert sum(found) == 20_000
@@ -74,7 +73,7 @@ def test_calls_become_as_long_as_wanted_and_never_much_longer(ahead: bool, monke
 
 @pytest.mark.parametrize("ahead", [False, True])
 def test_rounds_of_one_call_become_one_call(ahead: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    machine, own, networks = Machine(ahead, monkeypatch), pace.Pace(0.25, 1 << 16, LARGE), state(0, 0)
+    machine, own, networks = Machine(ahead, monkeypatch), pace.Pace(0.25, 1 << 16, 100.0), state(0, 0)
     found = []
     for _ in range(3):
         networks.limit += 100
@@ -88,12 +87,15 @@ def test_rounds_of_one_call_become_one_call(ahead: bool, monkeypatch: pytest.Mon
 
 
 def test_the_first_call_takes_no_longer_than_wanted_wherever_it_may_be() -> None:
-    lengths = [pace.Pace(0.25, 30, work).length for work in (0, 1e5, 1e6, 1e9)]
-    assert lengths == [30, 16, 2, 1], "at most 5 ms for a step, and a second for ten million weights times samples"
+    """At most 2 ms for a layer, and a second for ten million weights times samples."""
+    shapes = ((3, 6, 2), 1, 8), ((3, 6, 2), 1000, 8), ((3, 6, 2), 100_000, 32), ((2,) * 200, 2, 8)
+    seconds = [pace.slowest(population(gpubp.NetworkSpec(each), count), batch) for each, count, batch in shapes]
+    assert seconds == pytest.approx([0.006, 0.036, 12.2, 0.4], rel=0.1)
+    assert [pace.Pace(0.25, 30, each).length for each in seconds] == [30, 6, 1, 1]
 
 
 def test_what_calls_will_have_done_is_counted_for_networks_that_end_apart() -> None:
-    own, networks = pace.Pace(1.0, 1 << 16, LARGE), state(10, 3, 10, 0)
+    own, networks = pace.Pace(1.0, 1 << 16, 100.0), state(10, 3, 10, 0)
     networks.status[2] = Status.diverged
     own.look(networks)
     assert (own.left, own.running, own.done) == (10, 3, 0)

@@ -119,6 +119,8 @@ def test_settings_that_do_nothing_are_told_of() -> None:
         ({"schedule": "step", "step_size": 7, "warmup": 3}, {"warmup": 2}, "learning rate: it takes 10 steps"),
         ({"widths": "3,2", "dropout": 0.5}, {"widths": "3,4,2"}, "dropout does nothing: it is of hidden layers, and"),
         ({"warmup_start": 0.5}, {"warmup": 2}, "warmup_start does nothing: there is no warmup"),
+        ({"schedule": "step", "step_size": 9.5}, {"step_size": 8.5}, "learning rate: it takes 10 steps"),
+        ({"schedule": "step", "warmup": 20}, {"warmup": 2, "step_size": 1}, "warmup never ends: it takes 20 steps"),
         ({"schedule": "plateau", "evaluate_every": 1, "plateau_patience": 8}, {"plateau_patience": 7},
          "schedule plateau never reduces a learning rate: it takes 10 evaluations, one every 1 step, and"),
         ({"schedule": "plateau", "evaluate_every": 1}, {"plateau_patience": 2}, "it takes 12 evaluations"),
@@ -133,6 +135,18 @@ def test_schedules_and_dropout_that_do_nothing_are_told_of(
         (note,) = call([given], data(), **common).notes
         assert told in note
         assert not call([given, given | other], data(), **common).notes
+
+
+def test_what_is_off_in_every_network_does_nothing_that_is_told_of() -> None:
+    off = torch.zeros(2)
+    for settings, told in (
+        ({"dropout": off}, []),
+        ({"warmup": off, "warmup_start": 0.5}, ["warmup_start does nothing"]),
+    ):
+        config = gpubp.TrainConfig(steps=10, batch_size=8, **settings)
+        population = gpubp.Population.create(gpubp.NetworkSpec((3, 2)), 2)
+        notes = gpubp.train(population, data(), config, engine="eager").notes
+        assert [each.partition(":")[0] for each in notes] == told
 
 
 def test_settings_that_folds_do_not_compare_are_told_of() -> None:

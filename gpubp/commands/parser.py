@@ -118,8 +118,8 @@ class Parser(jsonargparse.ArgumentParser):
     def _elsewhere(self, flag: str) -> str:
         """The commands that have the flag."""
         homes = [name for name, each in self.commands.items() if flag in each._option_string_actions]
-        stays = "; a run keeps its settings" if homes == ["train"] else ""
-        return f"; a flag of gpubp {', '.join(homes)}{stays}" if homes else ""
+        stays = "; a run keeps its settings" if homes == ["train"] and flag != "--run-dir" else ""
+        return f"; {flag} is a flag of gpubp {', '.join(homes)}{stays}" if homes else ""
 
 
 def run_parser(about: str) -> Parser:

@@ -37,7 +37,7 @@ def run(settings: dict[str, Any]) -> int:
     from ..checkpoints.stored import SHARDS
     from ..resumed.resume import resume
     from . import outcome
-    from .settings import load_data, name_device, of_run, settings_of
+    from .settings import load_data, name_device, of_run, readable, settings_of
 
     folder = Path(settings["run"])
     begun = checkpoint.begun(folder)
@@ -60,7 +60,7 @@ def run(settings: dict[str, Any]) -> int:
         if (folder / SHARDS).exists():
             told = "has shards that have not ended; each goes on from its last checkpoint"
         sys.stderr.write(f"{line(folder)} {told}\n")
-        return train.run({**now, "run_dir": str(folder), "json": settings["json"], "plan": False})
+        return train.run({**readable(now), "run_dir": str(folder), "json": settings["json"], "plan": False})
     name_device(now)
     prepared = load_data(now)
     result = outcome.ended(

@@ -17,14 +17,14 @@ from ..system.devices import ALL, automatic, devices
 from ..system.flags import Kind, RefusedError
 
 
-def load_data(settings: dict[str, Any]) -> sources.Prepared:
-    """The data of the settings of `train`, ready for training."""
+def load_data(settings: dict[str, Any], begins: bool = False) -> sources.Prepared:
+    """The data of the settings of `train`, ready for training. begins: for one that refuses flags that do nothing."""
     names = ("loss", "scale", "impute", "validation", "seed", "scale_targets", "task", "min_samples", "folds", "group",
              "bootstrap", "stratify")  # fmt: skip
     return sources.load(
         settings["data"],
         target=_listed(settings["target"]) or None,
-        reading=_reading(settings),
+        reading=_reading(settings if begins else readable(settings)),
         per=_listed(settings["per"]),
         **{name: settings[name] for name in names},
     )
@@ -40,10 +40,10 @@ def of_run(settings: dict[str, Any], now: str | None) -> dict[str, Any]:
     found = located(settings["data"] if now is None else now)
     if now is None and found not in sources.SOURCES and not Path(found).exists():
         raise DataError(f"{found} is missing, which the run was trained on; --data FILE says where it is now")
-    return _unread(settings | {"data": found})
+    return settings | {"data": found}
 
 
-def _unread(settings: dict[str, Any]) -> dict[str, Any]:
+def readable(settings: dict[str, Any]) -> dict[str, Any]:
     """The settings of a run without the flags of text files where its data are none: up to 0.1.0 they did nothing."""
     parquet = str(settings["data"]).lower().endswith(".parquet")
     return settings | dict.fromkeys(TEXT_FILES if parquet else (), None)
@@ -85,7 +85,7 @@ def settings_of(folder: Path, flags: Mapping[str, tuple[Kind, Any]], call: str =
         raise CheckpointError(f"{path} names no data: the run was started from Python; {call} it there: gpubp.{call}")
     if "stratify" not in settings and settings.get("folds") is not None:  # up to 0.1.0, by class numbers alone
         settings["stratify"] = settings.get("loss") == "cross_entropy" and settings.get("group") is None
-    settings = _unread(_checked(path, settings, flags, whole=begun))
+    settings = _checked(path, settings, flags, whole=begun)
     with suppress(CheckpointError):  # a damaged preparation is written again
         prepared = None if settings["text"] is None else Preparation.load(folder)
         if prepared is not None:  # up to 0.1.0, numbers in Parquet files stayed numbers

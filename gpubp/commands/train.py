@@ -133,7 +133,7 @@ def run(settings: dict[str, Any]) -> int:
     clusters.check(settings)
     if settings["cluster"] is None:  # whose machines may have other devices
         name_device(settings)
-    prepared = load_data(settings)
+    prepared = load_data(settings, begins=True)
     settings |= {"loss": prepared.loss, **prepared.settings}
     fill(settings, prepared.typical)
     data, train_many = (prepared.training, prepared.validation), clusters.train_many(settings)

@@ -55,16 +55,24 @@ def entropy_of(chances):
     "as_text": '''\
 def as_text(value):
     """A number or truth value as a CSV file has it, whole numbers without a point; anything else as it is, as are
-    floats beyond 2^53, which may be whole numbers that were rounded."""
+    floats so large that they may be whole numbers that were rounded."""
     if isinstance(value, (bool, np.bool_)):
         return str(value)
-    known = isinstance(value, (int, float, np.integer, np.floating)) or type(value).__name__ == "Decimal"
-    if not known or value != value:
+    if isinstance(value, (int, np.integer)):
+        return str(int(value))
+    kind = type(value)
+    if not (isinstance(value, (float, np.floating)) or kind.__name__ == "Decimal") or value != value:
         return value
-    if float(value).is_integer():
-        rounded = isinstance(value, (float, np.floating)) and abs(float(value)) > 1 << 53
-        return value if rounded else str(int(value))
-    return str(value if isinstance(value, np.floating) else float(value))
+    found = str(value if isinstance(value, np.floating) else float(value))
+    if kind.__name__ == "Decimal" and value.is_finite():
+        if value == kind(found) != value.to_integral_value():
+            return found
+        if abs(value.adjusted()) > 100:
+            return value
+        return str(int(value)) if value == value.to_integral_value() else format(value, "f").rstrip("0")
+    if not float(value).is_integer():
+        return found
+    return value if abs(float(value)) > 2 / np.finfo(kind).eps else str(int(value))
 ''',
     "numbers": '''\
 def numbers(text, dtype, *shape):
@@ -86,7 +94,9 @@ def column(samples, place):
     if values.ndim != 1:
         raise ValueError(f"column {name!r} has shape {values.shape}; a value per sample expected")
     if name in NUMERIC:
-        values = np.array([as_text(each) for each in values], object)
+        truths = {"False", "True"}.issuperset(CATEGORIES[name])
+        given = [as_text(each) if isinstance(each, (bool, np.bool_)) == truths else each for each in values]
+        values = np.array(given, object)
     if name in CATEGORIES or values.dtype.kind not in "biuf":
         values = values.astype(object)
         missing = np.array([each is None or type(each).__name__ == "NAType" or each != each for each in values], bool)

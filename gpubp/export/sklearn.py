@@ -24,7 +24,7 @@ from torch import Tensor
 
 from ..errors import ConfigError, ShapeError, SpecError
 from ..maths.spec import NetworkSpec
-from ..raw.arrow import as_text
+from ..raw.arrow import are_truths, as_text
 from ..raw.columns import Column
 from ..raw.preparation import Label
 from .members import Array, Group, Members
@@ -182,7 +182,8 @@ def _texts(columns: Sequence[Column]) -> list[Any]:
         from pandas import NA
 
         kinds = [NA]  # fills all three
-    steps = [_function(as_texts, stand_in)] if columns[0].numeric else []
+    truths = {"truths": are_truths(columns[0].categories or ())}
+    steps = [_function(as_texts, stand_in, **truths)] if columns[0].numeric else []
     for missing in (*kinds, None):  # the last finds none to fill, and refuses NaN
         imputer = SimpleImputer(missing_values=missing, strategy="most_frequent", keep_empty_features=True)
         imputer.fit(stand_in)
@@ -191,15 +192,16 @@ def _texts(columns: Sequence[Column]) -> list[Any]:
     return [*steps, _function(np.vectorize(str.__str__, otypes=[object]), stand_in), encoder]  # which takes a str alone
 
 
-def _function(function: Any, stand_in: Array) -> Any:
+def _function(function: Any, stand_in: Array, **named: Any) -> Any:
     """A step that leaves columns their names."""
-    return FunctionTransformer(function, feature_names_out="one-to-one").fit(stand_in)
+    return FunctionTransformer(function, feature_names_out="one-to-one", kw_args=named).fit(stand_in)
 
 
-def as_texts(samples: Any) -> Array:
-    """Numbers and truth values as texts."""
+def as_texts(samples: Any, truths: bool) -> Array:
+    """Numbers, or else truth values, as texts."""
     values = np.asarray(samples)
-    return np.array([as_text(each) for each in values.flat], object).reshape(values.shape)
+    texts = [as_text(each) if isinstance(each, (bool, np.bool_)) == truths else each for each in values.flat]
+    return np.array(texts, object).reshape(values.shape)
 
 
 def rows(estimators: Iterable[Any]) -> tuple[NetworkSpec, Tensor]:

@@ -19,6 +19,7 @@ from .text import Array
 
 AT_ONCE = 1 << 16  # rows of texts read at once
 UNITS = {"s": 1, "ms": 1e3, "us": 1e6, "ns": 1e9}  # in a second
+TRUTHS = frozenset(("False", "True"))
 NUMBER = 8  # bytes of a number in a Table
 TEXT = 64  # bytes of a text in a Table, without its letters
 FORMULA = r"^[=+\-@\t\r\n＝＋－＠]"  # https://owasp.org/www-community/attacks/CSV_Injection
@@ -147,30 +148,44 @@ def texts(column: Any) -> Array | None:
 
 
 def written(values: Iterable[Any]) -> Array | None:
-    """Numbers and truth values (M,) as texts, None if missing; or None if as_text() has none of one."""
+    """Numbers and truth values (M,) as texts, None if missing; or None if as_text() leaves one a number."""
     found = [None if each != each else as_text(each) for each in values]
     return np.array(found, dtype=object) if all(each is None or isinstance(each, str) for each in found) else None
 
 
 def as_text(value: object) -> object:
     """A number or truth value as a CSV file has it, whole numbers without a point; anything else as it is, as are
-    floats beyond 2^53, which may be whole numbers that were rounded."""
+    floats so large that they may be whole numbers that were rounded."""
     if isinstance(value, (bool, np.bool_)):
         return str(value)
-    if not isinstance(value, (int, float, np.integer, np.floating, decimal.Decimal)) or value != value:
+    if isinstance(value, (int, np.integer)):
+        return str(int(value))
+    if not isinstance(value, (float, np.floating, decimal.Decimal)) or value != value:
         return value
-    if float(value).is_integer():
-        rounded = isinstance(value, (float, np.floating)) and abs(float(value)) > 1 << 53
-        return value if rounded else str(int(value))
-    return str(value if isinstance(value, np.floating) else float(value))
+    found = str(value if isinstance(value, np.floating) else float(value))
+    if isinstance(value, decimal.Decimal) and value.is_finite():
+        if value == decimal.Decimal(found) != value.to_integral_value():
+            return found
+        if abs(value.adjusted()) > 100:
+            return value
+        return str(int(value)) if value == value.to_integral_value() else format(value, "f").rstrip("0")
+    if not float(value).is_integer():
+        return found
+    exact = 2 / np.finfo(np.asarray(value).dtype).eps
+    return value if abs(float(value)) > exact else str(int(value))
 
 
 def is_number(text: str) -> bool:
     """Whether as_text() makes this text of a number or truth value."""
     try:
-        return text in ("False", "True") or as_text(decimal.Decimal(text)) == text
+        return text in TRUTHS or as_text(decimal.Decimal(text)) == text
     except decimal.InvalidOperation:
         return False
+
+
+def are_truths(texts: Iterable[str]) -> bool:
+    """Whether all texts are of truth values."""
+    return TRUTHS.issuperset(texts)
 
 
 def no_formula(texts: Any) -> Any:

@@ -103,7 +103,8 @@ class Column:
 
     def _raw(self, table: Table) -> Array:
         values = raw(table, self.name, text=self.categories is not None)
-        if self.name in table.numbers and not self.numeric and not missing(values).all():
+        known = values[~missing(values)] if self.name in table.numbers else ()
+        if len(known) and not (self.numeric and arrow.are_truths(known) == arrow.are_truths(self.categories or ())):
             raise table.wrong(self.name, NUMBERS)
         return values
 

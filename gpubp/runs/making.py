@@ -226,19 +226,21 @@ def beyond(runs: Sequence[Run]) -> list[str]:
              run.state.end)
             for run in runs if name in run.state.hyper
         ]  # fmt: skip
-        if some and not any(bool((takes < end).any()) for takes, end in some):
+        if some and not any(bool((takes.ceil() < end).any()) for takes, end in some):
             takes, end = (float(each[0]) for each in some[0])
             found.append(f"{does}: it takes {takes:,.0f} steps, and the training has {end:,.0f}")
+            break  # what comes after a warm-up that never ends does not come
     return found
 
 
 def lacking(runs: Sequence[Run]) -> list[str]:
     """Notes, if no network with dropout has a hidden layer, or none whose warm-up has a start a warm-up."""
     found = []
-    some = [run.state.population.spec for run in runs if "dropout" in run.state.hyper]
+    hyper = [{name for name, each in run.state.hyper.items() if each.any()} for run in runs]  # that are not off
+    some = [run.state.population.spec for run, names in zip(runs, hyper) if "dropout" in names]
     if some and all(len(each.widths) == 2 for each in some):
         found.append("dropout does nothing: it is of hidden layers, and there are none")
-    starts = [run.state.hyper for run in runs if run.config.warmup_start is not None]
+    starts = [names for run, names in zip(runs, hyper) if run.config.warmup_start is not None]
     if starts and not any("warmup" in each for each in starts):
         found.append("warmup_start does nothing: there is no warmup")
     return found

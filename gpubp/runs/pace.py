@@ -7,21 +7,27 @@ from collections import deque
 
 import numpy as np
 
+from ..population import Population
 from ..state import TrainState
 
 GROWTH = 4  # of a call, at most, over the one before
-STEP, RATE = 0.005, 1e7  # of a step, wherever it may be: seconds at most, and weights times samples per second at least
+LAYER, RATE = 0.002, 1e7  # of a step, wherever it may be: seconds of a layer, and weights times samples per second
+
+
+def slowest(population: Population, batch: int) -> float:
+    """Seconds of a step with batches of `batch` samples, more than it takes anywhere."""
+    return LAYER * len(population.spec.widths) + population.params.numel() * batch / RATE
 
 
 class Pace:
-    """length: the estimated steps of a call that takes `wanted` seconds, at most `most`; `work`: weights times samples
-    of a step, by which the first calls take no more. rate: network-steps/s, 0 until known. Since the last look: left:
-    the most steps that a network has to the end of the round; taken: steps of the calls; running: networks, at that
-    look; whole: the TrainState's `expected` then."""
+    """length: the estimated steps of a call that takes `wanted` seconds, at most `most`; of the first calls by the
+    seconds that a step takes at most, `slowest`. rate: network-steps/s, 0 until known. Since the last look: left: the
+    most steps that a network has to the end of the round; taken: steps of the calls; running: networks, at that look;
+    whole: the TrainState's `expected` then."""
 
-    def __init__(self, wanted: float, most: int, work: float) -> None:
+    def __init__(self, wanted: float, most: int, slowest: float) -> None:
         self.wanted, self.most = wanted, most
-        self.length, self.rate = max(1, min(most, int(wanted / (STEP + work / RATE)))), 0.0
+        self.length, self.rate = max(1, min(most, int(wanted / slowest))), 0.0
 
     def look(self, state: TrainState) -> None:
         """Read the clocks of `state`, after they were updated or changed."""

@@ -41,7 +41,7 @@ from ..settings.recipe import Recipe
 from ..state import DIVERGED, FINISHED, RUNNING, Status, TrainState
 from ..system.arrays import Array
 from ..system.threads import one_thread, threads
-from .pace import Pace
+from .pace import Pace, slowest
 
 CALL = 0.25  # intended seconds of a call of the engine
 MOST = 1 << 16  # steps of one call at most
@@ -106,7 +106,7 @@ class Run:
         self.place = placed(self.state, self.sets.each, self.choice, self.where, self.stream)
         longest = EAGER if self.choice.name == "eager" else max(EAGER, TABLE // self.config.batch_size)
         self.place.begin()
-        self.pace = Pace(CALL, min(MOST, longest), self.state.population.params.numel() * self.config.batch_size)
+        self.pace = Pace(CALL, min(MOST, longest), slowest(self.state.population, self.config.batch_size))
         self.pace.look(self.state)
         self.ran = self.pace.running  # networks, when it began here
 

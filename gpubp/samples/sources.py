@@ -263,7 +263,7 @@ def _table(samples: Any, target: str | Sequence[str] | None, reading: Reading, k
     for name in (*reading.text, *reading.dates):
         values = table.column(name)
         if name not in reading.dates and values.dtype != object and not missing(values).all():
-            raise table.wrong(name, "holds floats beyond 2^53, which may be rounded; whole numbers or text expected")
+            raise table.wrong(name, "holds floats so large that they may be rounded; integers or text expected")
     if not table.targets:
         argument = "--target" if file else "target="
         advice = f"name the columns to predict with {argument}" if table.named else "no array is called targets or y"
