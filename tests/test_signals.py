@@ -163,7 +163,7 @@ def test_a_signal_before_any_training_is_one_line(
     number: int, monkeypatch: pytest.MonkeyPatch, capsys: Capture
 ) -> None:
     before = signal.getsignal(number)
-    monkeypatch.setattr(settings, "load_data", lambda settings: os.kill(os.getpid(), number))
+    monkeypatch.setattr(settings, "load_data", lambda *given, **named: os.kill(os.getpid(), number))
     assert main([*COMMAND.split(), "--device", "cpu"]) == 128 + number
     assert capsys.readouterr() == ("", f"stopped by {signal.Signals(number).name}\n")
     assert signal.getsignal(number) is before
