@@ -181,7 +181,7 @@ def test_numbers_in_the_place_of_other_texts_are_refused_everywhere(tmp_path: Pa
 
 def test_a_python_file_takes_numbers_for_the_texts_that_gpubp_does() -> None:
     scope: dict[str, Any] = {"np": np}
-    exec(HELPERS["as_text"], scope)
+    exec(HELPERS["as_texts"], scope)
     for value, text in ((3, "3"), (3.0, "3"), (-0.0, "0"), (0.1, "0.1"), (np.float32(0.1), "0.1"), (np.int8(4), "4"),
                         (True, "True"), (np.bool_(False), "False"), (Decimal("2.00"), "2"), (Decimal("0.50"), "0.5"),
                         (2**70, str(2**70)), (math.inf, "inf"), (1e17, 1e17), (2.0**53, str(2**53)), ("3.0", "3.0"),

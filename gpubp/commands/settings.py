@@ -11,7 +11,7 @@ from ..errors import CheckpointError, ConfigError, DataError, unknown
 from ..raw.preparation import Preparation
 from ..raw.text import Reading
 from ..samples import sources
-from ..samples.sources import TEXT_FILES
+from ..samples.sources import TEXT_FILES, is_parquet
 from ..system import config_file
 from ..system.devices import ALL, automatic, devices
 from ..system.flags import Kind, RefusedError
@@ -45,8 +45,7 @@ def of_run(settings: dict[str, Any], now: str | None) -> dict[str, Any]:
 
 def readable(settings: dict[str, Any]) -> dict[str, Any]:
     """The settings of a run without the flags of text files where its data are none: up to 0.1.0 they did nothing."""
-    parquet = str(settings["data"]).lower().endswith(".parquet")
-    return settings | dict.fromkeys(TEXT_FILES if parquet else (), None)
+    return settings | dict.fromkeys(TEXT_FILES if is_parquet(settings["data"]) else (), None)
 
 
 def _reading(settings: dict[str, Any]) -> Reading:

@@ -5,6 +5,7 @@ Names from data are written as literals, never as code or comments. A row of FUN
 
 import base64
 import pprint
+from inspect import getsource
 from pathlib import Path
 from textwrap import indent
 from typing import Any
@@ -13,6 +14,7 @@ import numpy as np
 
 from ..errors import SpecError
 from ..maths.activations import ACTIVATIONS
+from ..raw.arrow import as_text, as_texts
 from ..system import files
 from .members import Array, Group, Members
 
@@ -52,28 +54,7 @@ def entropy_of(chances):
     logs = np.log(np.maximum(chances, np.finfo(float).tiny))
     return 0 - (chances * logs).sum(-1)
 ''',
-    "as_text": '''\
-def as_text(value):
-    """A number or truth value as a CSV file has it, whole numbers without a point; anything else as it is, as are
-    floats so large that they may be whole numbers that were rounded."""
-    if isinstance(value, (bool, np.bool_)):
-        return str(value)
-    if isinstance(value, (int, np.integer)):
-        return str(int(value))
-    kind = type(value)
-    if not (isinstance(value, (float, np.floating)) or kind.__name__ == "Decimal") or value != value:
-        return value
-    found = str(value if isinstance(value, np.floating) else float(value))
-    if kind.__name__ == "Decimal" and value.is_finite():
-        if value == kind(found) != value.to_integral_value():
-            return found
-        if abs(value.adjusted()) > 100:
-            return value
-        return str(int(value)) if value == value.to_integral_value() else format(value, "f").rstrip("0")
-    if not float(value).is_integer():
-        return found
-    return value if abs(float(value)) > 2 / np.finfo(kind).eps else str(int(value))
-''',
+    "as_texts": f"{getsource(as_text)}\n\n{getsource(as_texts)}",
     "numbers": '''\
 def numbers(text, dtype, *shape):
     """The array with these bytes, in base64."""
@@ -94,9 +75,7 @@ def column(samples, place):
     if values.ndim != 1:
         raise ValueError(f"column {name!r} has shape {values.shape}; a value per sample expected")
     if name in NUMERIC:
-        truths = {"False", "True"}.issuperset(CATEGORIES[name])
-        given = [as_text(each) if isinstance(each, (bool, np.bool_)) == truths else each for each in values]
-        values = np.array(given, object)
+        values = as_texts(values, {"False", "True"}.issuperset(CATEGORIES[name]))
     if name in CATEGORIES or values.dtype.kind not in "biuf":
         values = values.astype(object)
         missing = np.array([each is None or type(each).__name__ == "NAType" or each != each for each in values], bool)

@@ -24,7 +24,7 @@ from torch import Tensor
 
 from ..errors import ConfigError, ShapeError, SpecError
 from ..maths.spec import NetworkSpec
-from ..raw.arrow import are_truths, as_text
+from ..raw.arrow import are_truths, as_texts
 from ..raw.columns import Column
 from ..raw.preparation import Label
 from .members import Array, Group, Members
@@ -195,13 +195,6 @@ def _texts(columns: Sequence[Column]) -> list[Any]:
 def _function(function: Any, stand_in: Array, **named: Any) -> Any:
     """A step that leaves columns their names."""
     return FunctionTransformer(function, feature_names_out="one-to-one", kw_args=named).fit(stand_in)
-
-
-def as_texts(samples: Any, truths: bool) -> Array:
-    """Numbers, or else truth values, as texts."""
-    values = np.asarray(samples)
-    texts = [as_text(each) if isinstance(each, (bool, np.bool_)) == truths else each for each in values.flat]
-    return np.array(texts, object).reshape(values.shape)
 
 
 def rows(estimators: Iterable[Any]) -> tuple[NetworkSpec, Tensor]:

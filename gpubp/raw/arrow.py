@@ -153,26 +153,34 @@ def written(values: Iterable[Any]) -> Array | None:
     return np.array(found, dtype=object) if all(each is None or isinstance(each, str) for each in found) else None
 
 
-def as_text(value: object) -> object:
+# An exported Python file has the source of these two, which need NumPy alone, and no annotation evaluated.
+def as_text(value: "Any") -> "Any":
     """A number or truth value as a CSV file has it, whole numbers without a point; anything else as it is, as are
     floats so large that they may be whole numbers that were rounded."""
+    kind = type(value)
     if isinstance(value, (bool, np.bool_)):
         return str(value)
     if isinstance(value, (int, np.integer)):
         return str(int(value))
-    if not isinstance(value, (float, np.floating, decimal.Decimal)) or value != value:
+    if not (isinstance(value, (float, np.floating)) or kind.__name__ == "Decimal") or value != value:
         return value
     found = str(value if isinstance(value, np.floating) else float(value))
-    if isinstance(value, decimal.Decimal) and value.is_finite():
-        if value == decimal.Decimal(found) != value.to_integral_value():
+    if kind.__name__ == "Decimal" and value.is_finite():
+        if value == kind(found) != value.to_integral_value():
             return found
         if abs(value.adjusted()) > 100:
             return value
         return str(int(value)) if value == value.to_integral_value() else format(value, "f").rstrip("0")
     if not float(value).is_integer():
         return found
-    exact = 2 / np.finfo(np.asarray(value).dtype).eps
-    return value if abs(float(value)) > exact else str(int(value))
+    return value if abs(float(value)) > 2 / np.finfo(kind).eps else str(int(value))
+
+
+def as_texts(samples: "Any", truths: bool) -> "Any":
+    """An array with its numbers, or else its truth values, as texts."""
+    values = np.asarray(samples)
+    texts = [as_text(each) if isinstance(each, (bool, np.bool_)) == truths else each for each in values.flat]
+    return np.array(texts, object).reshape(values.shape)
 
 
 def is_number(text: str) -> bool:

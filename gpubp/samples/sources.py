@@ -249,12 +249,17 @@ def check_name(given: str) -> None:
         raise DataError(f"{unknown('data', given, SOURCES)}; or a file that ends in {listed(READERS)}")
 
 
+def is_parquet(path: str | os.PathLike[str]) -> bool:
+    """Whether the name of a file is that of a Parquet file."""
+    return str(path).lower().endswith(".parquet")
+
+
 def _table(samples: Any, target: str | Sequence[str] | None, reading: Reading, keys: Sequence[str]) -> Table:
     """A file or columns with names, with targets."""
     if isinstance(samples, str):
         check_name(samples)
     file = isinstance(samples, str | os.PathLike)
-    if not file or str(samples).lower().endswith(".parquet"):
+    if not file or is_parquet(samples):
         for name in TEXT_FILES:
             if (given := getattr(reading, name)) is not None:
                 what = samples if file else f"a {type(samples).__name__}"
