@@ -17,6 +17,7 @@ from .commands.parser import STATUSES, Parser, values
 from .errors import GpubpError
 from .line import line, short
 from .runs.signals import terminating
+from .system.lean import without_pandas
 
 DEMO = ["--lr", "1e-4..1e-1:log"]  # the flags of `train` without any
 
@@ -47,10 +48,11 @@ def _described(*commands: tuple[str, ModuleType]) -> Parser:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line. -> exit status, one of STATUSES."""
+    """Run the command line, by default that of this process. -> exit status, one of STATUSES."""
     try:
         with terminating():
-            return _run([_dashed(each) for each in (sys.argv[1:] if arguments is None else arguments)])
+            given = [_dashed(each) for each in (sys.argv[1:] if arguments is None else arguments)]
+            return _run(given, ours=arguments is None)
     except GpubpError as error:
         sys.stderr.write(f"error: {error}\n")
         return 1
@@ -71,13 +73,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 1
 
 
-def _run(given: list[str]) -> int:
+def _run(given: list[str], ours: bool) -> int:
     if given == ["train"]:
         sys.stderr.write(f"no flags, so: gpubp train {' '.join(DEMO)}\n")
         given += DEMO
     chosen = next((COMMANDS[name].parser() for name in given if name in COMMANDS), Parser(add_help=False))
     Parser.flags = tuple(option for action in chosen._actions for option in action.option_strings)
     settings: Any = parser().parse_args(given)
+    if ours:
+        without_pandas()
     return int(COMMANDS[settings.subcommand].run(values(chosen, settings[settings.subcommand])))
 
 

@@ -3,7 +3,6 @@
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from importlib.util import find_spec
 
 import pyarrow
 import torch
@@ -17,6 +16,7 @@ from .samples.data import Dataset
 from .settings.recipe import Recipe
 from .system import free
 from .system.free import size
+from .system.lean import imports_pandas
 
 RESERVE = 1 << 28  # bytes of a GPU for libraries and the nodes of recordings
 RAN_OUT = ("out of memory", "allocate memory", "ALLOC_FAILED", "cublasCreate")
@@ -112,8 +112,7 @@ def plan(
 def results(count: int, files: bool) -> int:
     """Bytes that the results of `count` networks take, with the libraries that make them, and write them to files."""
     first = not pyarrow.default_memory_pool().max_memory()  # nothing has made a table in this process
-    pandas = "pandas" not in sys.modules and find_spec("pandas") is not None
-    there = {"pyarrow": first, "parquet": first and files, "pandas": pandas}
+    there = {"pyarrow": first, "parquet": first and files, "pandas": imports_pandas()}
     each, most = TABLE
     return sum(LIBRARIES[name] for name in LIBRARIES if there[name]) + FIGURES * count + each * min(count, most)
 

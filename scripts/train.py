@@ -12,4 +12,5 @@ except ModuleNotFoundError as missing:
     from gpubp.cli import main
 
 if __name__ == "__main__":
-    sys.exit(main(["train", *sys.argv[1:]]))
+    sys.argv.insert(1, "train")
+    sys.exit(main())

@@ -224,3 +224,18 @@ def test_free_memory_is_what_a_container_has_left(
     monkeypatch.setattr(free, "GROUPS", tmp_path)
     monkeypatch.setattr(free, "MEMBER", tmp_path / "member")
     assert free.available(free.HOST) == 2_400_000
+
+
+@pytest.mark.parametrize("limit", ["max", "9223372036854771712", None])
+def test_free_memory_is_the_machines_where_no_container_has_a_limit(
+    limit: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in {"memory.max": limit, "memory.current": "3", "memory.stat": "inactive_file 0"}.items():
+        if limit is not None:
+            (tmp_path / name).write_text(str(value))
+    (tmp_path / "member").write_text("0::/" if limit is not None else "")
+    monkeypatch.setattr(free, "GROUPS", tmp_path)
+    monkeypatch.setattr(free, "MEMBER", tmp_path / "member")
+    found = free.available(free.HOST)
+    assert found is not None, "the system says"
+    assert found > 5_000_000

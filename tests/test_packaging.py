@@ -137,7 +137,9 @@ def test_help_the_version_and_a_refused_flag_wait_for_no_torch() -> None:
     assert not loaded & {"torch", "numpy", "pyarrow", *HEAVY} - {"jsonargparse"}
 
 
-def test_the_package_waits_for_torch_and_pyarrow_alone_and_has_every_name_whatever_is_imported_first() -> None:
+def test_the_package_waits_for_torch_and_pyarrow_alone_and_has_every_name_whatever_is_imported_first(
+    tmp_path: Path,
+) -> None:
     """In processes that one forks, before it has torch and after."""
     code = """if True:
         import os, sys
@@ -158,16 +160,23 @@ def test_the_package_waits_for_torch_and_pyarrow_alone_and_has_every_name_whatev
         forked("import gpubp; gpubp.train, gpubp.NetworkSpec, gpubp.Population")
         wine = "data = gpubp.load_data('wine'); design = [{'widths': '13,3', 'loss': data.loss, 'steps': 1}]"
         forked(f"import gpubp; {wine}; gpubp.train_many(design, data.training, data.validation, engine='eager')")
-        import pyarrow.parquet, rich.console, yaml  # once for both
+        import pyarrow.parquet, rich.console, yaml  # once for all
+        flags = "train --data iris --widths 4,3 --networks 2 --steps 1 --engine eager --run-dir".split()
+        line = ["gpubp", *flags, sys.argv[1]]
+        main = "from gpubp.cli import main; sys.stdout = sys.stderr; main(); sys.stdout = sys.__stdout__"
+        forked(f"import sys; sys.argv = {line}; {main}")
         for first in ("gpubp.commands.outcome", "gpubp.backprop"):
             forked(f"import {first}, gpubp; print(*(n for n in gpubp.__all__ if not callable(getattr(gpubp, n))))")
     """
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    without, loaded, trained, *rest = done.stdout.splitlines()
+    command = [sys.executable, "-c", code, str(tmp_path / "run")]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    without, loaded, trained, by_command, *rest = done.stdout.splitlines()
     assert "torch" not in without.split()
     assert "torch" in loaded.split()
     assert not {*loaded.split()} & {*HEAVY}
     assert not {*trained.split()} & {*HEAVY, "sympy"} - {"pandas", "pyarrow"}
+    assert {"pandas", "pyarrow", "scipy", "sklearn"} & {*by_command.split()} == {"pyarrow"}
+    assert "52 MB for libraries and tables of the results" in done.stderr, "pyarrow's and those that write files"
     assert rest[::2] == ["ACTIVATIONS INITIALISERS LOSSES MODULES OPTIMIZERS SCHEDULES backprop"] * 2, done.stderr
     assert set(gpubp.__all__) <= set(dir(gpubp))
     assert gpubp.tutorial.ROUNDS == 10_000, "and so is every module"

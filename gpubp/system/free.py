@@ -21,6 +21,7 @@ CONTROLS = {
     "memory": ("memory", "memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"),
 }
 SMALL = 1 << 20  # bytes that fit without asking the system, which would take as long as to read them
+UNLIMITED = 1 << 60  # and more bytes are what a kernel says where there is no limit
 COLUMNS, COLUMN = 100_000, 10_000  # of a file of samples or of a design, and the bytes that each takes
 
 
@@ -36,7 +37,7 @@ def available(device: torch.device) -> int | None:
     found = next((int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:")), None)
     if found is None:
         return None
-    return max(0, min(found, *([] if left is None else [left]), *_left_in_groups()))
+    return max(0, min([found, *([] if left is None else [left]), *_left_in_groups()]))
 
 
 def addresses() -> int | None:
@@ -68,10 +69,11 @@ def _left_in_groups() -> Iterator[int]:
                 root = GROUPS / folder
                 inner = root / path.lstrip("/")
                 for place in (inner, *inner.parents[: len(inner.parts) - len(root.parts)]):
-                    with suppress(OSError, ValueError):
-                        stat = dict(each.split() for each in (place / "memory.stat").read_text().splitlines())
-                        most, taken = (int((place / each).read_text()) for each in (limit, used))
-                        yield most - taken + int(stat.get(files, 0))
+                    with suppress(OSError, ValueError):  # "max" is no number
+                        if (most := int((place / limit).read_text())) < UNLIMITED:
+                            taken, stat = int((place / used).read_text()), (place / "memory.stat").read_text()
+                            left = dict(each.split() for each in stat.splitlines()).get(files, 0)
+                            yield most - taken + int(left)
 
 
 def fits(name: str, unpacked: int, packed: int | None = None) -> None:
