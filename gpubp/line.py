@@ -38,3 +38,8 @@ def counted(count: int, what: str) -> str:
 def quoted(text: object) -> str:
     """`text` on one line, quoted as one word for a shell."""
     return shlex.quote(line(text))
+
+
+def asked(name: str, value: object) -> str:
+    """An argument, and the flag that gives it `value`: drop (--drop zip)."""
+    return f"{name} (--{name} {quoted(value)})"

@@ -38,7 +38,7 @@ def test_text_truth_values_and_few_whole_numbers_are_classes(write: Write, colum
     data = load(path, target="y", validation=0)
     assert (data.loss, data.preparation.task) == (loss, task)
     other = "regression" if task == "classes" else "classification"
-    offered = data.about[2].endswith(f"; --task {other} overrides this")
+    offered = data.about[2].endswith(f"; task {other} (--task) overrides this")
     with nullcontext() if offered else pytest.raises(DataError):
         load(path, target="y", validation=0, task=other)
 
@@ -51,7 +51,7 @@ def test_the_task_and_its_reason_are_reported_and_can_be_overridden(write: Write
         f"{path}: 15 samples, 12 for training, 3 held out",
         "1 input; numbers, scale standard: x",
         "target: y; task: classification, 3 classes (7, 8, 9); loss: cross_entropy, as y holds 3 different whole "
-        "numbers in 15 samples; --task regression overrides this",
+        "numbers in 15 samples; task regression (--task) overrides this",
     )
     assert data["regression"].about[2] == (
         "target: y; task: regression; loss: mean_squared_error, usual for regression"
@@ -74,9 +74,10 @@ def test_the_reading_of_columns_is_reported(write: Write) -> None:
         "read: delimiter ';'; cost left out; day in days since 1970, dates as %d.%m.%Y",
         "3 inputs; numbers, scale minmax: id, day; texts, an input per category: colour (1)",
         "target: y; task: regression; loss: mean_squared_error, as y holds 20 different whole numbers in 20 samples, "
-        "too many for classes; --task classification overrides this",
-        "targets are not scaled; --scale-targets standard trains on mean 0 and variance 1, and predicts in their units",
-        "id numbers the samples; --drop id leaves it out",
+        "too many for classes; task classification (--task) overrides this",
+        "targets are not scaled; scale_targets standard (--scale-targets) trains on mean 0 and variance 1, and "
+        "predicts in their units",
+        "id numbers the samples; drop (--drop id) leaves it out",
     )
     assert load("diabetes").about[0].endswith("in raw units, those of scikit-learn's load_diabetes(scaled=False)")
 
@@ -132,7 +133,7 @@ def test_targets_that_the_loss_cannot_use_are_refused(targets: dict[str, list[An
 
 def test_a_class_that_training_did_not_have_is_refused() -> None:
     raw = table({"x": [1, 2, 3], "y": ["a", "b", "c"]})
-    with refused("column 'y' has class 'c' in sample 2, not one of the training part: a, b; try another --seed"):
+    with refused("column 'y' has class 'c' in sample 2, not one of the training part: a, b; try another seed"):
         fit(raw, "cross_entropy", rows=np.array([0, 1])).targets(raw)
 
 
@@ -213,7 +214,7 @@ def test_a_target_is_not_offered_to_be_left_out(write: Write, tmp_path: Path) ->
         for target, offered in (("y", False), ("x", True)):
             with pytest.raises(DataError, match="column 'y' holds") as error:
                 load(path, target=target, validation=0)
-            assert ("--drop y leaves it out" in str(error.value)) == offered
+            assert ("drop (--drop y) leaves it out" in str(error.value)) == offered
 
 
 def test_a_column_without_values_cannot_be_filled(write: Write) -> None:
@@ -230,7 +231,7 @@ def test_infinity_is_refused_even_outside_the_training_part() -> None:
 def test_many_categories_are_accepted_on_request(write: Write) -> None:
     path = write("a.csv", "my x,y\n" + "".join(f"text {number % (MANY + 1)},0.5\n" for number in range(200)))
     asked = f"column 'my x' holds {MANY + 1} different texts in 200 samples, such as 'text 0'; are they names or"
-    with refused(asked + " measurements? --text 'my x' keeps them as texts, --drop 'my x' leaves it out"):
+    with refused(asked + " measurements? text (--text 'my x') keeps them as texts, drop (--drop 'my x') leaves it out"):
         load(path, target="y")
     assert load(path, target="y", validation=0, reading=Reading(text=("my x",))).widths_in == MANY + 1
 

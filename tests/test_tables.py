@@ -86,9 +86,9 @@ def test_a_fingerprint_changes_with_a_value_a_name_and_the_target() -> None:
     assert len({same, *(other.fingerprint() for other in others)}) == 6
 
 
-ADVICE = "values, the first in sample 1; train with --impute mean or median, or leave these samples out"
+ADVICE = "values, the first in sample 1; train with impute mean or median (--impute), or leave these samples out"
 REFUSED: list[tuple[str | bytes, Any, str]] = [  # a .csv, its targets, and what is said of them
-    (FLOWERS, None, "has no targets; name the columns to predict with --target; it has length, colour, kind"),
+    (FLOWERS, None, "has no targets; name the columns to predict, target (--target); it has length, colour, kind"),
     (FLOWERS, ["kin"], "column 'kin' is missing; did you mean 'kind'?; the columns are length, colour, kind"),
     (FLOWERS, ["kind", "kind"], "targets kind, kind: each column once expected"),
     (",".join(map(str, range(30))) + "\n" + ",".join("1" * 30), "y", "19 and 10 more"),
@@ -96,8 +96,16 @@ REFUSED: list[tuple[str | bytes, Any, str]] = [  # a .csv, its targets, and what
     ("x,y\n", "y", "a.csv holds no samples; one or more expected"),
     ("x,x\n1,2\n", "x", "2 columns are called 'x'"),
     (",x\n1,2\n", "x", "column 0 has no name; where it is a saved index, save without the index"),
-    (b"x,y\n1,caf\xe9", "y", "line 2 holds bytes that are not utf-8 (unexpected end of data); give its --encoding"),
-    ("day,y\n2020-01-31,1\n", "y", "column 'day' holds dates; --dates NAME reads them as days, --drop day leaves"),
+    (
+        b"x,y\n1,caf\xe9",
+        "y",
+        "line 2 holds bytes that are not utf-8 (unexpected end of data); give its encoding (--encoding)",
+    ),
+    (
+        "day,y\n2020-01-31,1\n",
+        "y",
+        "'day' holds dates; dates (--dates NAME) reads them as days, drop (--drop day)",
+    ),
     ("x,y\n1,a\n,b\nNA,a\n", "y", f"column 'x' lacks 2 of 3 {ADVICE}"),
     ("x,y\nred,a\n,b\n", "y", f"column 'x' lacks 1 of 2 {ADVICE}"),
 ]

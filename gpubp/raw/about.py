@@ -7,14 +7,14 @@ at most MOST that occur EACH times on average. Otherwise it holds numbers. --tas
 import numpy as np
 
 from ..errors import ConfigError, one_of
-from ..line import counted, line
+from ..line import asked, counted, line
 from .fitting import rounded
 from .preparation import TASK_OF_LOSS, UNSCALED, Preparation
 from .tables import Array, Table, listed, missing
 
 USUAL = {"classification": "cross_entropy", "regression": "mean_squared_error"}  # task -> loss
 MOST, EACH = 100, 5
-OVERRIDE = "; --task {} overrides this"
+OVERRIDE = "; task {} (--task) overrides this"
 SHOWN = 6  # names in one sentence
 
 
@@ -70,7 +70,7 @@ def sentences(
     classes, targets = preparation.classes, listed(table.targets, SHOWN)
     task = f"classification, {len(classes)} classes ({listed(classes, SHOWN)})" if classes else "regression"
     counting = [
-        f"{name} numbers the samples; --drop {name} leaves it out"
+        f"{name} numbers the samples; {asked('drop', name)} leaves it out"
         for name in numbers
         if table.named and table.samples > 2 and _counting(table.columns[name])
     ]
@@ -81,7 +81,8 @@ def sentences(
     ]
     plain = all(column.factor == 1 and column.offset == 0 for column in preparation.target_columns)
     unscaled = [
-        "targets are not scaled; --scale-targets standard trains on mean 0 and variance 1, and predicts in their units"
+        "targets are not scaled; scale_targets standard (--scale-targets) trains on mean 0 and variance 1, and "
+        "predicts in their units"
     ]
     unscaled *= plain and preparation.task == "numbers" and loss not in UNSCALED
     lines = (

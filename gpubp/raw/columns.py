@@ -147,7 +147,7 @@ def raw(table: Table, name: str, text: bool) -> Array:
 def filled(table: Table, name: str, values: Array, fill: float | str | None) -> Array:
     """An input column with missing values replaced by `fill`, or refused if that is None."""
     if fill is None:
-        return complete(table, name, values, "train with --impute mean or median, or leave these samples out")
+        return complete(table, name, values, "train with impute mean or median (--impute), or leave these samples out")
     return np.where(missing(values), np.array(fill, dtype=values.dtype), values)
 
 
@@ -156,6 +156,6 @@ def number_target(table: Table, name: str) -> Array:
     values = complete(table, name, table.column(name))
     if values.dtype == object:
         raise table.wrong(
-            name, "holds text, this loss needs numbers; --task classification trains on one column of classes"
+            name, "holds text, this loss needs numbers; task classification (--task) trains on one column of classes"
         )
     return finite(table, name, floats(table, name, values))

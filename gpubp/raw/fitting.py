@@ -6,7 +6,6 @@ look like numbers, dates or names.
 """
 
 import math
-import shlex
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -103,7 +102,7 @@ def _learn(table: Table, name: str, rows: Array | slice, scale: str | float, imp
 
 def ask(table: Table, name: str) -> None:
     """Raise DataError with a question if a column of texts does not look like categories."""
-    if asked := question(table.columns[name], table.reading, shlex.quote(name), name in table.targets):
+    if asked := question(table.columns[name], table.reading, name, name in table.targets):
         raise table.wrong(name, asked)
 
 

@@ -145,8 +145,8 @@ class Preparation:
                 raise table.wrong(
                     name,
                     f"has class {label!r} in sample {sample}, not one of the training part: {listed(self.classes)}; "
-                    "try another --seed, a smaller --validation, or --task regression if these are "
-                    "numbers, not classes",
+                    "try another seed, a smaller validation part, or task regression (--task) if these are numbers, "
+                    "not classes",
                 )
         numbers = torch.tensor([place[label] for label in labels])[at]
         if self.task == "classes":

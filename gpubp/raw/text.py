@@ -22,6 +22,7 @@ import pyarrow
 import pyarrow.csv
 
 from ..errors import ConfigError, DataError
+from ..line import asked
 from ..system import free
 
 Array = npt.NDArray[Any]
@@ -99,8 +100,8 @@ def decoded(name: str, content: bytes, encoding: str | None) -> tuple[bytes, str
     except UnicodeDecodeError as error:
         line = content.count(b"\n", 0, error.start) + 1
         raise DataError(
-            f"{name}: line {line} holds bytes that are not {found} ({error.reason}); give its --encoding, often "
-            "latin-1 or cp1252"
+            f"{name}: line {line} holds bytes that are not {found} ({error.reason}); give its encoding "
+            "(--encoding), often latin-1 or cp1252"
         ) from None
 
 
@@ -221,14 +222,13 @@ def days(where: str, cells: Array, form: str) -> tuple[Array, str]:
         each, found = max(read.items(), key=lambda item: sum(day is not None for day in item[1].values()))
         wrong = next(cell for cell in cells.tolist() if cell is not None and found[cell] is None)
         at = cells.tolist().index(wrong)
-        other = "" if form else ": --dates NAME=FORMAT"  # a form that is given is meant, or training's
+        other = "" if form else ": dates (--dates NAME=FORMAT) gives another"  # a given form is meant, or training's
         raise DataError(f"{where} holds {wrong!r} in sample {at}, which is not a date in format {each}{other}")
     form, found = next(iter(fits.items()))
     for other in list(fits)[1:]:
         if fits[other] != found:
-            raise DataError(
-                f"{where} holds dates that differ between {form} and {other}; give one, such as --dates NAME={form}"
-            )
+            either = f"{form} and {other}; dates (--dates NAME={form}) chooses"
+            raise DataError(f"{where} holds dates that differ between {either}")
     return np.array([np.nan if cell is None else found[cell] for cell in cells.tolist()], dtype=np.float64), form
 
 
@@ -236,8 +236,8 @@ def question(cells: Array, reading: Reading, column: str, target: bool = False) 
     """The question about a column of texts (M,) that does not look like categories; None if it does. target: whether
     the column is a target, which cannot be left out."""
     known = [cell for cell in cells.tolist() if cell is not None]
-    counts, take = Counter(known), f"--text {column} keeps them as texts"
-    take += "" if target else f", --drop {column} leaves it out"
+    counts, take = Counter(known), f"{asked('text', column)} keeps them as texts"
+    take += "" if target else f", {asked('drop', column)} leaves it out"
     other = {text for text in counts if reading.number(text) is None and text.strip() not in UNKNOWN}
     few = sum(counts[text] for text in other)
     if known and not other:
@@ -260,7 +260,8 @@ def question(cells: Array, reading: Reading, column: str, target: bool = False) 
     for form in FORMATS:
         dates = [text for text in some[:100] if _day(text, form) is not None]
         if 2 * len(dates) > len(some[:100]):
-            return f"holds texts such as {dates[0]!r}, which are dates; --dates {column} reads them as days; {take}"
+            days = f"{asked('dates', column)} reads them as days"
+            return f"holds texts such as {dates[0]!r}, which are dates; {days}; {take}"
     if len(counts) > MANY or (len(counts) == len(known) >= 10):
         return (
             f"holds {len(counts)} different texts in {len(known)} samples, such as {known[0]!r}; are they names or "

@@ -184,7 +184,7 @@ def load(
         given = (
             f"target {listed(named('target', target))}"
             if target is not None
-            else "--drop, --text, --dates and other flags of reading"
+            else "reading (--drop, --text, --dates and others)"
         )
         raise ConfigError(f"{given}: only for files; data {name_or_samples!r} need none")
     else:
@@ -270,8 +270,7 @@ def _table(samples: Any, target: str | Sequence[str] | None, reading: Reading, k
         if name not in reading.dates and values.dtype != object and not missing(values).all():
             raise table.wrong(name, "holds floats so large that they may be rounded; integers or text expected")
     if not table.targets:
-        argument = "--target" if file else "target="
-        advice = f"name the columns to predict with {argument}" if table.named else "no array is called targets or y"
+        advice = "name the columns to predict, target (--target)" if table.named else "no array is called targets or y"
         raise DataError(f"{table.name} has no targets; {advice}; it has {listed(table.columns)}")
     for name in table.targets:
         if table.columns[name].dtype == object and name not in reading.text:
