@@ -176,6 +176,7 @@ def test_the_package_waits_for_torch_and_pyarrow_alone_and_has_every_name_whatev
     assert not {*loaded.split()} & {*HEAVY}
     assert not {*trained.split()} & {*HEAVY, "sympy"} - {"pandas", "pyarrow"}
     assert {"pandas", "pyarrow", "scipy", "sklearn"} & {*by_command.split()} == {"pyarrow"}
+    assert "Warning" not in done.stderr
     assert "52 MB for libraries and tables of the results" in done.stderr, "pyarrow's and those that write files"
     assert rest[::2] == ["ACTIVATIONS INITIALISERS LOSSES MODULES OPTIMIZERS SCHEDULES backprop"] * 2, done.stderr
     assert set(gpubp.__all__) <= set(dir(gpubp))

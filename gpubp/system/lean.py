@@ -1,6 +1,7 @@
 """without_pandas(): pyarrow does not import pandas, which takes half a second; imports_pandas(): whether it will."""
 
 import sys
+import warnings
 from importlib.util import find_spec
 from types import ModuleType
 
@@ -19,7 +20,8 @@ def without_pandas() -> None:
     sys.modules["pandas"] = old = ModuleType("pandas")
     old.__version__ = "0"  # type: ignore[attr-defined]
     try:
-        pyarrow.array([])  # which takes no memory, by which memory.py sees whether it has begun
+        with warnings.catch_warnings(action="ignore"):  # that it is too old
+            pyarrow.array([])  # which takes no memory, by which memory.py sees whether it has begun
     finally:
         del sys.modules["pandas"]
     ASKED = True
