@@ -93,7 +93,7 @@ ELSEWHERE = {  # names of settings in scikit-learn, Keras, torch, JAX and others
     "layers": "widths", "learning_rate": "lr", "learning_rate_init": "lr", "lr_scheduler": "schedule",
     "max_epochs": "epochs", "max_iter": "epochs", "max_norm": "clip_norm", "max_steps": "steps",
     "n_iter_no_change": "patience", "num_epochs": "epochs", "random_state": "seed", "scheduler": "schedule",
-    "solver": "optimizer", "step_count": "steps", "tol": "min_delta", "warmup_steps": "warmup",
+    "solver": "optimizer", "step_count": "steps", "warmup_steps": "warmup",
 }  # fmt: skip
 
 

@@ -1,8 +1,8 @@
 """Decisions at the end of a round: the plateau schedule, patience, a target loss, the best row. They depend only on a
 network's losses, so it ends as it would alone.
 
-The names are Keras's (EarlyStopping), per network: scikit-learn's n_iter_no_change waits one evaluation longer, and
-its tol does not keep a loss that is only a little better from being the best.
+The names are Keras's (EarlyStopping), per network, and `tol` scikit-learn's, whose n_iter_no_change waits one
+evaluation longer. A loss that is a little better than the best becomes the best with tol, and does not with min_delta.
 """
 
 import numpy as np
@@ -69,11 +69,13 @@ def _track(state: TrainState, at: Array) -> Array:
     last, best, step, waited = (
         _numbers(state.memory[name]) for name in ("last_loss", "best_loss", "best_step", "waited")
     )
-    better = at & _better(state)
+    better = enough = at & _better(state)
+    if "tol" in state.hyper:
+        enough = at & np.isfinite(last) & (last <= best - _numbers(state.hyper["tol"]))
     np.copyto(best, last, where=better)
     np.copyto(step, state.step.numpy(), where=better)
     waited += at
-    waited[better] = 0
+    waited[enough] = 0
     return better
 
 

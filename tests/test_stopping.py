@@ -30,6 +30,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "patience": {"patience": 2},
     "patience per network": {"patience": [1, 2, 3, float("inf"), 1], "restore_best": True},
     "min_delta": {"patience": 2, "min_delta": 0.03, "restore_best": True},
+    "tol": {"patience": 2, "tol": [0.02, 0.03, 0.05, 0.0, 10.0], "restore_best": True},
     "target": {"target_loss": 1.46},
     "target and patience": {"target_loss": 1.46, "patience": 3, "restore_best": True},
     "best only": {"restore_best": True},
@@ -68,9 +69,9 @@ def alone(n: int, chosen: gpubp.TrainConfig, engine: str, validation: bool) -> t
     networks = population(SPEC, ids=[n])
     state, by = TrainState.start(networks, mine, data, torch.tensor([n])), choose(engine, SPEC, mine, CPU).engine
     size, batch, every, steps = len(ROWS[n]), mine.batch_size, mine.evaluate_every or 1, int(state.end)
-    patience, least, target = (
-        default if value is None else float(torch.as_tensor(value))
-        for value, default in ((mine.patience, float("inf")), (mine.min_delta, 0.0), (mine.target_loss, -float("inf")))
+    usual = ("patience", float("inf")), ("min_delta", 0.0), ("target_loss", -float("inf")), ("tol", None)
+    patience, least, target, tol = (
+        default if (value := getattr(mine, name)) is None else float(torch.as_tensor(value)) for name, default in usual
     )
     best, best_step, row, waited, number, status = float("inf"), -1, None, 0, 0, Status.running
     while status == Status.running and int(state.step) < steps:
@@ -83,8 +84,11 @@ def alone(n: int, chosen: gpubp.TrainConfig, engine: str, validation: bool) -> t
             break
         mean = float(state.total[0]) / (int(state.step) - before)
         loss = float(by.evaluate(networks, looks, state.hyper, state.position).loss[0]) if validation else mean
+        enough = loss < best - least if tol is None else loss <= best - tol
         if loss < best - least:
-            best, best_step, row, waited = loss, int(state.step), networks.params[0].clone(), 0
+            best, best_step, row = loss, int(state.step), networks.params[0].clone()
+        if enough:
+            waited = 0
         elif int(state.step) == whole:
             waited += 1
         if int(state.step) == whole:
@@ -96,7 +100,7 @@ def alone(n: int, chosen: gpubp.TrainConfig, engine: str, validation: bool) -> t
 
 ALONE = [
     ("patience", True, "eager"), ("patience per network", True, "cpu"), ("min_delta", True, "cuda"),
-    ("target", False, "eager"), ("target and patience", True, "cpu"), ("best only", True, "cpu"),
+    ("tol", True, "cpu"), ("target", False, "eager"), ("target and patience", True, "cpu"), ("best only", True, "cpu"),
     ("within a round", True, "cpu"), ("some diverge", False, "eager"),
 ]  # fmt: skip
 EVERY = itertools.product(SETTINGS, [True, False], ["eager", "cpu", "cuda"])
@@ -274,7 +278,9 @@ def test_a_step_does_not_read_what_stops_a_network() -> None:
         ({"target_loss": float("inf")}, "target_loss is inf"),
         ({"min_delta": -0.1, "patience": 2}, "min_delta is -0.1"),
         ({"min_delta": ["none"], "patience": 2}, "min_delta holds str 'none'"),
-        ({"min_delta": 0.1}, "for patience or restore_best, and neither is given"),
+        ({"min_delta": 0.1}, "for patience or restore_best, tol for patience alone"),
+        ({"tol": 0.1, "restore_best": True}, "tol for patience alone"),
+        ({"tol": 0.1, "min_delta": 0.1, "patience": 2}, "min_delta and tol both say"),
         ({"restore_best": "yes"}, "restore_best 'yes': True or False expected"),
     ],
 )

@@ -25,12 +25,11 @@ from .rounds import Rounds, fitted
 
 Hyper = float | Sequence[float] | Tensor | None
 
-SHUFFLES = ("network", "shared", "none")
-ORDERS = ("simultaneous", "layerwise")
+SHUFFLES, ORDERS = ("network", "shared", "none"), ("simultaneous", "layerwise")
 EVENTS = {"epochs": 1, "steps": 100}  # between evaluations of a schedule that watches them
 SWITCHES = {  # of every optimizer, schedule and loss, with their defaults
     "l1": 0.0, "l2": 0.0, "dropout": 0.0, "clip_value": None, "clip_norm": None, "patience": None, "min_delta": 0.0,
-    "target_loss": None,
+    "tol": None, "target_loss": None,
 }  # fmt: skip
 OFF_AT_ZERO = {"weight_decay", "l1", "l2", "dropout", "warmup", "label_smoothing", "min_delta"}  # free as a plain 0
 
@@ -78,6 +77,7 @@ class TrainConfig(Rules):
         label_smoothing: of cross_entropy: fraction of the target spread over all classes.
         patience: evaluations in a row without a better loss, of the validation data if any, before a network stops.
         min_delta: how far below its best loss a better loss is; Keras's.
+        tol: how far below the lowest loss so far patience wants the next one; scikit-learn's, instead of min_delta.
         target_loss: loss of an evaluation at which a network stops.
         class_weight: of cross_entropy: (O,) or (N, O); or "balanced", of each network's samples: class_weights.py.
         batch_size: B, samples per step; at most all, but a network with fewer rows keeps B: fitted().
@@ -126,6 +126,7 @@ class TrainConfig(Rules):
     label_smoothing: Hyper = None
     patience: Hyper = None
     min_delta: Hyper = None
+    tol: Hyper = None
     target_loss: Hyper = None
     class_weight: Sequence[float] | Tensor | str | None = None
     batch_size: int = 32
@@ -170,10 +171,11 @@ class TrainConfig(Rules):
                 self._keep(name)
             numbers_of(name, value)
         apart = self.min_delta is not None and bool(numbers_of("min_delta", self.min_delta).any())
-        if apart and self.patience is None and not self.restore_best:
-            raise ConfigError("min_delta says which loss is better, for patience or restore_best, and neither is given")
-        extra = {name: arrays.plain(name, value, ConfigError) for name, value in self.extra.items()}
-        object.__setattr__(self, "extra", extra)
+        if self.patience is None and (self.tol is not None or (apart and not self.restore_best)):
+            raise ConfigError("min_delta is for patience or restore_best, tol for patience alone, which is not given")
+        if self.tol is not None and apart:
+            raise ConfigError("min_delta and tol both say which loss is better for patience; one of them expected")
+        object.__setattr__(self, "extra", {n: arrays.plain(n, each, ConfigError) for n, each in self.extra.items()})
 
     def _keep(self, name: str) -> None:
         object.__setattr__(self, name, arrays.plain(name, getattr(self, name), ConfigError))

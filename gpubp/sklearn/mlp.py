@@ -40,9 +40,8 @@ DOCUMENT = """
     - alpha is divided by the batch size, as in scikit-learn, for samples of every weight.
     - loss_curve_ has the sum of squared errors over several outputs, not their mean, and for poisson not the term of
       the targets alone. validation_scores_ has the mean accuracy over several labels, not that of all at once.
-    - Without early_stopping, training ends after n_iter_no_change + 1 epochs in which the loss has not fallen by tol
-      below its best; with it, the loss of the held-out samples decides, not their score, and the weights of its best
-      epoch are kept.
+    - With early_stopping the loss of the held-out samples decides, not their score, and the weights of its best epoch
+      are kept.
     - learning_rate="adaptive" divides the rate by 5 when the loss has not fallen by a fraction of tol, to 1e-6 at the
       least, where scikit-learn ends the training.
     - With momentum, a changed learning rate applies to all of the velocity at once, as in torch.
@@ -113,7 +112,7 @@ class _MLP(Networks):
         adaptive = self.solver == "sgd" and self.learning_rate == "adaptive"
         if adaptive or self._waits is None or self._waits >= self.max_iter:
             return {}
-        return {"patience": self._waits + 1, "min_delta": self.tol / outputs}
+        return {"patience": self._waits + 1, "tol": self.tol / outputs}
 
     def _batch(self, training: int) -> int:
         if self.batch_size == "auto":
