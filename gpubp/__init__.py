@@ -26,7 +26,7 @@ __all__ = [
 
 @cache
 def _is_module(name: str) -> bool:
-    """Looked for once: the parser of a command asks for the same few names hundreds of times."""
+    """Cached: a command's parser asks for the same few names hundreds of times."""
     return find_spec(f"{__name__}.{name}") is not None
 
 

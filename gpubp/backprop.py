@@ -7,8 +7,8 @@
 
 Words as in Matt Mazur's "A Step by Step Backpropagation Example". Shapes: below (N, B, I), net, out and delta (N, B,
 O), weight (N, I, O), bias (N, O). `layers` holds (weight, bias) of every layer, possibly padded to the widths of
-numerics.kernel_widths: a padding unit may have an out, but its outgoing weights are 0 and it gets no delta; only
-the gradient of its outgoing weights is not 0, and is cut off when gradients are stored.
+numerics.kernel_widths: a padding unit may have an out, but its outgoing weights are 0 and it gets no delta. Only the
+gradient of its outgoing weights is not 0; it is cut off when gradients are stored.
 """
 
 from __future__ import annotations
@@ -139,8 +139,8 @@ def errors(
 def uncounted(
     target: Tensor, weight: Float[Tensor, "N B"] | None, hyper: Mapping[str, Tensor] | None
 ) -> Bool[Tensor, "N B"] | None:
-    """Which samples do not count: those of weight 0, and of a class of weight 0 unless labels are
-    smoothed and another sample has weight; None if all count. Parameters as in loss_and_delta."""
+    """Which samples do not count: those of weight 0, and those of a class of weight 0 unless labels are smoothed and
+    another sample has weight; None if all count. Parameters as in loss_and_delta."""
     silent, class_weight = None if weight is None else weight == 0, (hyper or {}).get("class_weight")
     if class_weight is not None:
         counted = class_weight.gather(1, target) * (1 if weight is None else weight)
@@ -152,7 +152,7 @@ def uncounted(
 
 
 def hushed(values: Tensor, silent: Bool[Tensor, "N B"] | None) -> Tensor:
-    """values (N, B) or (N, B, O) with 0 for every sample of `silent`, as 0 times an overflow would be NaN."""
+    """values (N, B) or (N, B, O) with 0 for every sample in `silent`: 0 times an overflow would be NaN."""
     return values if silent is None else values.masked_fill(silent if values.ndim == 2 else silent[:, :, None], 0)
 
 

@@ -13,8 +13,8 @@ Row = TypeVar("Row")
 
 
 class GpubpError(ValueError):
-    """Base class of the package's errors. The message is one line of limited length. where: rows of a design, in front
-    of it, which `bare` leaves out."""
+    """Base class of the package's errors. The message is one line of limited length. where: rows of a design, put
+    before the message; `bare` leaves them out."""
 
     def __init__(self, message: object, where: str = "") -> None:
         super().__init__(short(line(f"{where}: {message}" if where else message)))
@@ -50,7 +50,7 @@ class CheckpointError(GpubpError):
 
 
 class ClusterError(GpubpError):
-    """A cluster that was lost, or whose workers die again and again. The same call goes on from what was saved."""
+    """A cluster that was lost, or whose workers keep dying. Repeating the call continues from what was saved."""
 
 
 class OutOfMemoryError(GpubpError):
@@ -67,7 +67,7 @@ def warn(message: object) -> None:
 
 
 def reason(error: BaseException, otherwise: str) -> str:
-    """Why something failed, in the package's or the system's words; `otherwise` for another library's."""
+    """Why something failed, in the package's or the system's words; `otherwise` if another library raised it."""
     if isinstance(error, GpubpError):
         return str(error)
     if isinstance(error, OSError) and error.strerror:
@@ -82,7 +82,7 @@ def reason(error: BaseException, otherwise: str) -> str:
 def check_kind(
     what: str, given: object, kind: type, optional: bool = False, error: type[GpubpError] = ConfigError, call: str = ""
 ) -> None:
-    """Raise `error` unless `given` is a `kind`, or None if it is optional. call: how it is given."""
+    """Raise `error` unless `given` is a `kind`, or None if it is optional. call: the call that gives it."""
     if not isinstance(given, kind) and not (optional and given is None):
         raise error(f"{what} is a {type(given).__name__}, {kind.__name__} expected{call and f': {call}'}")
 
@@ -98,8 +98,8 @@ ELSEWHERE = {  # names of settings in scikit-learn, Keras, torch, JAX and others
 
 
 def nearest(name: object, allowed: Iterable[str]) -> str:
-    """`; did you mean 'relu'?`, or nothing if no allowed name is close; ReLU is as close as relu, and other libraries'
-    words for what is allowed are closer than any."""
+    """`; did you mean 'relu'?`, or nothing if no allowed name is close. Case does not count; another library's word for
+    an allowed name comes first."""
     folded, given = {each.casefold(): each for each in allowed}, str(name).casefold()
     here = [each for each in folded if each.replace("-", "_") == ELSEWHERE.get(given.replace("-", "_"))]
     near = here or difflib.get_close_matches(given, folded, 1)

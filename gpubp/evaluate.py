@@ -20,9 +20,9 @@ from .population import Population
 from .samples.data import Batch, Dataset
 
 AT_ONCE = 1 << 22  # targets that spread() reads at once
-FLAT = 1e-28  # of the sum of squares: less is rounding of the mean
+FLAT = 1e-28  # of the sum of squares: anything less is rounding of the mean
 SPREAD = Lock()  # held while spread() computes it
-TINY = torch.finfo(torch.float64).tiny  # the least probability whose logarithm is taken
+TINY = torch.finfo(torch.float64).tiny  # the smallest probability whose logarithm is taken
 METRICS = {"classes": "accuracy", "sign": "accuracy", "r2": "r2"}
 
 
@@ -35,8 +35,8 @@ class Evaluation(NamedTuple):
 
 
 class Round(NamedTuple):
-    """What a round of training was, per network (N,): mean training loss, NaN for networks that did not train through
-    it; the evaluation on the validation data; the learning rate of the next step; the status."""
+    """The outcome of a training round, per network (N,): mean training loss, NaN for networks that did not train
+    through it; the evaluation on the validation data; the learning rate of the next step; the status."""
 
     loss: Tensor
     held_out: Evaluation | None
@@ -69,7 +69,7 @@ def evaluate(
 def _block(
     spec: NetworkSpec, params: Tensor, hyper: Mapping[str, Tensor], position: Tensor, data: Dataset
 ) -> Evaluation:
-    """A GPU's sums depend on the number of networks, so there a whole group is evaluated."""
+    """On a GPU a whole group is evaluated, as its sums depend on the number of networks."""
     rule, count = LOSSES[spec.loss], len(params)
     rows: Tensor | slice = slice(None)
     if fixed(params.device):
@@ -104,7 +104,7 @@ def _block(
         metric = (1 - sums["missed"] / (around if len(around) == 1 else around[position[rows]])).mean(1)
     else:
         metric = sums["hits"] / sums["weight"]
-    error = sums["error"].masked_fill(sums["counted"] == 0, 0)  # smoothing's: a mean over no weight is NaN
+    error = sums["error"].masked_fill(sums["counted"] == 0, 0)  # from smoothing: a mean over no weight is NaN
     return Evaluation((error * scale / sums["counted"])[:count], metric[:count])
 
 
@@ -112,11 +112,11 @@ def _block(
 def spread(data: Dataset) -> Tensor:
     """The denominator of R2: for each output the weighted sum of squares of the targets about their mean, NaN if they
     are constant. -> (1, O) if all networks have the same samples, else (N, O), float64; computed once, and kept with
-    the data. Sums are pairwise, so that no bit depends on the device, nor on the other networks' numbers of samples."""
-    with SPREAD:  # several populations are evaluated at the same time, and kernels have pointers to it
+    the data. Sums are pairwise, so that no bit depends on the device or on the other networks' numbers of samples."""
+    with SPREAD:  # several populations are evaluated at once, and kernels hold pointers to it
         if data.spread is None:
             everyone, begin = torch.arange(data.networks or 1, device=data.targets.device), 0
-            sizes, order = data.size(everyone).sort(descending=True)  # one may have more samples than all others
+            sizes, order = data.size(everyone).sort(descending=True)  # one may have more than all others
             found = torch.empty(len(order), data.targets.shape[-1], dtype=torch.float64, device=order.device)
             while begin < len(order):
                 longest = int(sizes[begin])

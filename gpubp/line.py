@@ -5,7 +5,7 @@ import re
 import shlex
 
 NAME, MESSAGE = 256, 2000  # characters: the longest name in file systems, and the longest message
-INVISIBLE = re.compile(  # fillers, selectors of variants and a blank, which Python takes as printable
+INVISIBLE = re.compile(  # fillers, variation selectors and a blank that Python considers printable
     "[\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180d\u180f\u2800\u3164\ufe00-\ufe0f\uffa0\U000e0100-\U000e01ef]"
 )
 
@@ -31,7 +31,7 @@ def short(text: str) -> str:
 
 
 def counted(count: int, what: str) -> str:
-    """`count` of `what`, one of them by its name: 1 network, 1,000 networks."""
+    """`count` and `what`, singular or plural: 1 network, 1,000 networks."""
     return f"{count:,} {what}{'s' * (count != 1)}"
 
 

@@ -21,26 +21,26 @@ from .system.lean import imports_pandas
 RESERVE = 1 << 28  # bytes of a GPU for libraries and the nodes of recordings
 RAN_OUT = ("out of memory", "allocate memory", "ALLOC_FAILED", "cublasCreate")
 CHIP, CHUNK, STREAMED = 1 << 17, 256, 300  # bytes of rows above which a GPU streams them; samples, networks at once
-# Of what a process takes when it makes its first results, bytes (x86-64): what begins with a first run and its table,
+# Bytes that a process takes for its first results (x86-64): what a first run and its table begin to use,
 # pandas, if it is there, as pyarrow loads it, and what writes the files of a run.
 LIBRARIES = {"pyarrow": 22_000_000, "pandas": 38_000_000, "parquet": 30_000_000}
-FACTOR = 40  # of a block's largest tensor: all that it works with, on the host
-FIGURES, TABLE = 100, (400, 1 << 16)  # bytes a network, and of a table's rows, of which so many are made at once
+FACTOR = 40  # times a block's largest tensor: all that the block works with, on the host
+FIGURES, TABLE = 100, (400, 1 << 16)  # bytes per network; bytes of a table's rows, and how many are made at once
 COLUMNS = 24  # int64 and float64 numbers per network besides its rows: clocks, hyper-parameters, losses
 
 
 def needed(
     spec: NetworkSpec, recipe: Recipe, count: int, itemsize: int, gpu: bool = False, data: Sequence[Dataset] = ()
 ) -> int:
-    """Bytes to train `count` networks: the given population (not on a GPU), the trained copy, its slots and a
-    block's workspace; on a GPU a group's workspace with the copies that recordings need, their samples, and `data`, and
-    of networks that are streamed the copies and outs of those that train at once."""
+    """Bytes to train `count` networks: the given population (not on a GPU), the trained copy, its slots and a block's
+    workspace; on a GPU a group's workspace with the copies that recordings need, their samples, and `data`; for
+    streamed networks, also the copies and outs of those that train at once."""
     rows = 1 + len(recipe.rule.slots) + recipe.restore_best
     size, batch = spec.size * itemsize, recipe.batch_size
     largest = max(size, batch * max(spec.widths) * itemsize)
     if not gpu:
         return count * ((rows + 1) * size + COLUMNS * 8) + FACTOR * max(BLOCK, 2 * largest)
-    group = max(12 * GROUP, (8 * rows + 32) * largest)  # or two networks, if these need more than a group
+    group = max(12 * GROUP, (8 * rows + 32) * largest)  # or two networks, if they need more than a group
     fixed = group + AT_ONCE * EACH + RESERVE
     if rows * size > CHIP:
         fixed += min(count, STREAMED) * (rows * size + 6 * min(batch, CHUNK) * sum(spec.widths) * itemsize)
@@ -48,13 +48,13 @@ def needed(
 
 
 def workspace(spec: NetworkSpec, recipe: Recipe, count: int, itemsize: int) -> int:
-    """Bytes of host memory for activations and gradients of `count` networks: of many a block's, as in needed()."""
+    """Bytes of host memory for activations and gradients of `count` networks: for many, a block's, as in needed()."""
     network = max(spec.size, max(recipe.batch_size, CHUNK) * max(spec.widths)) * itemsize
     return min(needed(spec, recipe, 0, itemsize), FACTOR * max(2, count) * network)
 
 
 def each(spec: NetworkSpec, recipe: Recipe, itemsize: int) -> int:
-    """Bytes of a network in host memory, of those that needed() counts."""
+    """Bytes of a network in host memory, as needed() counts them."""
     return needed(spec, recipe, 1, itemsize) - needed(spec, recipe, 0, itemsize)
 
 
@@ -76,10 +76,10 @@ def plan(
     shapes: Sequence[tuple[NetworkSpec, Recipe, int, int]], given: bool, room: int | None, data: Sequence[Dataset] = (),
     waits: bool = False, workspace: int | None = None, files: bool = False,
 ) -> str:  # fmt: skip
-    """A sentence on what the largest network of a run needs in host memory, all, and their data, and how many have
-    room. given: whether somebody else has the networks, of which the run makes a copy; room: free bytes before the run
+    """A sentence on the host memory that a run's largest network, all networks and their data need, and how many have
+    room. given: whether the caller keeps the networks, so that the run makes a copy; room: free bytes before the run
     made any, if known; waits: whether more networks wait for slots; workspace: bytes of activations and gradients, by
-    default what they may take at most; files: whether the results are written."""
+    default their maximum; files: whether the results are written."""
     spec, recipe, _, itemsize = max(shapes, key=lambda shape: shape[0].size * (1 + len(shape[1].rule.slots)))
     row = spec.size * itemsize
     parts = {
@@ -94,7 +94,7 @@ def plan(
     network, steps = sum(parts.values()), max(needed(*each[:2], 0, each[3]) for each in shapes)
     count, samples = sum(each[2] for each in shapes), sum(map(nbytes, data))
     total, workspace = together(shapes) - steps - theirs * (not given), steps if workspace is None else workspace
-    tables, design = results(count, files), files and not given  # which is written before the first step
+    tables, design = results(count, files), files and not given  # a design is written before the first step
     all_bytes = total + (workspace + tables if design else max(workspace, tables))
     most, of_these = ("up to ", " of the largest") if len(shapes) > 1 else ("", "")
     if room is None:
@@ -110,8 +110,8 @@ def plan(
 
 
 def results(count: int, files: bool) -> int:
-    """Bytes that the results of `count` networks take, with the libraries that make them, and write them to files."""
-    first = not pyarrow.default_memory_pool().max_memory()  # nothing has made a table in this process
+    """Bytes that the results of `count` networks take, with the libraries that make them and write them to files."""
+    first = not pyarrow.default_memory_pool().max_memory()  # no table has been made in this process
     there = {"pyarrow": first, "parquet": first and files, "pandas": imports_pandas()}
     each, most = TABLE
     return sum(LIBRARIES[name] for name in LIBRARIES if there[name]) + FIGURES * count + each * min(count, most)
@@ -123,8 +123,8 @@ def nbytes(data: Dataset) -> int:
 
 
 def together(shapes: Sequence[tuple[NetworkSpec, Recipe, int, int]]) -> int:
-    """Bytes of populations that train in one run: their networks, and the largest workspace, which all threads of the
-    processor share, whatever trains side by side."""
+    """Bytes of populations that train in one run: their networks, and the largest workspace, which all of the
+    processor's threads share, even if several train side by side."""
     workspaces = [needed(spec, recipe, 0, itemsize) for spec, recipe, _, itemsize in shapes]
     return sum(needed(*each) for each in shapes) - sum(workspaces) + max(workspaces)
 

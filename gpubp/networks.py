@@ -1,4 +1,4 @@
-"""Networks: some rows of a run, to take out of it, and to join with others that share their kernel."""
+"""Networks: some rows of a run, to take out of it and to join with others that share their kernel."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class Networks(NamedTuple):
         return Networks(self.state.rows(index), self.config.take(index), self.rows[index])
 
     def put(self, index: Tensor, other: Networks) -> Networks:
-        """These, with `other` of the same kind in place of the networks in the rows `index` (K,), in their tensors."""
+        """Overwrite the networks in the rows `index` (K,), in their tensors, with `other` of the same kind."""
         self.state.put(index, other.state)
         for mine, theirs in zip([self.rows, *self.columns], [other.rows, *other.columns]):
             mine.index_copy_(0, index, theirs)
@@ -43,7 +43,7 @@ class Networks(NamedTuple):
 
     @property
     def columns(self) -> list[Tensor]:
-        """Those of the configuration."""
+        """The configuration's columns."""
         each = {**self.config.to_dict(), **self.config.extra}
         return [value for value in each.values() if isinstance(value, Tensor)]
 
@@ -62,7 +62,7 @@ class Networks(NamedTuple):
 
 
 class Figures(NamedTuple):
-    """Of networks at the end of their training. faults (N,): what was not finite first (explaining/faults.py)."""
+    """Figures of networks at the end of training. faults (N,): what first was not finite (explaining/faults.py)."""
 
     training: Evaluation
     validation: Evaluation | None
@@ -71,7 +71,7 @@ class Figures(NamedTuple):
 
 class Outcome(NamedTuple):
     """Networks at the end of their training, with their figures. rows (N,): in the results; folds: whether positions in
-    the data are folds; faults (N,): what was not finite first (explaining/faults.py), if it is known."""
+    the data are folds; faults (N,): what first was not finite (explaining/faults.py), if known."""
 
     rows: Tensor
     state: TrainState
@@ -97,8 +97,8 @@ class Outcome(NamedTuple):
 
 
 def spread(config: TrainConfig, count: int) -> TrainConfig:
-    """`config` with a column (N,) in place of each number that may differ between networks of a kind. So is a 0 that
-    means off: those that join may have another."""
+    """`config` with a column (N,) in place of each number that may differ between networks of a kind. A 0 that means
+    off becomes one too: networks that join may have another value."""
 
     def column(value: Any) -> Any:
         return value if value is None else torch.as_tensor(value).expand(count).clone()

@@ -28,8 +28,8 @@ class Population:
 
     params (N, P): row n holds every parameter of network n. seed, and ids (N,) int64: with the seed, an id decides
     everything that is random about a network: its initial weights, the order of its samples, its dropout. Networks may
-    share an id, as copies that take() makes do: where their weights and hyper-parameters are equal too, they stay so.
-    Raises ShapeError or ConfigError where they do not fit each other.
+    share an id, as copies made by take() do; if their weights and hyper-parameters are equal too, they stay equal.
+    Raises ShapeError or ConfigError if these do not match.
     """
 
     spec: NetworkSpec
@@ -44,7 +44,7 @@ class Population:
             if not isinstance(given, Tensor) or given.layout != torch.strided or given.device != self.params.device:
                 what = f"{given.layout} on {given.device}" if isinstance(given, Tensor) else type(given).__name__
                 raise ShapeError(f"{name}: {what}; a dense tensor on one device, params' and ids', expected")
-        if self.params.requires_grad:  # an nn.Parameter's numbers are trained by hand
+        if self.params.requires_grad:  # an nn.Parameter: autograd does not train it
             object.__setattr__(self, "params", self.params.detach())
         check_kind("spec", self.spec, NetworkSpec, error=SpecError)
         self.spec.layers(self.params)
@@ -72,10 +72,10 @@ class Population:
         init_scale: float | Tensor | None = None,
     ) -> Self:
         """`count` networks with ids 0 .. count - 1, or those with the given `ids`: `ids=[7]` is network 7 alone. Raises
-        OutOfMemoryError where they do not fit.
+        OutOfMemoryError if they do not fit.
 
-        init: a row of INITIALISERS; biases start at 0 but for torch_linear. init_scale multiplies the initial weights:
-        a number, or (N,); by default the row's own (1, but 0.1 for uniform and normal, 0 for constant).
+        init: a row of INITIALISERS; biases start at 0 except with torch_linear. init_scale multiplies the initial
+        weights: a number, or (N,); by default the row's own (1, but 0.1 for uniform and normal, 0 for constant).
         """
         rule = lookup(INITIALISERS, init, "init", ConfigError)
         check_kind("spec", spec, NetworkSpec, error=SpecError, call="create(NetworkSpec((4, 16, 2)), count=100)")
@@ -131,10 +131,10 @@ class Population:
         end: str | None = None,
     ) -> Self:
         """A population of the networks in ONNX files, all of one topology: chains of Gemm, or MatMul and Add, and
-        activations. start, end: the tensors where the chain begins and ends, by default the graph's input and output,
-        or those of networks that export() wrote, of which `end` chooses the topology if there are several: outs_0,
-        outs_1; labels are no outputs. Raises SpecError, with the operator, for
-        what a row cannot stand for, such as a scaler, and for weights outside the file and its own `.data`."""
+        activations. start, end: the tensors where the chain begins and ends; by default the graph's input and output
+        (labels do not count), or those of the networks in a file of export(): if it has several topologies, `end`
+        chooses one (outs_0, outs_1). Raises SpecError, with the operator, for what a row cannot represent, such as a
+        scaler, and for weights outside the file and its `.data`."""
         spec, params = onnx_rows.rows(paths, loss, start, end)
         return cls(spec, params, seed, torch.arange(len(params)))
 
@@ -178,7 +178,7 @@ class Population:
     @neutral()
     def copy_rows(self, source: Sequence[int] | Tensor, target: Sequence[int] | Tensor) -> Self:
         """A population in which the rows `target` are copies of the rows `source`, which may repeat, as in take();
-        ids do not move, so that a copy continues with the random numbers of its new row."""
+        ids stay in place, so a copy continues with the random numbers of its new row."""
         of, over = self._rows("copy_rows: source", source), self._rows("copy_rows: target", target)
         if len(of) != len(over):
             raise ShapeError(f"copy_rows: source of {len(of)} rows, target of {len(over)}: equal lengths expected")
@@ -219,7 +219,7 @@ class Population:
 
 
 def room(spec: NetworkSpec, count: int, dtype: torch.dtype) -> None:
-    """Raise OutOfMemoryError for networks that do not fit, before the system kills a process that makes them."""
+    """Raise OutOfMemoryError for networks that do not fit, before the system kills the process for making them."""
     bytes_needed = count * spec.size * dtype.itemsize
     if (room := free.too_little(bytes_needed)) is not None:
         smaller = "a smaller one" if count == 1 else "fewer at once"

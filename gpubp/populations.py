@@ -1,4 +1,4 @@
-"""Populations: networks of several specifications, found by their row among all; chosen() and members(): which rows."""
+"""Populations: networks of several specifications, found by their row among all; chosen() and members() select rows."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from .system.ambient import neutral
 
 
 class Part(NamedTuple):
-    """Some networks of one population: local (K,), their rows in it; place (K,), where they are among those asked
-    for."""
+    """Some networks of one population: local (K,), their rows in it; place (K,), their places among the requested
+    rows."""
 
     population: Population
     local: Tensor
@@ -28,14 +28,14 @@ class Part(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class Populations:
-    """each: the populations. rows: for each the rows (N,) that its networks have among all."""
+    """each: the populations. rows: for each population, the rows (N,) of its networks among all."""
 
     each: tuple[Population, ...]
     rows: tuple[Tensor, ...]
 
     @classmethod
     def of(cls, population: Population | Populations) -> Populations:
-        """One population alone, or several as they are."""
+        """Wrap a single population; return several as they are."""
         if isinstance(population, Populations):
             return population
         check_kind("populations", population, Population)
@@ -43,7 +43,7 @@ class Populations:
 
     @property
     def count(self) -> int:
-        """N, of all."""
+        """N, over all populations."""
         return sum(each.count for each in self.each)
 
     @cached_property
@@ -61,12 +61,12 @@ class Populations:
 
     @cached_property
     def order(self) -> Tensor:
-        """(N,): where, population by population, the network of each row is."""
+        """(N,): where the network of each row is when populations follow one another."""
         return torch.cat([*self.rows]).argsort()
 
     @cached_property
     def _places(self) -> tuple[Tensor, Tensor]:
-        """(N,) both, by row: the number of its population, and its row in that."""
+        """(N,) each: for every row, the number of its population, and its row in that population."""
         which, local = torch.empty(2, self.count, dtype=torch.int64)
         for number, mine in enumerate(self.rows):
             which[mine], local[mine] = number, torch.arange(len(mine))
@@ -80,7 +80,7 @@ class Populations:
             yield Part(self.each[number], local[place], place)
 
     def take(self, rows: Tensor) -> Populations:
-        """The networks in these rows (K,), in this order, as copies. Raises ShapeError for rows that are not there."""
+        """The networks in these rows (K,), in this order, as copies. Raises ShapeError for rows that do not exist."""
         parts = [*self.parts(arrays.indices("take", rows, self.count, ShapeError, negative=True))]
         return Populations(
             tuple(each.population.take(each.local) for each in parts), tuple(each.place for each in parts)
@@ -96,13 +96,13 @@ class Populations:
 
     @neutral()
     def in_order(self, values: Sequence[Tensor]) -> Tensor:
-        """(N,) of all networks in the order of their rows, from those of each population."""
+        """The (N,) values of all networks in the order of their rows, from the values of each population."""
         found = torch.cat([*values])
         return found if _in_place(self.order) else found[self.order]
 
 
 def chosen(name: str, networks: Any, count: int, ranking: Callable[[], Tensor]) -> Tensor:
-    """The rows that `networks`, called `name` in messages, selects of `count`: "best", a number K for the best K, "all"
+    """The rows of `count` that `networks` (`name` in messages) selects: "best", a number K for the best K, or "all"
     that did not diverge, in the order of ranking(), best first; or a sequence of rows or a mask. Raises ConfigError."""
     if are_rows(networks):
         rows = arrays.indices(name, networks, count, ConfigError, negative=True)
@@ -123,7 +123,7 @@ def chosen(name: str, networks: Any, count: int, ranking: Callable[[], Tensor]) 
 
 def members(best: Any, rows: Any, count: int, ranking: Callable[[], Tensor], diverged: Tensor | None) -> Tensor:
     """The rows of an ensemble: the `best` of ranking(), `rows` as they are, or, without either, all that did not
-    diverge. Raises ConfigError for both, and for rows of networks that `diverged` (N,)."""
+    diverge. Raises ConfigError if both are given, and for rows of networks that `diverged` (N,)."""
     if best is not None and rows is not None:
         raise ConfigError(f"ensemble(best={best!r}, rows=...): one of them expected")
     if rows is None:
@@ -145,5 +145,5 @@ def are_rows(rows: Any) -> bool:
 
 
 def _in_place(rows: Tensor) -> bool:
-    """Whether they are 0, 1, 2 ..."""
+    """Whether the rows are 0, 1, 2 ..."""
     return torch.equal(rows, torch.arange(len(rows), device=rows.device))

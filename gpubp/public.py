@@ -1,6 +1,6 @@
 """The names of gpubp.__all__, which need nothing heavier than torch and pyarrow.
 
-No module but backprop has such a name: it would replace it.
+No module but backprop may share one of these names: importing it would replace the name.
 """
 
 from . import backprop as backprop

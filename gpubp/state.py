@@ -40,8 +40,8 @@ def numbers(status: Tensor) -> Tensor:
 
 
 def counts(status: Tensor, others: Tensor | None = None) -> dict[str, int]:
-    """How many networks have each status, by name; statuses that need special settings only if a network has them.
-    others: numbers() of further networks."""
+    """How many networks have each status, by name; statuses that need special settings appear only if a network has
+    them. others: numbers() of further networks."""
     found = (numbers(status) if others is None else numbers(status) + others).tolist()
     usual = (RUNNING, FINISHED, DIVERGED)
     return {name: count for number, (name, count) in enumerate(zip(NAMES, found)) if count or number in usual}
@@ -56,9 +56,9 @@ class Kind(NamedTuple):
 
 @dataclass(eq=False)
 class TrainState:
-    """A population in training. An engine advances `step` (N,), the only clock, up to `limit` (N,), and with it
-    params, slots, columns, loss and total, in place; a step with a non-finite result does not count,
-    and the network is then `diverged`. Everything else belongs to the loop (runs/loop.py).
+    """A population in training. An engine advances `step` (N,), the only clock, up to `limit` (N,), and with it params,
+    slots, columns, loss and total, in place; a step with a non-finite result does not count, and its network becomes
+    `diverged`. Everything else belongs to the loop (runs/loop.py).
     """
 
     population: Population
@@ -73,9 +73,9 @@ class TrainState:
     limit: Tensor  # (N,) int64: the last step of the present round
     end: Tensor  # (N,) int64: the last step of the network's training
     status: Tensor  # (N,) int8
-    loss: Tensor  # (N,): of the last minibatch, before its update; NaN before the first
+    loss: Tensor  # (N,): of the last minibatch, before its update; NaN before the first step
     total: Tensor  # (N,) float64: sum of the minibatch losses of the present round
-    diverged_step: Tensor  # (N,) int64: the step that did not count; -1 if all did
+    diverged_step: Tensor  # (N,) int64: the step that did not count; -1 if none
 
     @classmethod
     def start(
@@ -83,7 +83,7 @@ class TrainState:
         light: bool = False,
     ) -> TrainState:  # fmt: skip
         """The state before the first step. The population's params are trained in place. position: of each network in
-        `data`, by default its row. light: without slots and kept rows, for networks whose rows are elsewhere."""
+        `data`, by default its row. light: without slots and kept rows, for networks whose rows are stored elsewhere."""
         params, count, recipe = population.params, population.count, config.recipe(population.spec)
         zeros = torch.zeros_like(population.ids)
         position = torch.arange(count, device=params.device) if position is None else position
@@ -108,8 +108,8 @@ class TrainState:
         )
 
     def remember(self, before: TrainState) -> None:
-        """Begin with the optimizer's memory, slots and columns, at the end of an earlier training of these networks.
-        Raises ConfigError if it was of another optimizer or of other networks."""
+        """Begin with the optimizer's memory (slots and columns) from the end of an earlier training of these networks.
+        Raises ConfigError if that used another optimizer or other networks."""
         mine, theirs = ((each.population.spec, each.recipe.optimizer, each.population.count) for each in (self, before))
         if mine != theirs:
             raise ConfigError(
@@ -123,8 +123,8 @@ class TrainState:
             column.copy_(before.columns[name])
 
     def those_of(self, population: Population) -> TrainState:
-        """The states of the networks of `population`, by their ids; of one that is not here, without memory of its
-        optimizer. Raises ConfigError if none is here, or if an id occurs twice and not all ids are the same."""
+        """The states of the networks of `population`, by their ids; a network that is not here gets no optimizer's
+        memory. Raises ConfigError if none is here, or if an id occurs twice here and the ids are not the same."""
         mine = self.population.ids
         ids = population.ids.to(mine.device)
         if torch.equal(ids, mine):
@@ -158,7 +158,7 @@ class TrainState:
 
     @property
     def expected(self) -> int:
-        """Steps of all networks, in host memory, at their ends, if no further one stops early."""
+        """Steps of all networks, in host memory, at their ends, if no further network stops early."""
         return int(np.where(self.running.numpy(), self.end.numpy(), self.step.numpy()).sum())
 
     def rows(self, part: slice | Tensor) -> TrainState:
@@ -176,7 +176,7 @@ class TrainState:
         return self._each(lambda tensor: tensor.to(device, non_blocking=True, copy=True))
 
     def on(self, device: torch.device) -> TrainState:
-        """The same networks on `device`: themselves, if they are there."""
+        """The same networks on `device`; not copied if they are there."""
         return self if self.population.device == device else self.to(device)
 
     def _each(self, change: Callable[[Tensor], Tensor]) -> TrainState:
@@ -194,13 +194,13 @@ class TrainState:
         return TrainState(population=population, recipe=self.recipe, **rest)
 
     def at_rest(self) -> TrainState:
-        """The same rows, with copies of everything else, which keeps changing while the rows do not."""
+        """The same rows, with copies of everything else: all but the rows keeps changing."""
         rows = {id(each) for each in (self.population.params, *self.slots, *self.kept.values())}
         return self._each(lambda tensor: tensor if id(tensor) in rows else tensor.clone())
 
     def put(self, part: Tensor, other: TrainState) -> None:
-        """Write back `other`, made by rows(part) and trained since: by copies in place, which need no memory,
-        so that no network is written in part."""
+        """Write back `other`, made by rows(part) and trained since, with copies in place: they need no memory, so that
+        no network is written in part."""
         for (_, mine), (_, theirs) in zip(self.tensors(), other.tensors()):
             mine.index_copy_(0, part, theirs)
 
@@ -260,7 +260,7 @@ class TrainState:
         self.bound(data)
 
     def bound(self, data: Dataset | None = None) -> None:
-        """Raise ConfigError unless what is not a row is within its range, and at positions of `data`."""
+        """Raise ConfigError unless everything but the rows is within its range, and at positions of `data`."""
         networks, last, inf = None if data is None else data.networks, (1 << 63) - 1, float("inf")
         ranges: dict[str, tuple[float, float | Tensor]] = {
             "ids": (0, EVERYBODY - 1),

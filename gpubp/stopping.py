@@ -1,5 +1,5 @@
 """Decisions at the end of a round: the plateau schedule, patience, a target loss, the best row. They depend only on a
-network's losses, so it ends as it would alone.
+network's own losses, so it ends as it would alone.
 
 The names are Keras's (EarlyStopping), per network, and `tol` scikit-learn's, whose n_iter_no_change waits one
 evaluation longer. A loss that is a little better than the best becomes the best with tol, and does not with min_delta.
@@ -20,8 +20,8 @@ def decide(state: TrainState, loss: Array, due: Array, whole: Array) -> Array:
     """Apply an evaluation's losses (N,) to the running networks that are `due` (N,), in place. -> (N,) bool: those
     whose row is their best so far.
 
-    whole (N,): whether a network's round is. The training may end within a round, which a longer training has not:
-    such an end changes nothing that more epochs would start from. A non-finite loss is never better."""
+    whole (N,): whether a network's round is complete. Training may end within a round, where a longer training has no
+    evaluation: such an end changes nothing that more epochs would start from. A non-finite loss is never better."""
     hyper, status = state.hyper, state.status.numpy()
     due = due & (status == RUNNING)
     ends, better = due & whole, np.zeros_like(due)
@@ -92,15 +92,15 @@ def _ended_better(state: TrainState) -> Tensor:
 
 
 def best(state: TrainState) -> tuple[Tensor, Tensor]:
-    """(N,) both, of networks that are tracked: their best loss, infinite without one, and its step, int64, or -1."""
+    """(N,) each, of tracked networks: their best loss, or infinity, and its step, int64, or -1."""
     last, memory = _ended_better(state), {name: state.memory[name][:, 0] for name in TRACKED}
     loss = torch.where(last, memory["last_loss"], memory["best_loss"])
     return loss, torch.where(last, state.step, memory["best_step"].long())
 
 
 def restored(state: TrainState) -> Tensor:
-    """(N,) bool: the networks whose kept row is better than their present one, which is also that of a training that
-    ended within a round."""
+    """(N,) bool: the networks whose kept row is better than their present one, even where training ended within a
+    round."""
     kept = state.memory["best_step"][:, 0]
     return (kept >= 0) & (kept < state.step) & ~_ended_better(state)
 

@@ -5,13 +5,13 @@ hyper-parameter, means of settings over folds and seeds, and of groups by any co
     study.effects()[0]; study.by(["lr", "hidden_width"]); gpubp.studies.distribution(study.values[study.counted])
 
 The figure is the one that ranks networks (result.ranked_by). Networks that diverged have none: groups count them apart.
-Columns beside those of the table, where topologies differ: hidden_layers, their number, and hidden_width, the widest. A
-standard error is the standard deviation, with n - 1, over the root of n.
+If topologies differ, there are two more columns: hidden_layers, their number, and hidden_width, the widest. A standard
+error is the standard deviation, with n - 1, over the root of n.
 
 Intervals are percentile bootstraps: Efron, Tibshirani, "An Introduction to the Bootstrap", 1993, chapter 13. Rank
 correlations are Spearman's. The explained share is eta squared of the ranks between groups, as in the test of Kruskal
-and Wallis, less what groups explain by chance: epsilon squared, Kelley, 1935. It sees a valley, where the correlation
-is 0.
+and Wallis, less what groups explain by chance: epsilon squared, Kelley, 1935. It detects a valley, where the
+correlation is 0.
 """
 
 import math
@@ -33,14 +33,14 @@ from .settings.config import HYPER
 from .system import arrays
 
 BINS, DISTINCT = 6, 12  # bins of a column with more than DISTINCT numbers
-RESAMPLES, FEWEST = 2000, 200  # of a bootstrap: as many as DRAWS allows
-DRAWS, AT_ONCE, LEVEL = 1 << 28, 1 << 22, 0.95  # numbers drawn in all, and held; of an interval
+RESAMPLES, FEWEST = 2000, 200  # of a bootstrap: as many as DRAWS allows, between these
+DRAWS, AT_ONCE, LEVEL = 1 << 28, 1 << 22, 0.95  # numbers drawn in all, and held at once; of an interval
 SHAPES = ("hidden_layers", "hidden_width")
 
 
 class Group(NamedTuple):
     """Some networks. values: what they have in common, by column: a value, or (low, high) of a bin. networks: how many;
-    diverged: of these. mean, error (the mean's standard error), median: of the others' figure, NaN if undefined."""
+    diverged: how many did. mean, error (the mean's standard error), median: of the others' figure, NaN if undefined."""
 
     values: dict[str, Any]
     networks: int
@@ -51,7 +51,7 @@ class Group(NamedTuple):
 
 
 class Effect(NamedTuple):
-    """What a column does to the figure. correlation: of their ranks, above 0 if the figure grows with the column, None
+    """How a column affects the figure. correlation: of their ranks, above 0 if the figure grows with the column, None
     for texts. explained: the share of the ranks' variance that `groups` explain, at most 1, around 0 by chance."""
 
     name: str
@@ -61,15 +61,15 @@ class Effect(NamedTuple):
 
 
 class Study:
-    """The networks of a results table, of pyarrow, or a frame of it; of settings that only a design has (init,
-    init_scale, epochs, evaluate_every, and steps, as max_steps) it knows those appended as columns of these names, as
-    `gpubp inspect` does. figure: the name of what ranks them; values (N,): that figure; counted (N,): whose counts, as
-    they did not diverge and it is finite."""
+    """The networks of a results table, of pyarrow, or a frame of it. It sees settings that only a design has (init,
+    init_scale, epochs, evaluate_every, and steps, as max_steps) if they are appended as columns of these names, as
+    `gpubp inspect` does. figure: the name of the ranking figure; values (N,): that figure; counted (N,): whether it
+    counts: it is finite and the network did not diverge."""
 
     def __init__(self, results: Any) -> None:
         results = table_of(results)
         self.results = _with_shapes(results)
-        self._compared = by_part(self.results)  # where settings are told apart
+        self._compared = by_part(self.results)  # for telling settings apart
         self.figure = ranked_by(results)
         self.values: Array = results[self.figure].to_numpy().astype(np.float64)
         self.diverged: Array = diverged_in(results).numpy()
@@ -81,9 +81,9 @@ class Study:
 
     @cached_property
     def varied(self) -> list[str]:
-        """The settings that differ between networks: texts, the shapes of topologies, folds, what a design alone knows,
-        such as lengths, and hyper-parameters that do not follow from the texts, as those that one optimizer has and
-        another has not."""
+        """The settings that differ between networks: texts, the shapes of topologies, folds, settings that only a
+        design has, such as lengths, and hyper-parameters, unless these follow from the texts, as when one optimizer has
+        them and another does not."""
         kinds = np.zeros(self._compared.num_rows, dtype=np.int64)
         for name in TEXTS:
             if name in self._compared.column_names:
@@ -91,7 +91,7 @@ class Study:
         return [name for name in self._compared.column_names if self._differs(name, kinds)]
 
     def _differs(self, name: str, kinds: Array) -> bool:
-        """Whether a column is a setting that differs. kinds (N,): numbers of the texts of each network together."""
+        """Whether a column is a setting that differs. kinds (N,): a number for each network's combination of texts."""
         distinct = self._compared[name].unique()
         if name in (*TEXTS, *SHAPES):
             return len(distinct.drop_null()) > 1
@@ -110,7 +110,7 @@ class Study:
 
     @cached_property
     def setting(self) -> Array:
-        """(N,): the number of each network's setting: networks of one differ in seed and fold alone."""
+        """(N,): the number of each network's setting; networks of one setting differ only in seed and fold."""
         found = np.zeros(self.results.num_rows, dtype=np.int64)
         for name in self.varied:
             if name != "fold":
@@ -119,14 +119,14 @@ class Study:
 
     @cached_property
     def ranking(self) -> Array:
-        """The numbers of settings by the mean of the figure, best first, without those of which a network diverged."""
+        """The numbers of settings by the mean of the figure, best first, without those that have a diverged network."""
         lost = np.bincount(self.setting, ~self.counted) > 0
         means = _means(self.setting, self.values)[0]
         order = worth(self.figure, torch.from_numpy(means)).argsort(stable=True).numpy()
         return np.asarray(order[~lost[order]])
 
     def quantiles(self, q: Sequence[float]) -> list[float]:
-        """Quantiles of the figure over all networks that count; NaN if none do."""
+        """Quantiles of the figure over all networks that count; NaN if none does."""
         known = self.values[self.counted]
         return np.quantile(known, q).tolist() if len(known) else [float("nan")] * len(q)
 
@@ -140,8 +140,8 @@ class Study:
 
     def settings(self, top: int) -> list[dict[str, Any]]:
         """The best `top` settings of several networks, over folds, entities and seeds, by the mean of the figure:
-        networks, mean and standard error (± name) of each figure, and what differs. Without those of which a network
-        diverged; none where no setting has several networks, or if folds have no validation data."""
+        networks, mean and standard error (± name) of each figure, and what differs. Settings of which a network
+        diverged are left out; none if no setting has several networks, or if folds have no validation data."""
         top = arrays.count("top", top, 0)
         names = [name for name in self.measured if name.startswith("validation_")]
         if not names and "fold" not in self.results.column_names:
@@ -161,8 +161,8 @@ class Study:
         return found
 
     def faults(self) -> list[dict[str, Any]]:
-        """What was not finite first in networks that diverged, if known: how many, and the median of their steps."""
-        if FAULT not in self.results.column_names:  # of an older version
+        """What first was not finite in networks that diverged, if known: how many, and the median of their steps."""
+        if FAULT not in self.results.column_names:  # a table of an older version
             return []
         groups = self.results.filter(self.diverged).group_by(FAULT).aggregate([("diverged_step", "list")]).to_pylist()
         found = [(each[FAULT], np.array(each["diverged_step_list"])) for each in groups]
@@ -184,8 +184,8 @@ class Study:
 
     def by(self, names: str | Sequence[str]) -> list[Group]:
         """The networks in groups by a column, or a list of one or two. Numbers are in order, in bins if there are many:
-        of equal widths, or of equal ratios if their median is nearer to the middle of the logarithms; texts as they
-        come; last None, of networks without a value. Raises ConfigError for unknown columns."""
+        of equal widths, or of equal ratios if their median is nearer to the middle of the logarithms; texts in order of
+        appearance; last None, for networks without a value. Raises ConfigError for unknown columns."""
         names = named("by", names)
         if not 1 <= len(names) <= 2 or len(set(names)) < len(names):
             raise ConfigError(f"by {', '.join(names) or 'nothing'}: one or two columns, each once, expected")
@@ -204,7 +204,7 @@ class Study:
         return Group(values, many, int((inside & self.diverged).sum()), mean, error, middle)
 
     def _groups(self, name: str) -> tuple[Array, list[Any]]:
-        """(N,) the number of each network's group, and what the groups have in common."""
+        """(N,): the number of each network's group; and what each group has in common."""
         if name not in self.results.column_names:
             raise ConfigError(unknown("by: column", name, self.results.column_names))
         column = self._compared[name]
@@ -231,7 +231,7 @@ def distribution(values: Array, seed: int = 0) -> dict[str, Any]:
 
 def bootstrap(values: Array, seed: int = 0, resamples: int = RESAMPLES, level: float = LEVEL) -> dict[str, Any]:
     """mean_interval and median_interval, (low, high), by the percentile bootstrap of numbers (n,), with NumPy's PCG64
-    of this seed; resamples: how many there were, fewer for very many numbers."""
+    of this seed; resamples: the number drawn, fewer for very many numbers."""
     values = arrays.column("values", values)
     source, left = np.random.default_rng(seed), max(min(resamples, DRAWS // len(values)), FEWEST)
     found = []
@@ -243,7 +243,7 @@ def bootstrap(values: Array, seed: int = 0, resamples: int = RESAMPLES, level: f
 
 
 def spearman(one: Array, other: Array) -> float:
-    """The rank correlation of two columns (n,), ties by their mean rank; NaN if a column is constant."""
+    """The rank correlation of two columns (n,), ties at their mean rank; NaN if a column is constant."""
     ranks = [_ranks(each) - (len(each) + 1) / 2 for each in (one, other)]
     size = np.sqrt((ranks[0] ** 2).sum() * (ranks[1] ** 2).sum())
     return float((ranks[0] * ranks[1]).sum() / size) if size else float("nan")
@@ -263,7 +263,7 @@ def explained(groups: Array, values: Array) -> float:
 
 
 def _ranks(values: Array) -> Array:
-    """Ranks (n,) from 1, ties by their mean."""
+    """Ranks (n,) from 1, ties at their mean."""
     _, codes, count = np.unique(values, return_inverse=True, return_counts=True)
     last = count.cumsum()
     return np.asarray((last - (count - 1) / 2)[codes])
@@ -279,7 +279,7 @@ def _means(groups: Array, values: Array, count: int = 0) -> tuple[Array, Array]:
 
 
 def _bins(values: Array) -> tuple[Array, list[Any]]:
-    """(N,) the bin of each number, and the bins; the last are infinity, and None for NaN."""
+    """(N,): the bin of each number; and the bins, the last ones infinity, and None for NaN."""
     known = values[np.isfinite(values)]
     low, high, middle = float(known.min()), float(known.max()), float(np.median(known))
     edges = np.linspace(low, high, BINS + 1)
@@ -291,7 +291,7 @@ def _bins(values: Array) -> tuple[Array, list[Any]]:
 
 
 def _with_shapes(results: pa.Table) -> pa.Table:
-    """The table with SHAPES, and without a name for the activation of no layer."""
+    """The table with SHAPES, and without the activation's name where there is no hidden layer."""
     if "widths" not in results.column_names:
         return results
     distinct = results["widths"].unique().to_pylist()
@@ -306,7 +306,7 @@ def _with_shapes(results: pa.Table) -> pa.Table:
 
 
 def _crossed(codes: Array, column: pa.ChunkedArray) -> Array:
-    """(N,): numbers from 0, equal where both `codes` and the column are, which may miss values."""
+    """(N,): numbers from 0, equal where both `codes` and the column, which may miss values, are equal."""
     own = column.combine_chunks().dictionary_encode(null_encoding="encode").indices.to_numpy()
     return np.unique(codes * (own.max() + 1) + own, return_inverse=True)[1]
 

@@ -1,6 +1,6 @@
-"""Engines advance a TrainState. choose() selects one and says why. It depends on specification, configuration, device
-and compiler, never on the number of networks, their data or free memory, so that a network has the same engine alone
-and among others. The data only make the sentence exact.
+"""Engines advance a TrainState. choose() selects one and says why. The choice depends on specification, configuration,
+device and compiler, never on the number of networks, their data or free memory, so that a network has the same engine
+alone and among others. The data only make the sentence exact.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -24,9 +24,9 @@ from .key import MANY
 
 class Engine(NamedTuple):
     """run(state, data, steps) trains; evaluate(population, data, hyper, position) returns loss and metric, as defined
-    in evaluate.py; compile_ahead(state, data, evaluated, device) compiles the kernels of both in parallel;
-    share(state, room, populations) is how much of `room` a call takes beside those of other populations, in threads of
-    a CPU or streams of a GPU; workspace(state, data) is the bytes of host memory that a call takes at most."""
+    in evaluate.py; compile_ahead(state, data, evaluated, device) compiles the kernels of both in parallel; share(state,
+    room, populations) is how much of `room`, threads of a CPU or streams of a GPU, a call takes beside other
+    populations' calls; workspace(state, data) is the most bytes of host memory that a call takes."""
 
     run: Callable[[TrainState, Dataset, int], None]
     evaluate: Callable[[Population, Dataset, Mapping[str, Tensor], Tensor], Evaluation]

@@ -30,7 +30,7 @@ class Part:
 
 
 class Forward(NamedTuple):
-    """The forward pass of a block, as the backward pass needs it, the loss (N,) with penalties, and the outs' delta."""
+    """A block's forward pass, as the backward pass needs it, the loss (N,) with penalties, and the outs' delta."""
 
     layers: list[tuple[Tensor, Tensor]]
     passed: Pass
@@ -77,8 +77,8 @@ class Block:
         self.typed = {name: column.to(self.loss.dtype) for name, column in self.hyper.items()}
 
     def held(self) -> Iterator[tuple[MutableMapping[Any, Tensor] | MutableSequence[Tensor], Any]]:
-        """Where each tensor is that a step reads or changes, as holder and name for holder[name], always in the same
-        order."""
+        """The place of each tensor that a step reads or changes, as holder and name for holder[name], always in the
+        same order."""
         for layer in self.parts:
             for part in layer:
                 yield vars(part), "param"
@@ -108,7 +108,7 @@ class Block:
         backward = backward_layers(self.spec, layers, passed, delta, masks, silent)
         if self.recipe.update_order == "layerwise":
             for number, *grads in backward:
-                self.update_layer(number, self.gradient(number, *grads))  # in place: `layers` has it
+                self.update_layer(number, self.gradient(number, *grads))  # in place: `layers` shares it
         else:
             gradients = {number: self.gradient(number, *grads) for number, *grads in backward}
             self.clip_norms(gradients)
@@ -143,7 +143,7 @@ class Block:
                 factor = self.typed[name][:, 0] * (1 if name == "l1" else 0.5)
                 for weight, _ in self.parts:
                     size = row_sums(term(weight.param).flatten(1))
-                    loss = loss + (factor * size).masked_fill(factor == 0, 0)  # off, though a sum may overflow
+                    loss = loss + (factor * size).masked_fill(factor == 0, 0)  # 0 means off, even if the sum overflows
         return loss
 
     def gradient(self, number: int, grad_weight: Tensor, grad_bias: Tensor) -> list[Tensor]:
@@ -173,7 +173,7 @@ class Block:
             grad *= _like(factor, grad)
 
     def begin_update(self) -> None:
-        """What depends on network and step alone, in float64: the scheduled rate, and the rule's prepared columns."""
+        """What depends only on network and step, in float64: the scheduled rate, the rule's prepared columns."""
         step = self.now[:, None].double()
         lr = scheduled(self.recipe.timetable, {**self.hyper, **self.memory}, step, self.total_steps)
         self.rates, self.columns = rates(self.rule, self.hyper, self.columns, lr, self.loss.dtype)
@@ -192,7 +192,7 @@ class Block:
                 bias.param[:, outputs:].zero_()
 
     def check_slots(self) -> None:
-        """Remember whose slots hold a number that is not finite, except in the padding."""
+        """Remember which networks' slots hold a non-finite number, padding aside."""
         for layer, views in zip(self.parts, self.spec.layers(self.state.population.params)):
             for part, view in zip(layer, views):
                 real = (slice(None), *(slice(size) for size in view.shape[1:]))
@@ -201,7 +201,7 @@ class Block:
 
     def leave(self, state: TrainState, first: int) -> Tensor:
         """Copy the networks from `first` on, which are those of `state`, back into it if all their numbers are finite.
-        -> (N,) bool: whose are."""
+        -> (N,) bool: which are finite."""
         some = slice(first, first + len(state.step))
         rows = self._rows(state)
         fresh = [torch.empty_like(row) for row in rows]
@@ -218,7 +218,7 @@ class Block:
         pairs += [(state.columns[name], self.columns[name][some]) for name in state.columns]
         if good.device.type != "cpu" or not good.all():  # reading `good` would wait for a GPU
             pairs = [(old, torch.where(good if old.ndim == 1 else good[:, None], new, old)) for old, new in pairs]
-        for old, new in pairs:  # nothing here needs memory: all numbers of a network are copied, or none
+        for old, new in pairs:  # needs no memory: all numbers of a network are copied, or none
             old.copy_(new)
         return good
 

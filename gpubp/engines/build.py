@@ -1,8 +1,8 @@
 """Compiles C++ text with the system's compiler, once, caches the library (cache.py) and loads it.
 
 A kernel's key is a hash of its text, the sources of kernel/, the compiler, its flags and the processor. The compiler's
-output goes to a file, which the one-line error names. The environment variable CXX selects a compiler, with flags;
-those for fast arithmetic have no effect: they change bits, also of torch, as they flush denormals in the whole process.
+output goes to a file, which the one-line error names. The environment variable CXX selects a compiler, with flags.
+Those for fast arithmetic have no effect: they would change bits, torch's too, by flushing denormals process-wide.
 """
 
 import ctypes
@@ -23,7 +23,7 @@ from . import cache
 
 SOURCES = Path(__file__).parent.parent / "kernel"
 ARCH = "native"
-COMPILING: dict[str, Future[ctypes.CDLL]] = {}  # by key: what a thread compiles now
+COMPILING: dict[str, Future[ctypes.CDLL]] = {}  # by key: compilations in progress
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=COMPILING.clear)  # a child has none of these threads
 FLAGS = ("-fno-fast-math", "-fno-unsafe-math-optimizations", "-std=c++17", "-O3", "-fPIC", "-shared",
@@ -115,7 +115,7 @@ def _run(command: Sequence[str], patience: float, folder: str | None = None) -> 
 
 @functools.cache
 def processor() -> str:
-    """A text that identifies this processor's instruction set."""
+    """Text that identifies this processor's instruction set."""
     path = Path("/proc/cpuinfo")
     lines = path.read_text().splitlines() if path.exists() else []
     flags = [line for line in lines if line.startswith(("flags", "Features", "model name"))]
@@ -138,7 +138,7 @@ def library(text: str, soon: bool = False) -> ctypes.CDLL:
     identity = (text, sources(), version(tuple(command)), *command, *flags, processor())
     key = hashlib.sha256("\0".join(identity).encode()).hexdigest()[:32]
     mine: Future[ctypes.CDLL] = Future()
-    if (under_way := COMPILING.setdefault(key, mine)) is mine:  # a general kernel is asked for by many at once
+    if (under_way := COMPILING.setdefault(key, mine)) is mine:  # many threads request a general kernel at once
         try:
             mine.set_result(_library(key, text, tuple(command), tuple(flags), cache.place()))
         except BaseException as error:

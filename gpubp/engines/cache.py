@@ -1,10 +1,10 @@
 """The cache of compiled kernels, and the conditions for running one of its files.
 
 A kernel's file is named by its key, a hash of all its sources, and by the SHA-256 of its content, which reveals damage
-but not forgery: files are trusted only because nobody but the user and root can write to the folder and to all above
-it, so that none changes between the check and its use. A file that others could have written is deleted. Other folders
-are not used: then, and if the cache cannot be written, every process compiles its kernels in a temporary folder, and
-news() says so. The environment variable GPUBP_CACHE names a folder.
+but not forgery: files are trusted only because only the user and root can write to the folder and to all above it, so
+that no file changes between its check and its use. A file that others could have written is deleted. A folder open to
+others is not used: then, and if the cache cannot be written, every process compiles its kernels in a temporary folder,
+and news() says so. The environment variable GPUBP_CACHE names a folder.
 """
 
 import hashlib
@@ -24,7 +24,7 @@ from ..errors import EngineError
 
 T = TypeVar("T")
 STALE = 3600  # seconds after which the writer of an unfinished file is assumed dead
-ACCESS = "system.posix_acl_access"  # the attribute of a file with a list of who may do what
+ACCESS = "system.posix_acl_access"  # the file attribute that holds its access list
 NEWS: dict[object, str] = {}  # notes for the user, by cause; "" once reported
 
 
@@ -54,7 +54,7 @@ def kept(key: str, folder: Path | None, suffix: str, load: Callable[[Path], T]) 
                 return load(path)
             NEWS.setdefault(path, f"a kernel is compiled again: {why or f'{path} is not what was stored there'}")
             path.unlink()
-    except OSError:  # then it is compiled
+    except OSError:  # it is compiled instead
         pass
     return None
 
@@ -73,21 +73,21 @@ def keep(made: bytes, key: str, folder: Path | None, suffix: str, load: Callable
 
 
 def add(name: str, number: float) -> float:
-    """Add a number to a file of the cache, as other processes may at the same time. -> the sum of all in it, or the
-    number alone if it cannot be stored, or the file cannot be read."""
+    """Append a number to a file of the cache, which other processes may do at the same time. -> the sum of all its
+    numbers, or only this one if it cannot be stored or the file cannot be read."""
     folder = place()
     with suppress(OSError, ValueError):
         if folder is not None and _made(folder):
             handle = os.open(folder / name, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o644)
             with os.fdopen(handle, "r+b", buffering=0) as file:
-                file.write(f"\n{number}".encode())  # whole, behind what others have written
+                file.write(f"\n{number}".encode())  # in one piece, after other processes' numbers
                 file.seek(0)
                 return sum(map(float, file.read().split()))
     return number
 
 
 def log(output: str, folder: Path | None) -> str:
-    """Write a compiler's output to a file in the cache or else a temporary one. -> its name, or that it failed."""
+    """Write a compiler's output to a file in the cache, or else a temporary one. -> its name, or that this failed."""
     name, words = f"compiler-{digest(output.encode())}.log", output.encode(errors="replace")
     for where in (folder, None):
         with suppress(OSError):
@@ -103,9 +103,9 @@ def log(output: str, folder: Path | None) -> str:
 
 @contextmanager
 def scratch() -> Iterator[Path]:
-    """A temporary folder to compile in, which nobody else can write to. Removes those of killed processes, once they
-    are older than any compilation. Raises EngineError if others can write to the temporary directory; OSError if there
-    is none."""
+    """A temporary folder to compile in, writable only by this user. Removes folders of killed processes once they are
+    older than any compilation. Raises EngineError if others can write to the temporary directory; OSError if there is
+    none."""
     for old in Path(tempfile.gettempdir()).glob("gpubp-*.compiling"):
         with suppress(OSError):
             found = old.lstat()
@@ -134,13 +134,13 @@ def _unkept(folder: Path | None, why: str) -> None:
 
 
 def digest(content: bytes) -> str:
-    """The SHA-256 of the content, in a cached file's name."""
+    """The SHA-256 of the content, as in a cached file's name."""
     return hashlib.sha256(content).hexdigest()
 
 
 def exposed(folder: Path) -> str | None:
-    """Why somebody other than this process's user and root could put a file into `folder`, a path without links, or
-    None. A sticky directory above it, such as /tmp, is harmless: others cannot move our files in it."""
+    """Why users other than this process's and root could put a file into `folder`, a path without links, or None. A
+    sticky directory above it, such as /tmp, is harmless: others cannot move our files in it."""
     if not hasattr(os, "geteuid"):  # Windows: profiles are private
         return None
     owner = Path("/").stat().st_uid  # root, also in a user namespace without one
@@ -154,7 +154,7 @@ def exposed(folder: Path) -> str | None:
 
 
 def _unsafe(path: Path) -> str | None:
-    """Why a file in a trusted folder may be somebody else's, or None."""
+    """Why a file in a trusted folder may be another user's, or None."""
     found = path.lstat()
     if not stat.S_ISREG(found.st_mode):
         return f"{path} is a link, or no file"
@@ -202,13 +202,13 @@ def _stranger(found: os.stat_result) -> bool:
 
 
 def _open_to_others(path: Path, found: os.stat_result) -> bool:
-    """Whether others than the owner can write to it. A group with only the user, common on many systems, is fine."""
+    """Whether anyone but the owner can write to it. A group with only the user, common on many systems, is fine."""
     if not hasattr(os, "geteuid") or not found.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
         return False
     if found.st_mode & stat.S_IWOTH:
         return True
     with suppress(OSError, AttributeError):  # not on every system
-        if ACCESS in os.listxattr(path):  # whose entries, of any users and groups, the group's bits stand for
+        if ACCESS in os.listxattr(path):  # the group's bits stand for its entries, of any users and groups
             return True
     import grp
     import pwd

@@ -1,11 +1,11 @@
 """The Layout of a network on a GPU, by what fits on the chip: the rules of docs/gpu.md. It changes no bit.
 
-A thread is a network if all of its numbers may fit into registers; the compiler tells whether they do. Else a
-block is a network, or a few small ones, with all numbers in shared memory; if these do not fit, the batch is split into
-chunks, or the slots are in global memory, or all matrices are, and are streamed. A block whose numbers are in shared
-memory is wide (lanes are outputs) if that is estimated to be faster, with the threads, the chunk and the place of the
-slots that are; and if the compiler finds registers for its gradients. With products on tensor cores a block is wide if
-it can be, or streams.
+A thread is a network if all of its numbers may fit into registers; the compiler tells whether they do. Otherwise a
+block is a network, or a few small ones, with all numbers in shared memory. If these do not fit, the batch is split into
+chunks, or the slots go to global memory, or all matrices do, and are streamed. A block whose numbers are in shared
+memory is wide (lanes are outputs) if that is estimated to be faster, with the fastest threads, chunk and place of the
+slots, and if the compiler finds registers for its gradients. With products on tensor cores, a block is wide if
+possible, or else streams.
 """
 
 import itertools
@@ -24,7 +24,7 @@ from .program import Program
 
 REGISTERS = 200  # of 4 bytes, for a thread's numbers; the others of its 255 hold addresses and intermediate results
 SPILLED = 64  # bytes that a thread may keep in local memory: the compiler spills a few even with registers left
-FILLED = 128  # and one of a block on tensor cores, so that more run at once
+FILLED = 128  # likewise a thread of a block on tensor cores, so that more blocks run at once
 THREAD = Layout(Kind.GPU_THREAD, threads=128)
 BLOCK = Layout(Kind.GPU_BLOCK, accumulators=32, cols=8)
 WIDE = Layout(Kind.GPU_WIDE, registers=4, accumulators=16, cols=2)  # loads of 16 bytes, tiles of 8 x 8
@@ -32,21 +32,21 @@ TENSOR = Layout(Kind.GPU_WIDE, registers=2, accumulators=32, cols=8)  # tiles of
 STREAMED = Layout(Kind.GPU_STREAMED, threads=128, accumulators=16, cols=2)
 CLUSTERS = 90  # architectures with clusters of blocks
 MOST_PLACES = 16  # places for blocks that one network can have: a cluster of 8, with a multiprocessor each
-ALONE = {128: 1.48, 256: 1.27}  # cycles of a streamed block alone on a multiprocessor, over half of those of two there
+ALONE = {128: 1.48, 256: 1.27}  # by threads: a lone streamed block's cycles on a multiprocessor, over half those of two
 CLUSTER_WAIT = 12_000  # cycles that blocks of a cluster wait for each other in a step, for each layer
 STREAMED_CHUNK = 256  # samples that go through a streamed network together at most, unless a batch must stay whole
 BANDWIDTH = 12  # bytes of global memory in a cycle, for each multiprocessor
 HELD = 100  # gradients that a thread of a wide block holds in registers
-TEAM_HELD = 64  # and one of several networks in a warp
-WORTH = 0.92  # of the cycles of a block that is not wide: a wide one must be estimated to need less
-FAR_WORTH = 0.85  # and one that streams its matrices, of those of the best of both
+TEAM_HELD = 64  # likewise with several networks in a warp
+WORTH = 0.92  # of a plain block's cycles: a wide block must be estimated to need less
+FAR_WORTH = 0.85  # likewise for a block that streams its matrices, of the better of these two
 LEAST_CHUNK, WIDE_CHUNK = 16, 32  # samples that go through the network together at least; in a wide block
 PER_THREAD = 16  # numbers of the largest product per thread, at least: a tile of 4 x 4 loads 8 for 16 products
 LEAST_THREADS, MOST_THREADS = 8, 256
 
 
 class Limits(NamedTuple):
-    """A device's architecture (90 for sm_90), the most bytes of shared memory of a block, and its multiprocessors."""
+    """A device's architecture (90 for sm_90), the most bytes of a block's shared memory, and its multiprocessors."""
 
     arch: int
     block: int
@@ -54,13 +54,13 @@ class Limits(NamedTuple):
 
 
 def places(networks: int, limits: Limits) -> int:
-    """Of the places for STREAMED's blocks, two on each multiprocessor, how many each of so many networks can have; a
+    """How many of the places for STREAMED's blocks, two on each multiprocessor, each of `networks` networks can have; a
     power of two."""
     return 1 << min(MOST_PLACES, max(1, 2 * limits.processors // max(1, networks))).bit_length() - 1
 
 
 def in_registers(program: Program, limits: Limits) -> Program | None:
-    """A thread is a network; None if its numbers are too many."""
+    """A thread is a network; None if it has too many numbers."""
     for chunk in (0,) if program.key.trains else _halved(min(WAYS, program.recipe.batch_size)):
         found = program.laid_out(replace(THREAD, chunk=chunk))
         if found.plan.words <= REGISTERS and found.plan.shared <= limits.block:
@@ -80,8 +80,8 @@ def in_shared_memory(program: Program, limits: Limits) -> Program | None:
 
 
 def streamed(program: Program, limits: Limits) -> Program | None:
-    """A block is a network, with its matrices in global memory; None if their numbers are beyond an index, or the few
-    that a block must have in shared memory do not fit."""
+    """A block is a network, with its matrices in global memory; None if an index cannot address them, or if the few
+    numbers that a block must have in shared memory do not fit."""
     found = _spread(_streamed(program), limits)
     plan = found.plan
     largest_index = max(plan.far, plan.batch * max(plan.pitch))
@@ -89,8 +89,8 @@ def streamed(program: Program, limits: Limits) -> Program | None:
 
 
 def _spread(program: Program, limits: Limits) -> Program:
-    """A streamed network in a block, or, where networks are so few that multiprocessors would idle, in a block of more
-    threads or a cluster of these, if that is estimated to be faster."""
+    """A streamed network in a block, or, if so few networks would leave multiprocessors idle, in a block of more
+    threads or a cluster of such blocks, if that is estimated to be faster."""
     most, known = places(program.key.networks, limits), program.key.trains and program.dtype == torch.float32
     if most == 1 or not known or program.recipe.precision != EXACT or program.plan.group_far:
         return program
@@ -110,14 +110,14 @@ def _streamed(program: Program) -> Program:
 
 
 def better(plain: Program, limits: Limits) -> list[Program]:
-    """Blocks to take instead of a plain one, the best first: one that streams its matrices if that is worth it, then
-    wide ones. With products on tensor cores, wide ones instead of one that streams."""
+    """Blocks to take instead of a plain one, the best first: one that streams its matrices, if worthwhile, then wide
+    ones. With products on tensor cores, wide ones instead of a streaming one."""
     if plain.recipe.precision != EXACT:
         return sorted(_wide_blocks(plain, limits), key=lambda each: tensor_cycles(each, limits))[:2]
     if plain.layout.streamed:
         return []
     found, far = wide(plain, limits), streamed(plain, limits)
-    shared = bool(found) and resident(found[0], limits) > 1  # a multiprocessor, by wide blocks that hide waits
+    shared = bool(found) and resident(found[0], limits) > 1  # several wide blocks on a multiprocessor hide waits
     if shared or far is None or far.plan.chunked or not plain.key.trains or plain.dtype != torch.float32:
         return found
     least = FAR_WORTH * cycles((found or [plain])[0], limits)
@@ -125,8 +125,8 @@ def better(plain: Program, limits: Limits) -> list[Program]:
 
 
 def wide(plain: Program, limits: Limits) -> list[Program]:
-    """Instead of a block that is not wide: the best wide one, and one of more threads and small chunks, which needs
-    fewer registers; if they are worth it."""
+    """What to take instead of a block that is not wide, if worthwhile: the best wide one, and one of more threads and
+    small chunks, which needs fewer registers."""
     options = [(cycles(each, limits) / each.plan.batch, each) for each in _wide_blocks(plain, limits)]
     least = WORTH * cycles(plain, limits) / plain.plan.batch if plain.key.trains else math.inf
     worth = [option for option in options if option[0] < least]
@@ -137,7 +137,7 @@ def wide(plain: Program, limits: Limits) -> list[Program]:
 
 def _wide_blocks(program: Program, limits: Limits) -> Iterator[Program]:
     """Layouts for float32, the only type that cycles() knows, with gradients that fit into registers, and the rest into
-    shared memory; where a layer has a v of outputs."""
+    shared memory; only if a layer has a v of outputs."""
     if program.dtype != torch.float32 or max(program.plan.widths[1:]) < WIDE.registers:
         return
     terms = PRECISIONS[program.recipe.precision]
@@ -167,14 +167,14 @@ def resident(program: Program, limits: Limits) -> int:
 
 
 def _by_memory(program: Program, limits: Limits) -> int:
-    """For how many blocks a multiprocessor has shared memory: 1 KB more than a block may have, of which each takes 1 KB
-    beside its own."""
+    """How many blocks fit into a multiprocessor's shared memory: it has 1 KB more than a block may use, and each takes
+    1 KB besides its own."""
     return (limits.block + 1024) // (program.plan.shared + 1024)
 
 
 def fuller(program: Program, registers: int, limits: Limits) -> Program | None:
-    """The wide program, for which the compiler leaves registers for one more warp of each scheduler; None if shared
-    memory has no room for more blocks than fit with so many registers of a thread."""
+    """The wide program, compiled so as to leave registers for one more warp per scheduler; None if shared memory has no
+    room for more blocks than fit with `registers` per thread."""
     layout = program.layout
     warps, of_scheduler = -(-block(layout)[0] // WARP), tiled.SCHEDULER // (-(-registers // 8) * 8)
     if layout.kind != Kind.GPU_WIDE or layout.at_once:
@@ -185,9 +185,9 @@ def fuller(program: Program, registers: int, limits: Limits) -> Program | None:
 
 
 def cycles(program: Program, limits: Limits) -> float:
-    """Estimated cycles of a multiprocessor for a step of a network, or the samples that it evaluates together: the
+    """Estimated cycles of a multiprocessor for a step of a network, or for the samples that it evaluates together: the
     instructions of its products, which four schedulers issue, and what a network waits for whatever else runs
-    (tiled.Waits): a fit to a model of an H100's multiprocessor that runs the compiled code, over 102 kernels
+    (tiled.Waits). A fit to a model of an H100's multiprocessor that runs the compiled code, over 102 kernels
     (docs/gpu.md); four of five estimates are within a fifth of it."""
     plan, layout = program.plan, program.layout
     each, chunks, wide = layout.entries_per_v, math.ceil(plan.batch / plan.chunk), layout.kind == Kind.GPU_WIDE
@@ -212,7 +212,7 @@ def cycles(program: Program, limits: Limits) -> float:
 
 
 def tensor_cycles(program: Program, limits: Limits) -> float:
-    """cycles() with products on tensor cores: of these, of loads and of instructions what takes longest."""
+    """cycles() with products on tensor cores: the longest of products, loads and instructions."""
     plan, layout, waits = program.plan, program.layout, tiled.CORES
     chunks, busy, numbers = math.ceil(plan.batch / plan.chunk), 0.0, 0
     for m, n, k, gradient in tiled.products(program):
@@ -228,9 +228,9 @@ def tensor_cycles(program: Program, limits: Limits) -> float:
 
 
 def streamed_cycles(program: Program) -> float:
-    """cycles() of a block that streams its matrices, of which two run on a multiprocessor: besides the products their
-    copies to shared memory; or what global memory takes, if that is more; of a block of a cluster its part. Fitted as
-    cycles() is, to ten topologies."""
+    """cycles() of a block that streams its matrices, two of which run on a multiprocessor: the products and the copies
+    to shared memory, or the time of global memory, if that is longer; for a block of a cluster, its part. Fitted like
+    cycles(), to ten topologies."""
     plan, threads = program.plan, program.layout.threads
     each, issued, numbers = program.layout.entries_per_v, 0.0, 0
     for (m, n, k), kind in plan.products(plan.chunk):
@@ -258,7 +258,7 @@ def alone_cycles(program: Program) -> float:
 
 
 def _with_threads(program: Program, limits: Limits) -> Program:
-    """As many threads as the network has work for; if these are less than a warp, several networks, if they fit."""
+    """As many threads as the network has work for; if they are fewer than a warp, several networks, if these fit."""
     count = threads(program)
     found = program.laid_out(replace(program.layout, threads=count, teams=max(1, WARP // count)))
     return found if found.plan.shared <= limits.block else program
@@ -285,7 +285,7 @@ def _halved(batch: int) -> list[int]:
 
 
 def threads(program: Program) -> int:
-    """How many a network has: a quarter of a warp, doubled while each has PER_THREAD numbers of the largest product."""
+    """A network's threads: a quarter of a warp, doubled while each has PER_THREAD numbers of the largest product."""
     chunk = program.layout.chunk
     largest = max(max(i, chunk) * o for i, o in itertools.pairwise(program.spec.widths))
     count = LEAST_THREADS

@@ -1,4 +1,4 @@
-"""What the sources of kernel/ are compiled for, as C++: constants and structures, from Key, Layout and Plan."""
+"""What the sources of kernel/ are compiled for, as C++ constants and structures, from Key, Layout and Plan."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import accumulate
@@ -39,7 +39,7 @@ def shape(plan: Plan) -> list[int]:
 
 
 def _general(plan: Plan) -> list[str]:
-    """The numbers of a general kernel, and where a call's shape() has the others."""
+    """The numbers of a general kernel, and the places of the others in a call's shape()."""
     numbers = [*_settings(plan), *_sizes(plan)]
     known, begin = {name: what for name, _, what in numbers}, len(SIZES) + len(plan.arrays)
     return [
@@ -75,7 +75,7 @@ def tiles(plan: Plan) -> list[str]:
 
 
 def structs(plan: Plan) -> list[str]:
-    """Memory, one array after the other, and Group."""
+    """Memory, one array after another, and Group."""
     at = {"base": 0, "far": 0}
     memory: list[str] = []
     group = []
@@ -85,7 +85,7 @@ def structs(plan: Plan) -> list[str]:
         memory.append(f"  entry *{name} = {where} + {place};  // {what}")
         at[where] += plan.layout.aligned(numbers)
     for kind, name, dims, what in plan.group:
-        if plan.layout.general and name in ("index", "sums"):  # behind Group: they are as long as a call says
+        if plan.layout.general and name in ("index", "sums"):  # after Group: each call sets their lengths
             name, dims = f"(*{name})", dims[1:]
         group.append(f"  {kind} {name}{''.join(f'[{size}]' for size in dims)};  // {what}")
     return [
@@ -100,7 +100,7 @@ def structs(plan: Plan) -> list[str]:
 
 
 def _macros(plan: Plan) -> list[tuple[str, object, str]]:
-    """What decides which code the compiler sees."""
+    """Macros that decide which code the compiler sees."""
     layout = plan.layout
     gpu = [
         (

@@ -29,7 +29,7 @@ from .prepared import Calls
 from .program import Program
 
 FORWARD = 1 / 3  # of the work of a step
-BUSY = 7 / 8  # of the threads of a call have work to its end
+BUSY = 7 / 8  # of a call's threads have work until its end
 DONE, FAULTS, STEPS_DIFFER, NO_MEMORY = range(4)  # Answer of kernel/cpu.h
 
 
@@ -74,7 +74,7 @@ def compile_ahead(state: TrainState, data: Dataset, evaluated: Sequence[Dataset]
 
 
 def share(state: TrainState, threads: int, populations: int) -> int:
-    """How many of `threads` threads a call takes beside those of other populations: as many as it keeps busy, or its
+    """How many of `threads` threads a call takes beside other populations' calls: as many as it keeps busy, or an equal
     part, if there are few populations."""
     params = state.population.params
     key = Key(state.population.spec, state.recipe, params.dtype, Samples(), len(params))
@@ -84,7 +84,7 @@ def share(state: TrainState, threads: int, populations: int) -> int:
 
 
 def workspace(state: TrainState, data: Dataset) -> int:
-    """Bytes of a group of networks in every thread, in a general kernel or in that which may follow it."""
+    """Bytes of a group of networks in every thread, in a general kernel or in the one that may follow it."""
     key = Key.of(state, data)
     now = Program(key, layout(key)).sized(PROGRAMS)
     plans = now.plan, now.laid_out(LAYOUT or chosen(key).own).plan
@@ -113,8 +113,8 @@ def refused(spec: NetworkSpec, recipe: Recipe, dtype: torch.dtype) -> str | None
 
 
 class Call:
-    """A call of training with any number of steps, for networks at one step or at different ones. taken (N,): below 0
-    for networks with a non-finite number; else 0."""
+    """A training call of any number of steps, for networks at the same or different steps. taken (N,): below 0 for
+    networks with a non-finite number; else 0."""
 
     def __init__(self, state: TrainState, data: Dataset, key: Key) -> None:
         taken = numpy.zeros(len(state.step), numpy.int64)  # untouched pages cost nothing
@@ -167,7 +167,7 @@ def advance(call: Call, state: TrainState, data: Dataset, steps: int) -> None:
 
 @torch.no_grad()
 def diverge(state: TrainState, data: Dataset, steps: int, bad: Tensor, key: Key) -> None:
-    """The networks `bad` have a non-finite number after some step of the call, and are still as before it: find that
+    """The networks `bad` get a non-finite number in some step of the call, and are still as before the call: find that
     step, train them up to the one before, and mark them. key: of the compiled kernel."""
     some = state.rows(bad)
     call, end = Call(some, data, key), some.limit.clone()
@@ -190,7 +190,7 @@ def _raise_for(answer: int) -> int:
 
 
 class Kernel:
-    """A compiled program, a topology's own or a general one with its sizes."""
+    """A compiled program: a topology's own, or a general one with the topology's sizes."""
 
     def __init__(self, program: Program) -> None:
         self.library = build.library(program.text + '#include "cpu.h"\n', soon=program.layout.general)
@@ -209,7 +209,7 @@ class Kernel:
         return job
 
     def entry(self, name: str, key: Key) -> Callable[[Any], int]:
-        """The function `name` of the library for networks of `key`; of a general kernel, it counts what is lost."""
+        """The function `name` of the library for networks of `key`; a general one also counts the time lost."""
         function: Callable[[Any], int] = getattr(self.library, name)
         if self.own:
             return function
@@ -244,14 +244,14 @@ def chosen(key: Key) -> general.Chosen:
 
 
 def layout(key: Key) -> Layout:
-    """The layout for `key`, of a general kernel or of its own."""
+    """The layout for `key`, of a general kernel or of its own one."""
     if LAYOUT:
         return LAYOUT
     return chosen(key).general if general.account(key).general else chosen(key).own
 
 
 def settle(key: Key, steps: float, *others: Key) -> None:
-    """Choose the kernels of `key`, and of the `others`, for so many steps of all networks."""
+    """Choose the kernels of `key`, and of the `others`, for `steps` steps of all networks."""
     general.settle(key, steps * chosen(key).loss, *others)
 
 

@@ -32,7 +32,7 @@ End = structure(END)
 
 @dataclass(frozen=True)
 class Kernel:
-    """A compiled program, what a thread of it uses, and the sentence that says why it was chosen."""
+    """A compiled program, the resources of a thread, and the sentence that says why it was chosen."""
 
     program: Program
     code: bytes
@@ -41,8 +41,8 @@ class Kernel:
 
 
 def run(state: TrainState, data: Dataset, steps: int) -> None:
-    """Advance every running network by up to `steps` steps, at most to its limit, in place. The launch is not waited
-    for."""
+    """Advance every running network by up to `steps` steps, at most to its limit, in place. Does not wait for the
+    GPU."""
     call = CALLS.find(state, data, LAYOUT)
     if call is not None:
         call(state, steps)
@@ -56,7 +56,7 @@ def run(state: TrainState, data: Dataset, steps: int) -> None:
 
 
 class Call:
-    """A call of training with any number of steps."""
+    """A training call of any number of steps."""
 
     def __init__(self, state: TrainState, data: Dataset) -> None:
         params = state.population.params
@@ -69,14 +69,14 @@ class Call:
         self.launch = launcher(chosen, self.job, End(state.status.data_ptr(), state.diverged_step.data_ptr()), params)
 
     def __call__(self, state: TrainState, steps: int) -> None:
-        """Launch it for the state that it was made from."""
+        """Launch it for the state it was made from."""
         self.job.steps = steps
         self.launch(state.population.params, steps)
 
 
 @torch.no_grad()
 def evaluate(population: Population, data: Dataset, hyper: Mapping[str, Tensor], position: Tensor) -> Evaluation:
-    """Loss and metric of the networks on `data`. The launch is not waited for."""
+    """Loss and metric of the networks on `data`. Does not wait for the GPU."""
     params = population.params
     _check(params, data)
     key = Key.of_evaluation(population.spec, params.dtype, len(params), data, hyper)
@@ -100,7 +100,7 @@ def _check(params: Tensor, data: Dataset) -> None:
 
 
 def launcher(kernel: Kernel, job: Any, end: Any, params: Tensor) -> Callable[..., None]:
-    """-> function of networks (N, P), and of the steps of a training, that launches a kernel for them, with what `job`
+    """-> a function of networks (N, P), and of a training's steps, that launches the kernel for them, with what `job`
     holds at that time."""
     plan, count = kernel.program.plan, len(params)
     threads, networks = chip.block(plan.layout)
@@ -110,7 +110,7 @@ def launcher(kernel: Kernel, job: Any, end: Any, params: Tensor) -> Callable[...
     at_once = max(1, function.blocks // together)
     far = min(teams, at_once) * networks * plan.far  # for as many blocks as run at once: it stays in L2
     shares = kernel.program.key.trains and teams > at_once and together == 1
-    many = plan.layout.kind.lanes_are_outputs or plan.far > 0  # parts of a block, one after the other
+    many = plan.layout.kind.lanes_are_outputs or plan.far > 0  # a block takes parts one after another
     turns = params.new_zeros(teams + 1 if shares else 0, dtype=torch.int64)  # and the counter of parts
 
     def start(params: Tensor, steps: int = 1) -> None:
@@ -133,7 +133,7 @@ def why(
     count: int = MANY,
 ) -> str:  # fmt: skip
     """The sentence that says how `count` such networks train on `data`, with the kernel that run() will use. Raises
-    EngineError if they cannot, which no data change."""
+    EngineError if they cannot, whatever the data."""
     limits, most = device.limits(where), Key.to_come(spec, recipe, dtype, None, count)
     _block(Program(most, Layout()), limits)
     if data is None:
@@ -150,7 +150,7 @@ LAYOUT: Layout | None = None  # instead of the chosen one, for tests and benchma
 
 
 def kernel(key: Key, limits: chip.Limits) -> Kernel:
-    """The kernel for `key` on a device with such limits, compiled if necessary."""
+    """The kernel for `key` on a device with these limits, compiled if necessary."""
     program = Program(key, LAYOUT or Layout())
     identity = program.identity(f"{limits}, {chip.places(key.networks, limits)}")
     if identity not in KERNELS:
@@ -197,7 +197,7 @@ def _best(program: Program, limits: chip.Limits) -> Kernel:
 
 
 def _best_block(program: Program, limits: chip.Limits) -> Kernel:
-    """The first block better than a plain one with hardly a number in local memory; else a plain one."""
+    """The first block that is better than a plain one and has hardly a number in local memory; else a plain one."""
     plain = _block(program, limits)
     for block in chip.better(plain, limits):
         kernel = _compiled(block, limits)
@@ -207,7 +207,7 @@ def _best_block(program: Program, limits: chip.Limits) -> Kernel:
 
 
 def _filling(kernel: Kernel, limits: chip.Limits) -> Kernel:
-    """The kernel, or the one for more blocks at once, if the compiler finds registers for it."""
+    """The kernel, or the one that runs more blocks at once, if the compiler finds registers for it."""
     fuller = chip.fuller(kernel.program, kernel.use.registers, limits)
     if not fuller:
         return kernel

@@ -1,4 +1,4 @@
-"""All driver calls of the GPU engine (torch's are in system/gpus.py); tests replace this module to play one."""
+"""All driver calls of the GPU engine (torch's are in system/gpus.py); tests replace this module to simulate a GPU."""
 
 import ctypes
 import functools
@@ -13,12 +13,12 @@ from ..errors import EngineError, OutOfMemoryError
 from ..system import gpus
 from .chip import Limits
 
-OLDEST = 80  # sm_80; of older ones NVRTC 13 supports only sm_75, whose blocks have 64 KB of shared memory
+OLDEST = 80  # sm_80; of older GPUs, NVRTC 13 supports only sm_75, whose blocks have 64 KB of shared memory
 DRIVER = 13000  # CUDA 13.0: older drivers do not load its cubins
 
 
 class Function(NamedTuple):
-    """A kernel on a device, and the number of its blocks that run there at once."""
+    """A kernel on a device, and how many of its blocks run there at once."""
 
     handle: Any
     blocks: int
@@ -62,7 +62,7 @@ def on_a_gpu(tensor: Tensor) -> bool:
 
 @functools.cache
 def load(code: bytes, threads: int, shared: int, device: torch.device) -> Function:
-    """The kernel "run" of a cubin, ready for blocks of so many threads and bytes of shared memory."""
+    """The kernel "run" of a cubin, ready for blocks of `threads` threads and `shared` bytes of shared memory."""
     driver = _driver()
     with _on(device):
         handle = _done(driver.cuModuleGetFunction(_done(driver.cuModuleLoadData(code)), b"run"))
@@ -73,7 +73,7 @@ def load(code: bytes, threads: int, shared: int, device: torch.device) -> Functi
 
 
 class Launch:
-    """Starts a kernel on torch's current stream; passes structures by value, as they are at the call."""
+    """Starts a kernel on torch's current stream; structures are passed by value, as they are at the call."""
 
     def __init__(
         self, function: Function, threads: int, shared: int, given: Sequence[ctypes.Structure], device: torch.device
@@ -83,7 +83,7 @@ class Launch:
         self.pointers = (ctypes.c_void_p * len(given))(*(ctypes.addressof(each) for each in given))
 
     def __call__(self, blocks: int) -> None:
-        """Launch so many blocks."""
+        """Launch `blocks` blocks."""
         if _done(_driver().cuCtxGetCurrent()) == self.context:  # as torch leaves it
             return self._start(blocks)
         with _on(self.device):

@@ -1,8 +1,8 @@
-"""The definition: raw torch operations, one step after the other; results are ordinary tensors.
+"""The definition: raw torch operations, step by step; results are ordinary tensors.
 
 Networks train in blocks that stay in cache (block.py), K steps of one block before the next. The state's rows change
-only at the end of the call. If a network then has a number that is not finite, its row stays as it was, and the call
-is repeated in halves to find the step. On a GPU, steps are replayed from recordings (graph.py), and all blocks are
+only at the end of the call. If a network then has a non-finite number, its row stays as it was, and the call is
+repeated in halves to find the step. On a GPU, steps are replayed from recordings (graph.py), and all blocks are
 launched before the host reads which networks are finite.
 """
 
@@ -17,7 +17,7 @@ from ..system import gpus
 from . import graph
 from .block import Block
 
-Ends = list[tuple[int, int]]  # after how many steps how many networks end, the earliest first
+Ends = list[tuple[int, int]]  # (steps, how many networks end after them), the earliest first
 
 
 @torch.no_grad()
@@ -31,7 +31,7 @@ def run(state: TrainState, data: Dataset, steps: int) -> None:
 
 
 def advance(state: TrainState, data: Dataset, steps: int) -> None:
-    """`run`, block by block. A GPU is waited for before the first block and after the last."""
+    """`run`, block by block. Waits for a GPU before the first block and after the last."""
     spec, params = state.population.spec, state.population.params
     left, step = torch.stack((torch.clamp(state.left, max=steps), state.step)).cpu()
     parts = list(blocks(spec, len(params), state.recipe.batch_size, params.element_size(), params.device))
@@ -63,8 +63,8 @@ def try_again(state: TrainState, data: Dataset, left: Tensor, bad: Tensor) -> No
 
 
 def course(left: Tensor, step: Tensor) -> tuple[Ends, bool]:
-    """Of networks with `left` (N,) steps to take and `step` (N,) taken: when those that take any end, and whether they
-    are at one step."""
+    """For networks with `left` (N,) steps to take and `step` (N,) taken: when those that take any end, and whether they
+    are at the same step."""
     if left.min() == left.max() > 0:
         return [(int(left[0]), len(left))], bool((step == step[0]).all())
     left, step = left[left > 0], step[left > 0]
@@ -73,7 +73,7 @@ def course(left: Tensor, step: Tensor) -> tuple[Ends, bool]:
 
 
 def train(state: TrainState, data: Dataset, ends: Ends, common: bool) -> Tensor:
-    """Take the steps of one block, whose networks are at one step if `common`. -> (N,) bool: which are finite. The
+    """Take the steps of one block, whose networks are at the same step if `common`. -> (N,) bool: which are finite. The
     others' rows stay as they were."""
     count, take = sum(networks for _, networks in ends), train_group if fixed(state.step.device) else train_block
     if len(ends) == 1 and count == len(state.step):
@@ -105,7 +105,7 @@ def train_block(state: TrainState, data: Dataset, ends: Ends, common: bool) -> T
 
 
 def train_group(state: TrainState, data: Dataset, ends: Ends, common: bool) -> Tensor:
-    """train_block on a GPU, by recordings of a group of fixed size, filled up if there are fewer networks. A network
+    """train_block on a GPU, with recordings of a group of fixed size, padded if there are fewer networks. A network
     that has ended is still computed until the last one has, but its results are not used."""
     spec, params, batch = state.population.spec, state.population.params, state.recipe.batch_size
     count, done = len(params), 0

@@ -1,10 +1,10 @@
 """General kernels: compiled once for all widths, where a topology's own kernel would take longer to compile than it
 saves.
 
-Both have the same bits. A general kernel is given the widths and all that follows from them with every call
+Both have the same bits. A general kernel gets the widths and all that follows from them with every call
 (constants.shape()). It takes 1.2 to 1.5 times as long as a topology's own with lanes as outputs, and up to five times
-as long as one with lanes as networks. What is lost so is counted for every topology, and kept in the cache for later
-processes; once it is what compiling takes, the topology gets kernels of its own.
+as long as one with lanes as networks. The time lost is counted for every topology, and kept in the cache for later
+processes; once it equals the time to compile, the topology gets its own kernels.
 """
 
 from collections.abc import Iterator
@@ -18,15 +18,15 @@ from .key import Key
 from .layout import Kind, Layout, choices
 
 INF = float("inf")
-COMPILING = 2.0  # seconds that the kernels of a topology take to compile; 0: each gets its own at once
+COMPILING = 2.0  # seconds to compile a topology's kernels; 0: each gets its own at once
 HALF_CYCLE = 6e-10  # seconds
 SLOWER = 1.2  # of products whose sizes the compiler does not know
 NOTED = 0.02  # seconds; less is not worth a file
 
 
 class Chosen(NamedTuple):
-    """Layouts for networks: the fastest, and that of a general kernel; loss: seconds that a step of all networks loses
-    by the latter; share: the part of its time that this is."""
+    """Layouts for networks: the fastest, and that of a general kernel; loss: seconds that the latter loses in a step of
+    all networks; share: the lost part of its time."""
 
     own: Layout
     general: Layout
@@ -36,7 +36,7 @@ class Chosen(NamedTuple):
 
 @lru_cache(maxsize=4096)
 def chosen(*given: Any) -> Chosen:
-    """Of layout.choices(*given)."""
+    """The Chosen from layout.choices(*given)."""
     found = choices(*given)
     best, own = min(found.values(), key=lambda each: each[0])
     spent, outputs = found[Kind.CPU_OUTPUTS]
@@ -46,8 +46,8 @@ def chosen(*given: Any) -> Chosen:
 
 @dataclass
 class Account:
-    """What a topology has lost in this process, in seconds, and whether it has kernels of its own, which no other
-    thread's counting undoes."""
+    """The seconds that a topology has lost in this process, and whether it has its own kernels, which another thread's
+    counting cannot undo."""
 
     lost: float = 0.0
     own: bool = False
@@ -62,7 +62,7 @@ ACCOUNTS: dict[tuple[Any, ...], Account] = {}
 
 
 def account(key: Key) -> Account:
-    """That of all that the same kernel of its own would be for, but how its samples come."""
+    """The account of all keys of one topology, which may differ in how samples are given."""
     topology = _topology(key)
     found = ACCOUNTS.get(topology)
     return ACCOUNTS.setdefault(topology, Account()) if found is None else found
@@ -74,7 +74,7 @@ def _topology(key: Key) -> tuple[Any, ...]:
 
 @contextmanager
 def only(one: bool) -> Iterator[None]:
-    """A while in which general kernels serve all topologies, or none."""
+    """A context in which general kernels serve all topologies, or none."""
     global COMPILING
     before, COMPILING = COMPILING, INF if one else 0.0
     try:
@@ -84,7 +84,7 @@ def only(one: bool) -> Iterator[None]:
 
 
 def settle(key: Key, seconds: float, *others: Key) -> None:
-    """Choose kernels for work in which a general one loses so many seconds: for `key`, and so for the `others`."""
+    """Choose kernels for work in which a general one loses `seconds`: for `key`, and accordingly for the `others`."""
     mine = account(key)
     if COMPILING == INF or not mine.general:
         return

@@ -6,9 +6,9 @@ back into them, and other networks are loaded into them. All groups have one siz
 GPU libraries, which choose the kernel of a product by the size of the whole batch, choose the same one for a network
 alone and among others.
 
-A dataset keeps its last group. Recordings of a custom rule serve one call of the engine, because what the rule reads
-may change before the next. If steps cannot be recorded, they are launched one operation at a time, and `reason` says
-why.
+A dataset keeps its last group. Recordings of a custom rule serve a single call of the engine, because what the rule
+reads may change before the next. If steps cannot be recorded, they are launched one operation at a time, and `reason`
+says why.
 """
 
 import weakref
@@ -25,7 +25,7 @@ from ..system import gpus
 from . import rules
 from .block import Block
 
-LENGTHS = (64, 16, 4, 1)  # steps of a recording, if drawing their samples takes no more rounds than that
+LENGTHS = (64, 16, 4, 1)  # steps of a recording, unless drawing their samples would take more rounds
 
 
 class Group:
@@ -42,7 +42,7 @@ class Group:
         self.reason: str | None = None
 
     def take(self, steps: int, common: bool) -> None:
-        """Take `steps` steps of networks, which are at one step if `common`. Only making a recording waits for the
+        """Take `steps` steps of networks, which are at the same step if `common`. Only making a recording waits for the
         GPU."""
         for length in self.lengths:
             for _ in range(steps // length):
@@ -69,7 +69,7 @@ class Group:
                 stays.copy_(before)
 
     def steps(self, length: int, common: bool, taken: int | None = None) -> None:
-        """The next steps, or the first `taken` of them; the results are copied to where they began."""
+        """The next steps, or the first `taken` of them; the results are copied to where the steps began."""
         block, recipe, count = self.block, self.block.recipe, len(self.position)
         clock = block.now[:1] if common else block.now
         order = self.data.order(
@@ -85,7 +85,7 @@ class Group:
         fresh = [holder[name] for holder, name in self.block.held()]
         for number, (new, stays) in enumerate(zip(fresh, self.tensors)):
             if new is not stays and new.untyped_storage()._cdata in ours:
-                fresh[number] = new.clone()  # a rule made the old numbers of a slot the new ones of another
+                fresh[number] = new.clone()  # a rule returned one slot's old numbers as another's new ones
         for new, stays, (holder, name) in zip(fresh, self.tensors, self.block.held()):
             if new is not stays:
                 stays.copy_(new)
@@ -102,7 +102,7 @@ GROUPS: weakref.WeakKeyDictionary[Dataset, Group] = weakref.WeakKeyDictionary()
 
 
 def group(block: Block, position: Tensor, data: Dataset) -> Group:
-    """The group that `data` keeps, with `block` loaded into it; a new one if that was made for something else."""
+    """The group that `data` keeps, with `block` loaded into it; a new group if that one was made for something else."""
     spec, recipe = block.spec, block.recipe
     like = block.loss.dtype, block.loss.device, len(block.loss), block.state.population.seed
     shapes = (tuple(holder[name].shape) for holder, name in block.held())
@@ -117,8 +117,8 @@ def group(block: Block, position: Tensor, data: Dataset) -> Group:
 
 
 def begin(spec: NetworkSpec, recipe: Recipe, data: Dataset) -> None:
-    """Begin a call of the engine: drop recordings of custom rules. A group that could not be recorded stays, so that it
-    is not tried again: torch keeps the memory of a failed recording."""
+    """Begin a call of the engine: drop recordings of custom rules. A group that could not be recorded stays, so that
+    this is not tried again: torch keeps the memory of a failed recording."""
     known = GROUPS.get(data)
     if known is None or rules.built_in(rules.rows(spec, recipe)):
         return

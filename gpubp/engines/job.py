@@ -1,6 +1,6 @@
-"""What a call gives a compiled kernel: Job, which points to the tensors of a state and its data, and End of a GPU.
+"""What a call gives a compiled kernel: Job, which points to the tensors of a state and its data, and, on a GPU, End.
 
-Their members are declared here alone: for ctypes, and printed into the kernel's text.
+Only this file declares their members: for ctypes, and printed into the kernel's text.
 """
 
 import ctypes
@@ -111,8 +111,8 @@ def structure(struct: Struct, counts: tuple[tuple[str, int], ...] = ()) -> Any:
 
 
 def agree(engine: str, params: Tensor, data: Dataset) -> None:
-    """Raise EngineError unless networks and their data have one dtype and one device: a kernel takes whatever a pointer
-    leads to for numbers of the networks' dtype."""
+    """Raise EngineError unless networks and their data have one dtype and one device: a kernel reads whatever a pointer
+    leads to as numbers of the networks' dtype."""
     for name in ("inputs", "targets", "sample_weight"):
         each: Tensor | None = getattr(data, name)
         types = (params.dtype, torch.int64) if name == "targets" else (params.dtype,)  # or class numbers
@@ -140,8 +140,8 @@ def fill_evaluation(
     job: Any, key: Key, names: Sequence[str], params: Tensor, data: Dataset, hyper: Mapping[str, Tensor],
     position: Tensor,
 ) -> Evaluation:  # fmt: skip
-    """Point the job of an evaluation to its tensors, of which it keeps copies alive. names: the hyper-parameters that
-    the kernel reads, in its order. -> the figures, which the kernel will compute."""
+    """Point the job of an evaluation to its tensors, keeping copies of them alive. names: the hyper-parameters that the
+    kernel reads, in its order. -> the figures, which the kernel will compute."""
     hyper = {name: hyper[name].contiguous() for name in key.recipe.hyper}
     params, position = params.contiguous(), position.contiguous()
     job.alive = hyper, params, position

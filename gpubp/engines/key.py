@@ -1,4 +1,4 @@
-"""What a kernel is made for: Key, all that a compiler can know of a training or an evaluation, on any device."""
+"""What a kernel is made for: Key, all that a compiler can know about a training or an evaluation, on any device."""
 
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
@@ -16,13 +16,13 @@ from ..state import TrainState
 from . import cache
 
 TASKS = ("train", "evaluate")
-MANY = 1 << 30  # networks, where nobody says how many
+MANY = 1 << 30  # networks, if their number is not given
 PIECES, WASTE = range(64, 24, -8), 1.1  # samples of an evaluation that go through a network together
 
 
 @dataclass(frozen=True)
 class Samples:
-    """What a kernel knows of its data.
+    """What a kernel knows about its data.
 
     own: networks of a group see different samples, or are at different steps. rows: index tensors say which samples a
     network has. inputs: every network has its own inputs and targets. weight: sample weights are absent (0), shared
@@ -44,8 +44,7 @@ class Samples:
 
 
 class Key(NamedTuple):
-    """What a kernel is made for. task: one of TASKS. networks, threads: how many a call has, for the choice of a
-    layout."""
+    """What a kernel is made for. task: one of TASKS. networks, threads: how many a call has, to choose a layout."""
 
     spec: NetworkSpec
     recipe: Recipe
@@ -67,7 +66,7 @@ class Key(NamedTuple):
         cls, spec: NetworkSpec, recipe: Recipe, dtype: torch.dtype, data: Dataset | None, count: int = MANY
     ) -> Self:
         """For a training of `count` networks before its state exists: of(state, data).for_any_steps for every part of
-        its networks. None: the data that need most memory."""
+        its networks. data None: as with the data that need the most memory."""
         samples = Samples(True, False, False, 2, recipe.shuffle) if data is None else Samples.of(recipe, data)
         return cls(spec, recipe, dtype, samples, count).for_any_steps
 
@@ -108,7 +107,7 @@ class Key(NamedTuple):
 
 @lru_cache
 def showing(samples: int, hyper: tuple[str, ...] = ()) -> Recipe:
-    """The recipe of an evaluation of so many samples. Its batch is a piece of them, the largest that leaves little of
+    """The recipe of an evaluation of `samples` samples. Its batch is a piece of them, the largest that leaves little of
     the last piece empty."""
 
     def waste(piece: int) -> float:
@@ -125,8 +124,8 @@ def of_evaluations(state: TrainState, evaluated: Iterable[Dataset]) -> list[Key]
 
 
 def compile_all(compile_one: Callable[[Key], object], training: Key, evaluations: Iterable[Key]) -> None:
-    """Compile kernels in parallel, and those that failed once more, alone: the system may have ended a compiler because
-    memory was short. Raises the error of a second failure."""
+    """Compile kernels in parallel, then those that failed once more, one by one: the system may have ended a compiler
+    because memory was short. Raises the error of a second failure."""
     keys = [training, *{(key.recipe.batch_size, key.samples): key for key in evaluations}.values()]
     with ThreadPoolExecutor(len(keys), "gpubp-compile") as pool:
         tried = [(key, pool.submit(compile_one, key)) for key in keys]

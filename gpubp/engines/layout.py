@@ -1,5 +1,5 @@
-"""Layout: how a machine arranges the numbers of networks; choices() are those for a population on this CPU, of which
-the fastest is taken. It changes the time and no bit.
+"""Layout: how a machine arranges the numbers of networks; choices() has those for a population on this CPU, of which
+the fastest is taken. It changes the time but no bit.
 
 Lanes are networks, or outputs of one network. The rule estimates the cost of both in half-cycles of a processor that
 starts two multiply-adds and two loads per cycle, and takes the cheaper. Products cost what their tiles do; lanes as
@@ -20,14 +20,14 @@ from typing import NamedTuple
 OUT_OF_CACHE = 1.1  # factor on the cost of a step if a group's rows do not fit into L2,
 FAR_OUT = 1.4  # and if they are more than four times as large
 DEEPER = 1.2  # factor on a deeper layer's products if lanes are networks: it reads a vector for each out below
-LOSS = 4  # half-cycles if lanes are outputs, for every out of the last layer: its lanes change places
+LOSS = 4  # half-cycles if lanes are outputs, for every out of the last layer, whose lanes are transposed
 TINY = 128  # most parameters for which, with one sample, three registers make a v: these steps wait for results
 TEAM = 40_000  # half-cycles of a step below which threads that share a network wait more than they work
 WORTH = 4e5  # half-cycles of work per thread: starting one takes 60 us, and 300 on an idle virtual processor
-REACH = 2**31 - 1  # largest index of a kernel, whose indices are int; memory.h asserts it
-MMA = 6  # quarters of a cycle for 16 x 8 x 8 multiply-adds on tensor cores: 63 % of the peak, which is what is reached
+REACH = 2**31 - 1  # largest index in a kernel, where indices are int; memory.h asserts it
+MMA = 6  # quarters of a cycle for 16 x 8 x 8 multiply-adds on tensor cores: 63 % of the peak, as measured
 WARP, L1 = 32, 32768  # threads of a GPU's warp; bytes of a CPU's L1 cache
-SLICE = 32  # samples of a chunk, of a batch that is four times as large or more
+SLICE = 32  # samples of a chunk, if the batch is at least four times as large
 
 
 class Kind(Enum):
@@ -37,7 +37,7 @@ class Kind(Enum):
 
     @property
     def lanes_are_outputs(self) -> bool:
-        """Of one network; else lanes are networks."""
+        """Whether lanes are one network's outputs; else they are networks."""
         return self in (Kind.CPU_OUTPUTS, Kind.CPU_TEAM, Kind.GPU_WIDE, Kind.GPU_STREAMED)
 
     @property
@@ -82,19 +82,20 @@ class Layout:
 
     @property
     def pitch_unit(self) -> int:
-        """Numbers of which a GPU's matrix has an odd number in a row: a v, or 16 bytes for tensor cores."""
+        """A row of a GPU's matrix is an odd multiple of these numbers: a v, or 16 bytes for tensor cores."""
         return 4 if self.tf32 else self.entries_per_v
 
     def aligned(self, numbers: int) -> int:
-        """Up to where a matrix may begin: a whole v or, for tensor cores too, 16 bytes, which one copy moves."""
+        """Rounded up to where a matrix may begin: whole v or, with tensor cores too, 16 bytes, which one copy moves."""
         return -(-numbers // self.pitch_unit) * self.pitch_unit
 
     def odd_pitch(self, width: int) -> int:
-        """Numbers from a row to the next, so that neighbouring rows begin in different banks of shared memory."""
+        """Numbers from one row to the next, so that neighbouring rows begin in different banks of shared memory."""
         return (-(-width // self.pitch_unit) | 1) * self.pitch_unit
 
     def pitch(self, width: int) -> int:
-        """Of a block's matrix: odd_pitch(), or 1 of a single column in a wide block, which reads a v of it at once."""
+        """For a block's matrix: odd_pitch(), or 1 for a single column in a wide block, which reads a v of it at
+        once."""
         return 1 if width == 1 and self.kind == Kind.GPU_WIDE and not self.tf32 else self.odd_pitch(width)
 
     @property
@@ -109,8 +110,8 @@ class Layout:
 
 
 class Tile(NamedTuple):
-    """Rows and columns of a product that one thread computes together, on tensor cores one of every eight; cost: of the
-    whole product, per k; tiles: how many it has."""
+    """Rows and columns of a product that one thread computes together (on tensor cores, one of every eight); cost: of
+    the whole product, per k; tiles: how many it has."""
 
     rows: int
     cols: int
@@ -120,14 +121,14 @@ class Tile(NamedTuple):
 
 @cache
 def tile(m: int, n: int, k: int, layout: Layout, itemsize: int) -> Tile:
-    """The cheapest tile of a product (m, k) @ (k, n), n counted in v. Of equal ones the largest; or if the left matrix
-    leaves L1, the one with most rows, which reads it least often."""
+    """The cheapest tile of a product (m, k) @ (k, n), n counted in v. Among equals the largest; or, if the left matrix
+    does not fit in L1, the one with the most rows, which reads it least often."""
     far = layout.kind in (Kind.CPU_OUTPUTS, Kind.CPU_TEAM) and m * k * itemsize > L1
     return min(tiles(m, n, layout), key=lambda each: (each.cost, -each.rows if far else -each.rows * each.cols))
 
 
 def tiles(m: int, n: int, layout: Layout) -> Iterator[Tile]:
-    """All that are possible."""
+    """All possible tiles."""
     each, least = (8, 2) if layout.tf32 else (1, 1)
     down, across = math.ceil(m / each), math.ceil(n * (layout.entries_per_v if layout.tf32 else 1) / each)
     rows_of = range(least, min(max(down + down % least, least), layout.rows) + 1, least)
@@ -138,7 +139,7 @@ def tiles(m: int, n: int, layout: Layout) -> Iterator[Tile]:
 
 
 def cost(tiles: int, rows: int, cols: int, layout: Layout) -> int:
-    """Cost of so many tiles, per k."""
+    """Cost of `tiles` tiles, per k."""
     if not layout.kind.block:
         # In half-cycles of a processor that does two multiply-adds and two loads per cycle; a multiply-add has a
         # latency of four.
@@ -159,8 +160,8 @@ def cost(tiles: int, rows: int, cols: int, layout: Layout) -> int:
 def products(
     widths: Sequence[int], padded: Sequence[int], chunks: Iterable[int], trains: bool
 ) -> Iterator[tuple[tuple[int, int, int], str]]:
-    """m, n, k and the kind of every product (m, k) @ (k, n), n counted in v, for chunks of so many samples: forward,
-    the gradients of weights and biases, the delta below. padded: widths in v."""
+    """m, n, k and the kind of every product (m, k) @ (k, n), n counted in v, for chunks of these sizes: forward, the
+    gradients of weights and biases, the delta below. padded: widths in v."""
     for rows, layer in itertools.product(chunks, range(len(widths) - 1)):
         (i, o), (down, across) = widths[layer : layer + 2], padded[layer : layer + 2]
         yield (rows, across, i), "forward"
@@ -212,7 +213,7 @@ def choices(
 
 
 def largest_index(widths: tuple[int, ...], batch: int, slots: int, layout: Layout) -> int:
-    """At least the largest index of a kernel: as if every row of a matrix were padded by two registers."""
+    """An upper bound of a kernel's largest index: as if every row of a matrix were padded by two registers."""
     lines, lanes = [width + 2 * layout.vector for width in widths], layout.networks
     row = sum((i + 1) * o for i, o in zip(widths, lines[1:]))
     return max(row * max(1 + slots, lanes), batch * max(*lines, lanes), (layout.chunk or batch) * sum(lines) * lanes)
@@ -226,7 +227,7 @@ def plain(itemsize: int, vector_bytes: int) -> Layout:
 
 
 def chunk_of(batch: int) -> int:
-    """The size of the chunks of a batch: equal ones if possible, which tiles divide well."""
+    """The size of a batch's chunks: equal if possible, and such that tiles divide it well."""
     sizes = range(SLICE, 2 * SLICE + 1)
     return min(sizes, key=lambda size: (batch % size > 0, size % 8 > 0, size))
 
@@ -242,7 +243,7 @@ def step_cost(widths: tuple[int, ...], batch: int, slots: int, itemsize: int, ve
 
 
 def thread_count(group: int, spent: tuple[float, float], count: int, steps: float, most: int) -> int:
-    """How many of `most` threads are worth starting for so many steps of `count` networks, `group` of them at a time.
+    """How many of `most` threads are worth starting for `steps` steps of `count` networks, `group` of them at a time.
     spent: group_cost()."""
     groups, (of_step, of_call) = -(-count // group), spent
     return max(1, min(most, int(groups * (steps * of_step + of_call) / WORTH))) if WORTH else most
@@ -250,7 +251,7 @@ def thread_count(group: int, spent: tuple[float, float], count: int, steps: floa
 
 @contextmanager
 def threads_for_any_work() -> Iterator[None]:
-    """A while in which threads start for whatever work."""
+    """A context in which threads start for any work."""
     global WORTH
     before, WORTH = WORTH, 0.0
     try:
@@ -260,7 +261,7 @@ def threads_for_any_work() -> Iterator[None]:
 
 
 def group_cost(layout: Layout, widths: tuple[int, ...], batch: int, slots: int) -> tuple[float, float]:
-    """Roughly the half-cycles of a step of a group, and of moving the group in and out."""
+    """Approximate half-cycles of a step of a group, and of moving the group in and out."""
     numbers = layout.registers * (1 + slots) * sum(i * o + o for i, o in itertools.pairwise(widths))
     products = products_cost(widths, batch, layout.entries_per_v, layout)
     return layout.registers * products + 8 * numbers, 16 * numbers + 600 * layout.registers

@@ -16,7 +16,7 @@ from . import build, cache
 
 OPTIONS = {"std": "c++17", "fma": False, "ftz": False, "prec_div": True, "prec_sqrt": True,
            "device_as_default_execution_space": True, "device_int128": True,
-           "no_source_include": True}  # fmt: skip  # or headers in the working directory precede kernel/'s
+           "no_source_include": True}  # fmt: skip  # otherwise headers in the working directory would precede kernel/'s
 REGISTERS, STACK = 0x2F, 0x11  # attributes of a function in a cubin's .nv.info
 
 
@@ -77,8 +77,8 @@ def compiled(text: str, arch: int) -> bytes:
 
 
 def use(code: bytes) -> Use:
-    """Resources of the one kernel of a cubin, from its ELF file: section .nv.info is a list of attributes, each a
-    format, a number, a size, and for these two a function and a value. Raises EngineError if they are missing."""
+    """Resources of a cubin's single kernel, from its ELF file: section .nv.info is a list of attributes, each with a
+    format, a number, a size, and, for these two, a function and a value. Raises EngineError if they are missing."""
     found: dict[int, int] = {}
     for name, data in sections(code):
         at = 0

@@ -1,19 +1,19 @@
-"""Into which parts a call on a GPU is divided (kernel/machines/gpu_pieces.h). Where more networks train than fit there
-at once, the last ones are shared out, or most blocks would end early. It changes no bit."""
+"""The parts into which a call on a GPU is divided (kernel/machines/gpu_pieces.h). If more networks train than fit at
+once, the last ones are shared among blocks, as most blocks would otherwise end early. It changes no bit."""
 
 import functools
 from typing import NamedTuple
 
 from .program import Program
 
-WORTH = 0.97  # of the time of whole calls: shares must be estimated to need less
-FLOP_OF_A_BYTE = 7.5  # that a device takes meanwhile: an H200's 30 TFLOP/s of a kernel, 4 TB/s
-MOST_OF_SHARE = 3  # networks, at most: the end of one, one whole, the beginning of another
-MOST = 16  # pieces of a network, where each is a share
+WORTH = 0.97  # of the undivided call's time: shares must be estimated to need less
+FLOP_OF_A_BYTE = 7.5  # operations in the time of a byte: an H200's 30 TFLOP/s in a kernel, 4 TB/s
+MOST_OF_SHARE = 3  # networks, at most: the end of one, a whole one, the beginning of another
+MOST = 16  # pieces of a network, if each is a share
 
 
 class Parts(NamedTuple):
-    """How many parts a call has, how many of them are whole blocks of networks, and the steps of each other one."""
+    """How many parts a call has, how many of them are whole blocks of networks, and the steps of each of the others."""
 
     all: int
     whole: int
@@ -21,8 +21,8 @@ class Parts(NamedTuple):
 
 
 def overhead(program: Program) -> float:
-    """What a piece costs besides its steps, in steps: rows come from global memory and go back, there also into a copy
-    and back, where a kernel has them in global memory."""
+    """What a piece costs besides its steps, in steps: rows are read from global memory and written back; a kernel that
+    keeps them in global memory also copies them there, and back."""
     spec, rows, weights, plan = program.spec, 1 + len(program.recipe.rule.slots), 0, program.plan
     for inputs, outputs in zip(spec.widths, spec.widths[1:]):
         weights += inputs * outputs
@@ -33,8 +33,8 @@ def overhead(program: Program) -> float:
 
 @functools.lru_cache(1024)
 def parts(blocks: int, at_once: int, steps: int, overhead: float, many: bool) -> Parts:
-    """Of `steps` of so many blocks of networks, of which `at_once` run at once. many: whether a block takes one part
-    after the other, and a share has networks from the end of one to the beginning of another; else it is a piece."""
+    """The parts of `steps` steps of `blocks` blocks of networks, of which `at_once` run at once. many: whether a block
+    takes one part after another, and a share runs from within one network into another; else a share is a piece."""
     turns, rest = divmod(blocks, at_once)
     undivided = Parts(blocks, blocks)
     if not turns or not rest or steps < 2:

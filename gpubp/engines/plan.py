@@ -1,7 +1,7 @@
-"""Where a kernel keeps its numbers, as data: the arrays of a network, the pitch of their rows, and their places.
+"""Where a kernel keeps its numbers, as data: a network's arrays, the pitch of their rows, and their places.
 
-constants.py prints them, the kernel adds pointers, chip.py sums. Nothing here changes a bit. Places: "registers" of a
-GPU's thread, "shared" and "global" memory of a GPU, and "memory" of a CPU.
+constants.py prints them, the kernel adds pointers, chip.py adds up sizes. Nothing here changes a bit. Places:
+"registers" of a GPU's thread, "shared" and "global" memory of a GPU, and "memory" of a CPU.
 """
 
 import itertools
@@ -14,12 +14,12 @@ from . import stream
 from .key import Key
 from .layout import Kind, Layout, Tile, products, tile
 
-WAYS = 8  # partial sums of an evaluation, each of which gets every eighth sample
+WAYS = 8  # partial sums of an evaluation, each over every eighth sample
 BYTES = {"double": 8, "int64_t": 8, "uint32_t": 4, "int32_t": 4, "bool": 1}  # of an element
 
 
 class Needs(NamedTuple):
-    """What a kernel's rules need, by their translation.
+    """What a kernel's rules need, according to their translation.
 
     hyper: the hyper-parameters that the kernel reads, in its order. coefficients: how many numbers an update takes.
     nets: whether a slope is a function of the net, not of the out alone. inverse_link: whether R2 compares targets with
@@ -36,7 +36,7 @@ class Needs(NamedTuple):
 
 
 class Array(NamedTuple):
-    """`numbers` elements of memory, 0 if the kernel does not need it; what: their shape and meaning."""
+    """`numbers` elements of memory, 0 if the kernel does not need them; what: their shape and meaning."""
 
     name: str
     numbers: int
@@ -65,7 +65,7 @@ class Plan:
 
     @property
     def batch(self) -> int:
-        """Samples of a step; of an evaluation, those that go through a network together."""
+        """Samples of a step; in an evaluation, those that go through a network together."""
         size = self.key.recipe.batch_size
         return size if self.key.trains else self.layout.chunk or size
 
@@ -81,7 +81,7 @@ class Plan:
 
     @property
     def orders(self) -> int:
-        """In how many orders a group takes its samples: one for each network, or 1 for all."""
+        """The number of orders in which a group takes its samples: one per network, or 1 for all."""
         return self.layout.networks if self.key.samples.own else 1
 
     @property
@@ -93,17 +93,17 @@ class Plan:
 
     @property
     def widths(self) -> tuple[int, ...]:
-        """Of the layers, the inputs first."""
+        """The layers' widths, the inputs first."""
         return self.key.spec.widths
 
     def padded(self, width: int) -> int:
-        """Up to a whole number of v."""
+        """`width` rounded up to whole v."""
         return -(-width // self.layout.entries_per_v) * self.layout.entries_per_v
 
     @cached_property
     def pitch(self) -> list[int]:
-        """For each width, entries from a row of a matrix to the next. On a CPU no multiple of 1 KB: such rows share
-        few sets of the cache, and 64 outputs with lanes as networks lost up to a quarter of the rate."""
+        """For each width, entries from one row of a matrix to the next. On a CPU, never a multiple of 1 KB: such rows
+        share few sets of the cache, and 64 outputs with lanes as networks lost up to a quarter of the rate."""
         if self.layout.threads:
             return [self.layout.pitch(width) if self.layout.kind.block else width for width in self.widths]
         size = self.itemsize * self.layout.networks
@@ -122,19 +122,19 @@ class Plan:
 
     @property
     def rows(self) -> list[int]:
-        """Where each layer begins in a row of parameters, and where the row ends."""
+        """The start of each layer in a row of parameters, and the row's end."""
         return [*(layer.weight.start for layer in self.key.spec.layout), self.key.spec.size]
 
     @cached_property
     def weights(self) -> list[int]:
-        """Where each layer begins in the kernel, with rows of a weight padded, and where the last ends."""
+        """The start of each layer in the kernel, with a weight's rows padded, and the end of the last."""
         aligned = self.layout.aligned
         sizes = (aligned(i * o) + aligned(bias) for i, o, bias in zip(self.widths, self.pitch[1:], self.biases))
         return [*itertools.accumulate(sizes, initial=0)]
 
     @cached_property
     def outs(self) -> list[int]:
-        """Where the outs of each layer begin, and where the last end."""
+        """The start of each layer's outs, and the end of the last."""
         return [*itertools.accumulate((self.layout.aligned(self.chunk * pitch) for pitch in self.pitch[1:]), initial=0)]
 
     # ---- arrays
@@ -201,7 +201,7 @@ class Plan:
 
     @cached_property
     def sums(self) -> dict[str, int]:
-        """Where each kind of an evaluation's partial sums begins, and where the last ends, SUMS. Empty in training."""
+        """The start of each kind of an evaluation's partial sums, and the end of the last, SUMS. Empty in training."""
         if self.key.trains:
             return {}
         r2, weight = self.key.loss.metric == "r2", self.key.samples.weight > 0
@@ -216,7 +216,7 @@ class Plan:
 
     @cached_property
     def group(self) -> tuple[Field, ...]:
-        """The arrays of the kernel's Group, in order: all about a group's networks except the entries of Memory."""
+        """The arrays of the kernel's Group, in order: all of a group's networks except the entries of Memory."""
         networks, columns = self.layout.networks, len(self.key.recipe.rule.columns)
         hypers, coefficients = len(self.needs.hyper), self.needs.coefficients
         fields = (
@@ -252,7 +252,7 @@ class Plan:
         }
 
     def products(self, *chunks: int) -> list[tuple[tuple[int, int, int], str]]:
-        """layout.products(), of all chunks if none are given."""
+        """layout.products(), for all chunks if none is given."""
         chunks = chunks or (self.chunk, self.batch % self.chunk or self.chunk)
         padded = [self.padded(width) // self.layout.entries_per_v for width in self.widths]
         return [*products(self.widths, padded, dict.fromkeys(chunks), self.key.trains)]
@@ -270,7 +270,7 @@ class Plan:
 
     @property
     def words(self) -> int:
-        """If a thread is a network: 4-byte registers that its numbers take."""
+        """If a thread is a network: the 4-byte registers that its numbers take."""
         return self.numbers * self.itemsize // 4 + 2 * self.sums.get("SUMS", 0)
 
     @property
@@ -286,13 +286,13 @@ class Plan:
 
     @cached_property
     def block_tiles(self) -> dict[tuple[int, int, int], tuple[int, int]]:
-        """Where matrices are streamed: rows, and columns in v, that a block computes at once, for each product."""
+        """If matrices are streamed: rows, and columns in v, that a block computes at once, for each product."""
         shapes = [shape for shape, kind in self.products() if kind != "bias" and self.layout.streamed]
         return {shape: stream.block_tile(shape, self.layout) for shape in shapes}
 
     @cached_property
     def stage(self) -> int:
-        """Entries of a place in the ring: of the largest pair of strips."""
+        """Entries of a slot in the ring: those of the largest pair of strips."""
         streamed = [(self.block_tiles[shape], kind) for shape, kind in self.products() if kind != "bias"]
         return max(stream.entries(*each, self.layout) for each in streamed)
 
@@ -304,8 +304,8 @@ class Plan:
 
     @property
     def team_pitch(self) -> int:
-        """If a block is one network: its bytes. If it is several: bytes from one to the next, an odd multiple of 64, so
-        that the numbers of half a warp begin in different banks."""
+        """If a block is one network: its bytes. If it is several: bytes from one network to the next, an odd multiple
+        of 64, so that the numbers of half a warp begin in different banks."""
         size = (0 if self.group_far else self.group_bytes) + self.numbers * self.itemsize
         return size if self.layout.teams == 1 else 64 * (-(-size // 64) | 1)
 

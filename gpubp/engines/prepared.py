@@ -1,8 +1,8 @@
 """Calls: prepared calls of an engine, reused while everything they were made from is unchanged.
 
 Finding a kernel and filling its Job takes Python 40 us, as long as dozens of steps of a small population. Instead,
-every call compares the address and layout of each tensor, and everything that a kernel's text or a Job takes from
-state, data and the tables of rules. The same object does not mean unchanged: tensors move, and addresses are reused.
+every call compares the address and layout of each tensor, and everything else that a kernel's text or a Job takes from
+state, data and the tables of rules. The same object is not always unchanged: tensors move, and addresses are reused.
 """
 
 from typing import Any, Generic, TypeVar
@@ -19,7 +19,7 @@ Origin = tuple[Any, ...]
 
 
 class Calls(Generic[Call]):
-    """The last prepared call of each state. It lives as long as the state, so it must not refer to the state, nor to
+    """The last prepared call of each state. A call lives as long as its state, so it must not refer to the state, or to
     any tensor of it or of the data."""
 
     def __init__(self) -> None:

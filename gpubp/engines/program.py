@@ -44,7 +44,7 @@ class Program:
         return other
 
     def identity(self, machine: str) -> tuple[Any, ...]:
-        """Everything that the text depends on; of the package's rules, the functions themselves."""
+        """Everything that the text depends on; for the package's rules, the functions themselves."""
         rows, key = rules.rows(self.spec, self.recipe), self.key._replace(networks=1, threads=1)
         found = (key, self.layout, *self._facts, machine)
         return found if rules.built_in(rows) else (*found, self.text)
@@ -56,7 +56,7 @@ class Program:
         return functions, loss.outputs, loss.metric, loss.classes, rule.decoupled, rule.absorbing
 
     def sized(self, known: dict[tuple[Any, ...], Self]) -> Self:
-        """The same; of a general kernel, with the rules traced once for all that have its text. known: those."""
+        """The same; for a general kernel, with the rules traced once for all programs with its text, in `known`."""
         if not self.layout.general or not rules.built_in(rules.rows(self.spec, self.recipe)):
             return self
         spec, recipe, layout = self.spec, replace(self.recipe, batch_size=1), replace(self.layout, chunk=0)
@@ -120,7 +120,7 @@ class Program:
         }
 
     def function(self, head: str, rule: str, graph: Any, result: Any, known: Sequence[str] = ()) -> list[str]:
-        """A rule as a function, behind lines with what is `known`."""
+        """A rule as a function, after lines that define what is `known`."""
         body = [*known, *lines(rule, graph, [result], self.dtype), f"  return {value(result, True)};"]
         return [f"{head} {{", "  typedef element<V> T;", *body, "}"]
 
@@ -177,15 +177,15 @@ class Program:
         return trace(self.key.loss.inverse_link, ["out"])
 
     def expected(self) -> list[str]:
-        """The expected target, for R2 alone; in the kernel of a training too, so that an inverse link that cannot be
-        translated is refused before it."""
+        """The expected target, only for R2; in training kernels too, so that an inverse link that cannot be translated
+        is refused before training."""
         if self.key.loss.metric != "r2":
             return []
         return self.function("template <class V> FN V expected(V _out)", self.spec.loss, *self.link)
 
     @cached_property
     def prepared(self) -> tuple[Any, dict[str, Any], dict[str, Any]]:
-        """Graph of a step's coefficients; these by name (direction, decay, the rule's arguments); the columns after."""
+        """The graph of a step's coefficients; these by name (direction, decay, the rule's arguments); columns after."""
         rule, columns = self.recipe.rule, self.recipe.rule.columns
         if not self.key.trains:
             return None, {}, {}
@@ -204,11 +204,11 @@ class Program:
 
     @property
     def coefficients(self) -> list[str]:
-        """What a step's update takes, in the kernel's order."""
+        """The coefficients of a step's update, in the kernel's order."""
         return list(self.prepared[1])
 
     def depends(self, on: Sequence[str]) -> bool:
-        """Whether some coefficient is computed from one of `on`."""
+        """Whether any coefficient is computed from one of `on`."""
         return any(depends(each, on) for each in self.prepared[1].values())
 
     def prepare(self) -> list[str]:

@@ -1,8 +1,8 @@
 """The rows of the tables that training uses: whether they are built in, and what custom rules take and return.
 
-Parameters and results of custom rules are checked once before training, for every engine: inside a step the cause of a
+Parameters and results of custom rules are checked once before training, for every engine: inside a step, the cause of a
 None or of a short tuple would be hard to find, and numbers that depend on other networks, or arguments that a rule
-changes, would not be found at all. The package's rows are trusted.
+changes, would go unnoticed. The package's rows are trusted.
 """
 
 import inspect
@@ -39,13 +39,13 @@ def functions(given: Rows) -> tuple[Callable[..., Any], ...]:
 
 
 def built_in(given: Rows) -> bool:
-    """Whether all functions are the package's, which never change; others may read a global or a closure variable that
-    changes between two calls."""
+    """Whether all functions are the package's, which never change; other functions may read a global or a closure
+    variable that changes between two calls."""
     return all(isinstance(each, FunctionType) and _ours(each) for each in functions(given))
 
 
 def _ours(function: FunctionType) -> bool:
-    """By its globals, because functools.wraps copies __module__."""
+    """Whether a function is the package's, by its globals: functools.wraps copies __module__."""
     return function.__globals__.get("__name__", "").startswith("gpubp.") and function.__closure__ is None
 
 
@@ -58,7 +58,7 @@ def check(spec: NetworkSpec, config: TrainConfig, device: torch.device, dtype: t
     """Call every custom rule with numbers of two networks on `device`, together and one by one.
 
     Raises SpecError for an activation or a loss, ConfigError for an optimizer or a schedule, that takes or returns
-    anything but what its table requires, changes what it is given, or gives a network other numbers beside another.
+    anything but what its table requires, changes its arguments, or gives a network different numbers beside another.
     """
     if built_in(rows(spec, config.recipe(spec))):
         return
@@ -93,9 +93,8 @@ def apart(
     error: type[GpubpError], rule: str, function: Callable[..., Any], given: Mapping[str, Tensor],
     named: Mapping[str, Tensor], wanted: Sequence[str], like: Tensor | None = None,
 ) -> Any:  # fmt: skip
-    """What a function returns for the tensors `given` by position and `named`, (2, ...) each. Raises `error` unless
-    these are `wanted`, each of the shape of `like`, of which each network has the same alone, and nothing that was
-    given has changed."""
+    """What a function returns for the tensors `given` by position and `named`, (2, ...) each. Raises `error` unless the
+    results are `wanted`, each of the shape of `like`, the same for each network alone, and no argument has changed."""
     with unchanged(error, rule, {**given, **named}):
         found = function(*given.values(), **named)
     expect(error, rule, found, *wanted)
@@ -119,7 +118,7 @@ def apart(
 
 @contextmanager
 def unchanged(error: type[GpubpError], rule: str, given: Mapping[str, Tensor]) -> Iterator[None]:
-    """Raise `error` if what is called inside changes a tensor that it is given."""
+    """Raise `error` if a call inside changes one of the `given` tensors."""
     before = {name: each.clone() for name, each in given.items()}
     yield
     for name, each in given.items():
@@ -187,7 +186,7 @@ def optimizer(config: TrainConfig, column: Tensor, known: dict[str, Tensor], dty
 
 
 def entry(function: Callable[..., Mapping[str, Any]], name: str, /, **given: Tensor) -> Any:
-    """What a function returns of this name."""
+    """The function's result of this name."""
     return function(**given)[name]
 
 
@@ -196,7 +195,7 @@ def takes(
     named: Collection[str] = (), some: Collection[str] | None = None,
 ) -> None:  # fmt: skip
     """Raise `error` unless a function can be called with `given` by position, and by name with all of `named`, or, with
-    `some`, with those of its parameters that are among them."""
+    `some`, with those of them that are its parameters."""
     if not isinstance(function, FunctionType):
         raise error(f"{rule} is {function!r}; a Python function, made by def, expected")
     parameters = inspect.signature(function)

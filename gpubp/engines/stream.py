@@ -1,5 +1,5 @@
-"""Where a GPU's block streams its matrices (kernel/machines/gpu_stream.h): the part of a product that it computes at
-once, and the memory of the strips that it needs for it. Nothing here changes a bit.
+"""If a GPU's block streams its matrices (kernel/machines/gpu_stream.h): the part of a product that the block computes
+at once, and the memory of the strips that this takes. Nothing here changes a bit.
 """
 
 import itertools
@@ -9,7 +9,7 @@ from functools import cache
 from .layout import WARP, Layout, Tile, tiles
 
 DEPTH = 16  # of k in a strip
-STAGES = 3  # strips in shared memory at once: one is multiplied, two are on their way
+STAGES = 3  # strips in shared memory at once: one in use, two on their way
 FEW = 512  # numbers of a vector that stays in shared memory
 COPY, TILE = 0.5, 4000  # quarters of a cycle: to copy a v of a strip; for each tile of a block
 
@@ -19,7 +19,7 @@ Shape = tuple[int, int, int]  # m, n, k of a product (m, k) @ (k, n), n counted 
 
 
 def is_far(name: str, numbers: int, layout: Layout) -> bool:
-    """Whether an array of Memory is in a GPU's global memory; all that blocks of a cluster share is."""
+    """Whether an array of Memory is in a GPU's global memory, as is everything that blocks of a cluster share."""
     if not layout.streamed:
         return name == "slots" and layout.slots_apart
     return name in MATRICES or numbers > FEW or (layout.blocks > 1 and name != "class_weight")
@@ -27,8 +27,7 @@ def is_far(name: str, numbers: int, layout: Layout) -> bool:
 
 @cache
 def block_tile(shape: Shape, layout: Layout) -> tuple[int, int]:
-    """Rows, and columns in v, of which a block computes the sums at once, one tile for each thread: those of least
-    cost."""
+    """Rows, and columns in v, whose sums a block computes at once, one tile per thread, at the least cost."""
     m, n, k = shape
 
     def spent(block: tuple[int, int]) -> tuple[float, int]:
@@ -48,13 +47,13 @@ def block_tile(shape: Shape, layout: Layout) -> tuple[int, int]:
 
 @cache
 def of_thread(block: tuple[int, int], layout: Layout) -> Tile | None:
-    """The tile of a thread, of which a block's threads have one each; None if they are too few."""
+    """The tile that each of a block's threads computes; None if there are too few threads."""
     found = [each for each in tiles(*block, layout) if each.tiles * (WARP if layout.tf32 else 1) <= layout.threads]
     return min(found, key=lambda each: (each.cost, -each.rows * each.cols), default=None)
 
 
 def entries(block: tuple[int, int], kind: str, layout: Layout) -> int:
-    """Entries of the strips of both matrices. Rows along k are padded, others only where tensor cores read them."""
+    """Entries of the strips of both matrices. Rows along k are padded, others only if tensor cores read them."""
     rows, cols = block[0], block[1] * layout.entries_per_v
     along = layout.odd_pitch(DEPTH)
 

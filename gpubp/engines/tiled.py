@@ -1,4 +1,4 @@
-"""What a GPU's threads have of the sums of products, and how long a step takes where networks share a warp."""
+"""A GPU thread's part of the sums of products, and how long a step takes if networks share a warp."""
 
 import math
 from collections.abc import Iterator
@@ -8,14 +8,14 @@ from typing import NamedTuple
 from .layout import WARP, Kind
 from .program import Program
 
-SMALL_CHUNK = 8  # samples, for which a block that is not wide takes fewer registers
+SMALL_CHUNK = 8  # samples; up to these, a block that is not wide takes fewer registers
 FEW_HELD = 16  # gradients that a thread holds and that leave registers for many threads
 MANY_HELD = 48  # which, between chunks, leave some for few, beside the sums of a product
 FEW = 24  # gradients that a thread of 16 holds, and
 FEW_SAMPLES = 16  # samples of a chunk, for which it finds 96 registers, so that
 AT_ONCE = 20  # warps run on a multiprocessor, five for each scheduler
 SCHEDULERS = 4  # of a multiprocessor
-SCHEDULER = 512  # registers of a scheduler, for each thread of a warp
+SCHEDULER = 512  # registers of a scheduler, per thread of a warp
 REGISTERS = 65_536  # of a multiprocessor
 
 
@@ -23,14 +23,14 @@ class Waits(NamedTuple):
     """What the estimates of chip.py count for a kind of block."""
 
     issue: float  # for an instruction of a product: the ones between are in it
-    step: int  # that a network waits for in a step whatever else runs
+    step: int  # that a network waits in a step, whatever else runs
     number: float  # that it waits for each number that a thread has of a product's result, and twice for each slot
     far: float  # times as long for a slot in global memory
     barriers: int  # that it waits in a block of several warps, for each layer and chunk
     sample: int  # and for each sample
 
     def for_all(self, program: Program, numbers: float) -> float:
-        """All that a network waits for in a step, with so many numbers of a thread."""
+        """All that a network waits in a step, with `numbers` per thread."""
         plan, waited = program.plan, self.step + self.number * numbers + self.sample * program.plan.batch
         if program.layout.threads > WARP:
             waited += self.barriers * math.ceil(plan.batch / plan.chunk) * (len(plan.widths) - 1)
@@ -51,7 +51,7 @@ def products(program: Program) -> Iterator[tuple[int, int, int, int]]:
 
 
 def rounds(program: Program, m: int, n: int, k: int) -> tuple[int, int]:
-    """The tiles of a product, and how many of them a thread computes, one after the other."""
+    """The tiles of a product, and how many of them a thread computes, one after another."""
     tiles, layout = program.plan.tiles[m, n, k].tiles, program.layout
     return tiles, math.ceil(tiles * (WARP if layout.tf32 else 1) / layout.threads)
 
@@ -66,13 +66,13 @@ def held(program: Program) -> int:
 
 
 def largest(program: Program) -> int:
-    """The most sums of a chunk's product that a thread has at once."""
+    """The largest number of sums of a chunk's product that a thread holds at once."""
     found = [(program.plan.tiles[m, n, k], rounds(program, m, n, k)[1]) for m, n, k, g in products(program) if not g]
     return max(min(times, 2) * tile.rows * tile.cols for tile, times in found) * program.layout.entries_per_v
 
 
 def threads(program: Program) -> int:
-    """For how many threads of such blocks a multiprocessor has registers, estimated."""
+    """The estimated number of threads of such blocks for which a multiprocessor has registers."""
     plan, layout = program.plan, program.layout
     if layout.kind != Kind.GPU_WIDE:
         return 768 if plan.chunk <= SMALL_CHUNK else 640
@@ -86,16 +86,16 @@ def threads(program: Program) -> int:
 
 
 def dense(program: Program) -> Program:
-    """The program of a wide block, for which the compiler leaves as few registers as it can do with."""
+    """The program of a wide block, compiled with few registers if its threads can do with them."""
     layout = program.layout
     few = layout.teams == 2 and program.plan.chunk <= FEW_SAMPLES and held(program) <= FEW
     return program.laid_out(replace(layout, at_once=AT_ONCE)) if few and not layout.slots_apart else program
 
 
 def team_cycles(program: Program, room: int) -> float:
-    """Estimated cycles of a multiprocessor for a step of a network, of which several share a warp: the instructions of
-    its products, activations, samples and updates, and how long a scheduler takes for one, by how many warps it has;
-    registers and `room` bytes of shared memory are shared by as many as fit. A fit as that of chip.cycles()."""
+    """Estimated cycles of a multiprocessor for a step of a network when several share a warp: the instructions of its
+    products, activations, samples and updates, and a scheduler's time for one, by its number of warps, which registers
+    and `room` bytes of shared memory limit. A fit like that of chip.cycles()."""
     plan, layout = program.plan, program.layout
     each, chunks, issued = layout.entries_per_v, math.ceil(plan.batch / plan.chunk), 0.0
     for m, n, k, gradient in products(program):

@@ -16,7 +16,7 @@ from torch import fx
 
 from ..errors import EngineError
 
-# Function, operator or method -> C++ with a placeholder per argument; # marks those that must be in lanes.
+# Function, operator or method -> C++ with a placeholder per argument; # marks arguments that must be in lanes.
 OPERATIONS: dict[str, str] = {
     "add": "({0} + {1})", "sub": "({0} - {1})", "mul": "({0} * {1})", "truediv": "({0} / {1})", "div": "({0} / {1})",
     "neg": "(-{0})", "pos": "{0}", "to": "{0}", "float": "{0}", "double": "{0}",
@@ -49,7 +49,7 @@ ALLOWED = f"arithmetic, comparisons, {', '.join(FUNCTIONS)}, and pow by {', '.jo
 
 def trace(rule: Callable[..., Any], names: Sequence[str]) -> tuple[fx.Graph, Any]:
     """Call `rule` with a proxy for each of `names`. -> its graph, and its results with proxies replaced by nodes.
-    Raises EngineError for a rule of which this graph does not give the numbers, as where it changes some in place."""
+    Raises EngineError if the graph does not reproduce the rule's numbers, as when the rule changes some in place."""
     graph = fx.Graph()
     tracer = fx.proxy.GraphAppendingTracer(graph)
     proxies = [fx.Proxy(graph.placeholder(f"_{name}"), tracer) for name in names]
@@ -78,7 +78,7 @@ def trace(rule: Callable[..., Any], names: Sequence[str]) -> tuple[fx.Graph, Any
 
 
 def called(rule: Callable[..., Any], given: Sequence[Any]) -> Any:
-    """The result of a rule. Raises EngineError in place of its own errors."""
+    """The result of a rule. Raises EngineError instead of the rule's own errors."""
     try:
         return rule(*given)
     except Exception as error:
@@ -97,19 +97,19 @@ def flat(found: Any) -> list[Any]:
 
 
 def run(graph: fx.Graph, results: Sequence[Any], samples: Sequence[torch.Tensor]) -> list[Any]:
-    """The numbers of `results`, of a graph without what they do not need; none where torch refuses an operation."""
+    """The numbers of `results`, computing only what they need of the graph; none if torch refuses an operation."""
     known, wanted = dict[Any, Any](zip(graph.find_nodes(op="placeholder"), samples)), needed(results)
     try:
         for node in graph.nodes:
             if node in wanted and node not in known:
                 known[node] = computed("", node, known)
-    except EngineError:  # which lines() will say
+    except EngineError:  # lines() will say why
         return []
     return [known.get(each, each) for each in results]
 
 
 def alike(ours: Any, theirs: Any) -> bool:
-    """Whether two results are the same numbers. Of others lines() says what they are."""
+    """Whether two results are the same numbers. If they are not numbers, lines() will say so."""
     if not all(isinstance(each, (torch.Tensor, int, float)) for each in (ours, theirs)):
         return True
     one, other = (torch.as_tensor(each, dtype=torch.float64) for each in (ours, theirs))
@@ -125,7 +125,7 @@ def lines(rule: str, graph: fx.Graph, results: Sequence[Any], dtype: torch.dtype
             known[node] = torch.ones(1, dtype=dtype, device="cpu")
         elif node in wanted:
             known[node] = computed(rule, node, known)
-            if isinstance(known[node], (torch.dtype, torch.device)):  # of another number, in a conversion
+            if isinstance(known[node], (torch.dtype, torch.device)):  # taken from another number, in a conversion
                 continue
             text.append(f"  const V {value(node)} = {expression(rule, node)};")
             if not faithful(node, known, dtype):
@@ -231,7 +231,7 @@ def expression(rule: str, node: fx.Node) -> str:
     if name == "pow" and isinstance(args[1], (int, float)) and args[1] in POWERS:
         return POWERS[args[1]].replace("{0}", value(args[0], True))
     factor: Any = kwargs.pop("value", kwargs.pop("alpha", 1))
-    if factor != 1 and name in ("add", "sub") and not kwargs:  # fused, as torch's
+    if factor != 1 and name in ("add", "sub") and not kwargs:  # fused, as in torch
         sign = 1 if name == "add" else -1
         return f"fma_({value(sign * factor, True)}, {value(args[1], True)}, {value(args[0], True)})"
     if factor != 1 and name in ("addcmul", "addcdiv"):

@@ -18,7 +18,7 @@ from .rows import Table
 class Activation(NamedTuple):
     """An elementwise function and its derivative; the slope may use net, out or both, whatever is cheapest.
 
-    value: net -> out. slope: net, out -> dout/dnet. Any shape, which they keep. No Python control flow on tensors.
+    value: net -> out. slope: net, out -> dout/dnet. Any shape; results keep it. No Python control flow on tensors.
     """
 
     value: Callable[[Tensor], Tensor]
@@ -26,7 +26,7 @@ class Activation(NamedTuple):
 
 
 def positive(net: Tensor) -> Tensor:
-    """1 above 0, else 0. torch.where costs 30 multiplications on a CPU, sign and clamp one each."""
+    """1 above 0, else 0. On a CPU torch.where costs as much as 30 multiplications, sign and clamp one each."""
     return torch.sign(torch.clamp(net, min=0))
 
 

@@ -1,6 +1,6 @@
 """Which networks are computed together: blocks that stay in cache, on a GPU groups of one size.
 
-And what fills a block up to what products need (numerics.py): padded widths, a second network or more.
+And padding up to what products need (numerics.py): wider layers, a second network or more.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ CHUNK = 256  # samples of one product in `forward`; part of the arithmetic: othe
 BLOCK = 1 << 22  # bytes of the largest tensor of a block of networks: fits cache and allocator (2 to 8 MB alike)
 GROUP = 40 << 20  # bytes of a group on a GPU, part of the arithmetic there: an A100's L2, less than an H100's
 FIXED = ("cuda",)  # kinds of device for `fixed`
-MOST = 1 << 16  # networks of a group, to limit the cost of a single one
+MOST = 1 << 16  # networks of a group at most, to limit the cost of a single one
 
 Layers = Sequence[tuple[Tensor, Tensor]]  # (weight (N, I, O), bias (N, O)) of each
 
@@ -61,7 +61,7 @@ def doubled(tensor: Tensor) -> Tensor:
 
 
 def whole(spec: NetworkSpec, params: Tensor, batch: int) -> Callable[[Tensor], Tensor]:
-    """-> fills a tensor of a block's networks, N in front, up to as many as products need; its own come first."""
+    """-> pads a tensor of a block's networks, N in front, to as many as products need; its own come first."""
     if not fixed(params.device):
         return doubled
     rows = filled(params, max(len(params), together(spec, batch, params.element_size(), params.device)))

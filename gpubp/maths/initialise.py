@@ -18,8 +18,8 @@ from ..system import arrays
 from . import rng
 from .spec import NetworkSpec
 
-BLOCK = 1 << 17  # numbers drawn at once: few enough for a cache, and so many that threads seldom wait for Python
-ALONE = 1 << 16  # numbers that take less time than threads to start
+BLOCK = 1 << 17  # numbers drawn at once: few enough for a cache, enough that threads seldom wait for Python
+ALONE = 1 << 16  # for so few numbers, starting threads takes longer than drawing
 
 
 class Initialiser(NamedTuple):
@@ -98,7 +98,7 @@ def initialise(
     if not bool(factor.isfinite().all()):
         raise ConfigError("init_scale holds NaN or infinity; finite numbers expected")
     factor = factor.expand(len(ids))[:, None]
-    with torch.inference_mode(False):  # as in the threads that fill it
+    with torch.inference_mode(False):  # as in the threads that fill the tensor
         params = torch.zeros(len(ids), spec.size, dtype=dtype)
 
     def fill(number: int, part: slice) -> None:

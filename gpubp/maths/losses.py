@@ -1,10 +1,10 @@
 """LOSSES: one row each: the error of one output and its slope, in plain torch arithmetic that torch.fx can trace.
 
-The loss of a network is the mean over samples; over a sample's outputs it is the mean, or the sum if the row says
-so. With sample weights it is sum(weight * error) / sum(weight). Names, defaults and meanings are
-torch.nn.functional's if it has the loss; half_squared_error (the tutorial's: the sum over outputs of
-(target - out)^2 / 2) and hinge (targets -1 and +1) differ. Losses of logits take the net of an identity output and
-accept any finite one. Errors of nearly right networks do not cancel: they still learn, in float32 too.
+The loss of a network is the mean over samples; over a sample's outputs it is the mean, or the sum if the row says so.
+With sample weights, it is sum(weight * error) / sum(weight). Names, defaults and meanings are torch.nn.functional's if
+it has the loss; half_squared_error (the tutorial's: the sum over outputs of (target - out)^2 / 2) and hinge (targets -1
+and +1) differ. Losses of logits take the net of an identity output and accept any finite one. Errors of nearly right
+networks do not cancel: they still learn, in float32 too.
 
 The expected target is the inverse link of the out: the rate for poisson, the probability for a logit, the out itself
 for most losses.
@@ -31,7 +31,7 @@ def rate(out: Tensor) -> Tensor:
 
 
 def margin(out: Tensor) -> Tensor:
-    """From -1 to 1: margins beyond 1 are equal to hinge, so one very sure network cannot outvote many."""
+    """From -1 to 1: hinge does not distinguish margins beyond 1, so one very sure network cannot outvote many."""
     return torch.clamp(out, -1, 1)
 
 
@@ -54,7 +54,7 @@ class Loss(NamedTuple):
             out, or "r2".
         takes: what an out means: a "number"; a "logit" or a "log rate", any real number that the rule transforms;
             or a "score", whose sign is the class.
-        inverse_link: out (..., O) -> the expected target, the same shape; an ensemble's is the mean over networks.
+        inverse_link: out (..., O) -> the expected target, the same shape; an ensemble predicts its mean over networks.
     """
 
     value: Callable[..., Any]

@@ -1,10 +1,10 @@
 """The few operations whose bits must not depend on position, neighbours or number of networks.
 
-In torch's batched product the bits of a matrix depend on its alignment, and on whether it is alone.
-Cure: every matrix of a product holds a multiple of 16 numbers, so that all have the same alignment, and there are at
-least two of them (measured on torch 2.13, MKL, AVX-512: 280 shapes in float32 and float64, with different N, order,
-views and thread counts, without a difference; without the cure a third of the shapes differ). `kernel_widths` chooses
-such widths, `product` multiplies. A product whose B I O is below 400 takes ATen's plain loop and needs no cure.
+In torch's batched product, the bits of a matrix depend on its alignment, and on whether it is alone. Cure: every matrix
+of a product holds a multiple of 16 numbers, so that all have the same alignment, and there are at least two of them
+(measured on torch 2.13, MKL, AVX-512: 280 shapes in float32 and float64, with different N, order, views and thread
+counts, without a difference; without the cure a third of the shapes differ). `kernel_widths` chooses such widths,
+`product` multiplies. A product whose B I O is below 400 takes ATen's plain loop and needs no cure.
 
 `product` tests the BLAS: it tries the first product of every shape on this machine with different numbers and orders of
 networks; if the bits differ, it falls back to a sum of elementwise products in the order of k, slower but
@@ -27,8 +27,8 @@ PIECE = 1 << 14  # numbers; longer rows are summed in pieces, because torch spli
 
 
 def flush(values: Tensor) -> Tensor:
-    """`values`, 0 where they are so small that products of them would be denormal, on which a CPU takes a hundred
-    cycles: up to 2^26 times the smallest normal number."""
+    """`values`, with 0 for those so small that products of them would be denormal (up to 2^26 times the smallest normal
+    number): a CPU takes a hundred cycles for a denormal."""
     return torch.nn.functional.hardshrink(values, torch.finfo(values.dtype).tiny * 2.0**26)
 
 
@@ -99,14 +99,14 @@ def keeps_bits(
 
 
 def _numbers(shape: tuple[int, int, int], turned: bool, dtype: torch.dtype, device: str) -> Tensor:
-    """Numbers in [-1, 1], of `shape`; turned: their columns lie together."""
+    """Numbers in [-1, 1], of `shape`; turned: each column is contiguous."""
     networks, rows, columns = shape
     flat = torch.sin(torch.arange(1, torch.Size(shape).numel() + 1, dtype=torch.float64) * 1.7).to(dtype).to(device)
     return flat.view(networks, columns, rows).mT if turned else flat.view(shape)
 
 
 def _taken(matrices: Tensor, some: Tensor, turned: bool) -> Tensor:
-    """A copy of the matrices at `some`, which lies as they do."""
+    """A copy of the matrices at `some`, with the same memory layout."""
     return matrices.mT[some].mT if turned else matrices[some]
 
 
@@ -121,7 +121,7 @@ def row_sums(rows: Float[Tensor, "N P"]) -> Float[Tensor, "N"]:
 
 def finite_rows(rows: Float[Tensor, "N P"]) -> Bool[Tensor, "N"]:
     """Which rows hold only finite numbers. A finite sum proves finite terms in one pass; only if a sum is not finite,
-    the terms are checked, as it may have overflowed. On a GPU they always are, as reading a result would wait."""
+    the terms are checked, as it may have overflowed. On a GPU they are always checked, as reading a sum would wait."""
     if rows.device.type != "cpu":
         return rows.isfinite().all(1)
     finite = rows.sum(1).isfinite()

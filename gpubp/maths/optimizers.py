@@ -36,10 +36,10 @@ class Optimizer(NamedTuple):
         decoupled: whether weight decay is decoupled from the gradient (AdamW).
         lr: the default learning rate.
         weight_decay: its default.
-        formulas: for people, of every name in the order of computation: of `columns`, of what the direction needs of
-            `prepare`, of "rate" if it is not lr, of `slots` and "direction". g is the gradient; a name that has its
-            formula before means the result. gpubp explain and the site show them; without, names and results alone.
-        absorbing: a non-finite number in a slot stays non-finite, so an engine needs to check only at the end of
+        formulas: for people, by name in the order of computation: of `columns`, of what the direction needs from
+            `prepare`, of "rate" if it is not lr, of `slots` and "direction". g is the gradient; a name with an earlier
+            formula means its result. gpubp explain and the site show them; without formulas, only names and results.
+            absorbing: a non-finite number in a slot stays non-finite, so an engine needs to check only at the end of
             a call. With other rules it checks the slots after every step.
     """
 
@@ -244,7 +244,7 @@ OPTIMIZERS |= {
 def prepare(
     rule: Optimizer, hyper: Mapping[str, Tensor], columns: Mapping[str, Tensor]
 ) -> tuple[dict[str, Tensor], dict[str, Tensor], Tensor | None]:
-    """Arguments of `rule.direction` in this step, the rule's columns after it, and its factor of lr, or None for 1.
+    """Arguments of `rule.direction` in this step, the rule's columns after it, and its factor on lr, or None for 1.
 
     hyper: hyper-parameters; columns: the rule's, before the step. All (N, 1) float64.
     """

@@ -25,7 +25,7 @@ from ..system import arrays
 
 Words = Any  # tensors or NumPy's arrays of integers, or a number
 COUNTED = ("cpu",)  # the types of devices on whose memory NumPy computes
-FEW = 1 << 17  # numbers that one thread computes sooner than several
+FEW = 1 << 17  # up to this many numbers, one thread is faster than several
 WORD = 0xFFFFFFFF
 WEIGHTS, ORDER, DROPOUT, SEARCH = range(4)  # the streams
 EVERYBODY = WORD  # the id whose order shuffle="shared" uses; no network can have it
@@ -40,7 +40,7 @@ def check_seed(seed: object) -> int:
 
 
 def counted(name: str, given: object, least: int = 1) -> int:
-    """A whole number of `least` or more, of what has ids; raises ConfigError for anything else."""
+    """A whole number of `least` or more, of things with ids; raises ConfigError for anything else."""
     number = arrays.count(name, given, least)
     if number > EVERYBODY:
         raise ConfigError(f"{name} {number}: at most {EVERYBODY:,} expected")
@@ -58,8 +58,8 @@ def philox(
 
 
 def _fast(compute: Callable[..., Any], *given: Any) -> Any:
-    """compute(*given), for few numbers of a CPU with arrays in place of tensors: NumPy, in one thread, takes a third to
-    two thirds of torch's time for integers."""
+    """compute(*given); for few numbers on a CPU with arrays instead of tensors: for integers NumPy, in one thread,
+    takes a third to two thirds of torch's time."""
     shapes = [each.shape for each in given if isinstance(each, Tensor)]
     if given[0].device.type not in COUNTED or math.prod(np.broadcast_shapes(*shapes)) > FEW:
         return compute(*given)
@@ -69,7 +69,7 @@ def _fast(compute: Callable[..., Any], *given: Any) -> Any:
 
 
 def _tensor(array: Any) -> Any:
-    return torch.from_numpy(np.asarray(array))  # also where tensors are made on another device by default
+    return torch.from_numpy(np.asarray(array))  # even if another device is the default
 
 
 def _philox(c0: Words, c1: Words, c2: Words, c3: Words, k0: Words, k1: Words) -> tuple[Words, ...]:
@@ -114,7 +114,7 @@ ROUNDS = (
     0x3C6EF372, -0x255992AB, 0x1B873593, -0x52DCE729, 0x27D4EB2F, -0x7A143589,
     0x165667B1, -0x3D4D51CB, 0x5BD1E995, 0x2545F491, 0x01234567, 0x7FEB352D,
 )  # fmt: skip
-AT_ONCE, EACH = 1 << 22, 64  # places that a GPU walks from at once, and bytes that each needs
+AT_ONCE, EACH = 1 << 22, 64  # places that a GPU walks from at once, and bytes for each
 LARGEST = 1 << 30  # a digit is moved by 16 bits of a hash, so both radices stay below 2^16
 
 
@@ -198,7 +198,7 @@ def samples(
     the same for all networks, which saves a division per position.
 
     bounds: the smallest and the largest size, for a GPU: with them nothing is read back, so the host never waits;
-    instead the ways in from all places outside are computed, needed or not: walks() places.
+    instead, the ways in from all places outside are computed, needed or not: walks() places.
     """
     sizes = size if isinstance(size, int) else size.int()[:, None]
     start = torch.div(first, size, rounding_mode="floor")

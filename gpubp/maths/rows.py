@@ -1,7 +1,7 @@
-"""Table: rules of one kind by name; a rule itself, given in place of a name, goes by the name of its first function.
+"""Table: rules of one kind by name; a rule given instead of a name goes by the name of its first function.
 
-Only the name is saved: a process that loads such a run adds the rule to its table first. Refused: rules without a name
-(lambdas), and with the name of another row.
+Only the name is saved: a process that loads such a run must first add the rule to its table. Refused: rules without a
+name (lambdas), and rules with another row's name.
 """
 
 from types import FunctionType
@@ -10,11 +10,11 @@ from typing import Any, Generic, TypeVar
 from ..errors import GpubpError, lookup
 
 Row = TypeVar("Row", bound=tuple[Any, ...])
-Rule = Any  # a name or a row; a name once it is checked
+Rule = Any  # a name or a row; once checked, a name
 
 
 class CustomName(str):
-    """The name of a custom rule that is in no table, with its `row`; equal only to names of the same row."""
+    """The name of a custom rule that is not in a table, with its `row`; equal only to names of the same row."""
 
     row: Any
 
@@ -28,7 +28,7 @@ class CustomName(str):
 
 
 class Table(dict[str, Row], Generic[Row]):
-    """Rows by name; of a CustomName, its own row."""
+    """Rows by name; for a CustomName, its own row."""
 
     def __missing__(self, name: str | Row) -> Row:
         if isinstance(name, CustomName):

@@ -16,7 +16,7 @@ from .losses import LOSSES
 from .rows import Rule
 
 BIASES = ("neuron", "layer", "none")
-OUTPUTS = {  # activations whose outs suit what a loss takes; others suit every loss
+OUTPUTS = {  # output activations that suit what a loss takes; other losses accept any
     "logit": ("identity",),
     "log rate": ("identity",),
     "score": ("identity", "tanh", "softsign", "hard_tanh", "sine"),  # symmetric about 0
@@ -24,7 +24,7 @@ OUTPUTS = {  # activations whose outs suit what a loss takes; others suit every 
 
 
 class Layer(NamedTuple):
-    """One layer's columns in a row: of its weight, I x O, and of its bias, O, one, or none."""
+    """One layer's columns in a row: of its weight, I x O, and of its bias: O, one, or none."""
 
     inputs: int
     outputs: int

@@ -1,4 +1,4 @@
-"""On which devices networks train, and how many of them at a time. No bit depends on it.
+"""Which devices networks train on, and how many of them at a time. No bit depends on it.
 
-Read placement.py first: what its placed() returns is all that runs/ knows of devices.
+Read placement.py first: the result of placed() is all that runs/ knows about devices.
 """

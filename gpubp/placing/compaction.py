@@ -1,6 +1,6 @@
-"""Compaction: where networks have ended, those that still train are gathered into a smaller state, without gaps.
+"""Compaction: once networks have ended, those that still train are gathered into a smaller state, without gaps.
 
-A SIMD lane or a thread of a network that has ended would idle beside its neighbours. No bit depends on it.
+Otherwise, an ended network's SIMD lane or thread would idle beside its neighbours. No bit depends on it.
 """
 
 import torch
@@ -14,7 +14,7 @@ from ..state import TrainState
 from ..system import free
 from ..system.ambient import HOME
 
-FULL = 15 / 16  # of a state's networks still train: too many for another compaction to pay
+FULL = 15 / 16  # of a state's networks: while more still train, another compaction does not pay
 
 ROWS = ("params", "slots", "kept")  # changed by training; names of TrainState.tensors()
 LOOPS = ("limit", "memory")  # changed only by the loop
@@ -32,11 +32,11 @@ class Compaction:
         """Train in `state` itself again."""
         self.active, self.ahead = self.state, False
         self.index: Tensor | None = None
-        self.figures: dict[int, Evaluation] = {}  # of all networks, by dataset, as last computed
+        self.figures: dict[int, Evaluation] = {}  # figures of all networks, by dataset, as last computed
         self.present: set[int] = set()  # datasets whose figures are those of the present rows
 
     def compact(self, running: Tensor) -> None:
-        """Use the clocks of `state`, which the loop may have changed. running (N,) bool, in host memory: who trains."""
+        """Use the clocks of `state`, which the loop may have changed. running (N,) bool, on the host: which train."""
         count, before = int(running.sum()), len(self.active.step)
         if 0 < count <= FULL * before and self._room(count):
             self._home(ROWS)
@@ -46,7 +46,7 @@ class Compaction:
             self.active, self.index, self.figures = self.state.rows(index), index, figures  # all, or none without room
         elif self.index is not None:
             for mine, theirs in _pairs(self.active, self.state, CLOCKS + LOOPS):
-                torch.index_select(theirs, 0, self.index, out=mine)  # no memory is needed, so none can run out
+                torch.index_select(theirs, 0, self.index, out=mine)  # takes no memory, so that it cannot run out
 
     def _room(self, count: int) -> bool:
         room, state = free.available(self.state.step.device), self.state
@@ -60,7 +60,7 @@ class Compaction:
         self.choice.engine.run(self.active, data, steps)
 
     def look(self) -> None:
-        """Bring the clocks to `state`, if the engine has changed them since: then the loop may."""
+        """Bring the clocks to `state`, if the engine has changed them since; then the loop may change them."""
         if self.ahead:
             self._home(CLOCKS)
         self.ahead = False
@@ -76,7 +76,7 @@ class Compaction:
                 theirs.index_copy_(0, self.index, mine)
 
     def evaluate(self, data: Dataset) -> Evaluation:
-        """Evaluate all networks; those that were left out have the figures of their end."""
+        """Evaluate all networks; those that were left out keep the figures from their end."""
         known = self.figures.get(id(data))
         if known is None:
             self.gather()

@@ -1,7 +1,7 @@
 """Where a population trains: in place, or with its rows split over GPUs.
 
-The loop (runs/loop.py) sees one state. If GPUs train, it is in host memory, and each GPU keeps its
-share of the rows (shard.py). No bit depends on the number of GPUs.
+The loop (runs/loop.py) sees one state. If GPUs train, that state is in host memory, and each GPU keeps its share of the
+rows (shard.py). No bit depends on the number of GPUs.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ from .compaction import Compaction
 from .shard import Shard
 from .turns import fitting, pin
 
-LEAST = 64  # steps of a call with groups that take turns
+LEAST = 64  # steps of a call, if groups take turns
 
 
 def placed(
     state: TrainState, data: Sequence[Dataset], choice: Choice, where: Sequence[torch.device], stream: int | None = None
 ) -> Home | Shards:
-    """`state` on the devices `where`, in place if that is its device. data: to train on, then others to evaluate on.
-    stream: of a GPU, see Shard."""
+    """`state` on the devices `where`, in place if that is its device. data: to train on, then further ones to evaluate
+    on. stream: of a GPU, see Shard."""
     if list(where) == [state.population.device]:
         return Home(state, data[0], choice)
     return Shards(state, data, choice, where, stream)
@@ -58,7 +58,7 @@ class Home(Compaction):
         return cache.news()
 
     def leave(self, read: Callable[[], object]) -> bool:
-        """They change in place."""
+        """Whether rows stay: no, they change in place."""
         return False
 
 
@@ -71,7 +71,7 @@ class Shards:
     ) -> None:  # fmt: skip
         self.state, self.pinned = state, where[0].type != "cuda"  # nothing to pin for a CPU
         if LOSSES[state.population.spec.loss].metric == "r2":
-            for dataset in data:  # before each device gets its part, and a buffer for it
+            for dataset in data:  # before each device gets its part, and a buffer for that
                 spread(dataset)
         count, each = state.population.count, -(-state.population.count // len(where))
         where = where[: -(-count // each)]  # with more devices than networks the others have no rows
@@ -85,13 +85,13 @@ class Shards:
 
     @property
     def least(self) -> int:
-        """The least steps of a call: 1, or LEAST if groups take turns, as all their rows are copied in and out
-        in a call: at 50 GB/s one way takes as long as 18 steps of 64-32-10 with Adam (docs/gpu.md)."""
+        """The fewest steps of a call: 1, or LEAST if groups take turns, as a call copies all their rows in and out: at
+        50 GB/s, one way takes as long as 18 steps of 64-32-10 with Adam (docs/gpu.md)."""
         return 1 if all(shard.stays for shard in self.shards) else LEAST
 
     def run(self, steps: int) -> list[str]:
-        """Advance every running network by up to `steps` steps, at most to its limit. -> notes for the user. The
-        call and the previous one may still run afterwards, and the state does not show them before look()."""
+        """Advance every running network by up to `steps` steps, at most to its limit. -> notes for the user. The call
+        and the previous one may still be running afterwards; the state does not show their steps before look()."""
         if not self.pinned and not all(shard.stays for shard in self.shards):
             self._pin_home()
         return [note for notes in self.pool.map(lambda shard: shard.run(steps), self.shards) for note in notes]
@@ -104,7 +104,7 @@ class Shards:
             shard.home, shard.until = self.state.rows(shard.part), gpus.pinned(shard.until)
 
     def begin(self) -> None:
-        """The loop has changed the clocks in host memory, where shards read them themselves."""
+        """The loop has changed the clocks in host memory; nothing to do, as shards read them there."""
 
     def keep(self, better: Tensor) -> None:
         """Keep the present rows of the networks `better` (N,) as their best (stopping.py)."""
@@ -126,7 +126,7 @@ class Shards:
         return Evaluation(*(torch.cat(each) for each in zip(*found)))
 
     def look(self) -> None:
-        """Wait, and bring the clocks to host memory: all that the loop reads of the state, besides the rows."""
+        """Wait, and bring the clocks to host memory: besides the rows, all that the loop reads of the state."""
         for shard in self.shards:
             shard.look()
 
@@ -141,7 +141,8 @@ class Shards:
         return first.concatenate(*others).rows(slice(most))
 
     def leave(self, read: Callable[[], object]) -> bool:
-        """Whether the rows in host memory do not change until gather(), or memory runs out, which waits for read()."""
+        """Whether rows in host memory stay the same until gather(), or until memory runs out, which waits for
+        read()."""
         for shard in self.shards:
             shard.read = read
         return all(shard.stays for shard in self.shards)

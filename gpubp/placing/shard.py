@@ -1,9 +1,9 @@
 """Shard: some rows of a population on one device.
 
-The device keeps them, and only their data; between calls only what the loop reads is copied, a few
-numbers per network, and the rows are copied to host memory ("home") for a checkpoint and at the end. Rows that do not
-fit train in groups, one after the other, which wait at home with their data and are copied while another trains
-(turns.py); no bit depends on it.
+The device keeps them, and only their data. Between calls, only what the loop reads is copied, a few numbers per
+network; the rows are copied to host memory ("home") for a checkpoint and at the end. Rows that do not fit train in
+groups, one after another, which wait at home with their data and are copied while another group trains (turns.py); no
+bit depends on it.
 """
 
 from collections import deque
@@ -25,14 +25,14 @@ from .turns import SEATS, Found, Group, groups, take_turns
 
 Names = tuple[str, ...]
 CHANGED = ("params", "slots", *CLOCKS)  # by training a group
-TRAINED = (*CHANGED, *LOOPS, "ids", "hyper", "end")  # needed for it
+TRAINED = (*CHANGED, *LOOPS, "ids", "hyper", "end")  # needed to train a group
 SEEN = ("params", "hyper")  # needed by an evaluation
 
 
 class Shard:
     """Rows of a population, in host memory in `home` (views of the whole), that train on `device`: all at once, staying
     there with their data, or in groups of `size` that take turns if memory is short. part: their rows in the whole;
-    stream: the number of that in which they train, None for the present one."""
+    stream: the number of the stream in which they train, None for the present one."""
 
     def __init__(
         self, home: TrainState, data: Sequence[Dataset], part: slice, choice: Choice, device: torch.device, size: int,
@@ -46,10 +46,10 @@ class Shard:
         self.networks: Compaction | None = None  # of `there`, if all networks are on the device
         self.training = data[0]
         unique, inverse = home.position.unique(return_inverse=True)
-        # whether networks have data in common that not all have, as of a fold; these stay on the device
+        # whether some networks share data, such as a fold's, that not all have; such data stay on the device
         self.shared = len(unique) < self.count and any(each.networks is not None for each in data)
         self.data = {id(each): each.take(unique if self.shared else home.position) for each in data}
-        self.position = inverse if self.shared else torch.arange(self.count)  # in these
+        self.position = inverse if self.shared else torch.arange(self.count)  # in the data on the device
         self.sent: dict[int, Dataset] = {}  # its parts on the device
         self.ahead = False  # whether rows on the device are newer than at home
         self.under_way: deque[Callable[[], None]] = deque()  # waits for the last calls, not yet seen at home
@@ -76,8 +76,8 @@ class Shard:
         return self.news()
 
     def _launch(self, steps: int) -> bool:
-        """A call of an engine that does not wait, with the clocks in their present place: at home before the first call
-        and after look(), else on the device. -> False if memory ran out: nothing was trained."""
+        """A call of an engine that does not wait, with the clocks where they are now: at home before the first call and
+        after look(), else on the device. -> False if memory ran out: nothing was trained."""
         try:
             with gpus.on(self.device, self.stream):
                 networks, data = self._networks(), self._data(self.training)
@@ -119,7 +119,7 @@ class Shard:
         """See Shards."""
         away = bool(self.under_way)
         while self.under_way:
-            self.under_way.popleft()()  # of the worker's stream, not of this thread's
+            self.under_way.popleft()()  # waits for the worker's stream, not this thread's
         if self.networks is not None and away:
             with gpus.on(self.device, self.stream):
                 self._take_home(self.networks, CLOCKS)
@@ -163,8 +163,8 @@ class Shard:
     def _each(
         self, work: Callable[[Compaction, Dataset], Found], data: Dataset, come: Names, leave: Names
     ) -> list[Found]:
-        """work(networks on the device, with the steps of home, their data there) for every group; in smaller groups
-        after memory runs out. come, leave: the tensors copied in and out; if all rows stay, only clocks."""
+        """work(networks on the device, with home's steps, their data there) for every group; in smaller groups after
+        memory runs out. come, leave: the tensors copied in and out; if all rows stay, only clocks."""
         while True:
             try:
                 with gpus.on(self.device, self.stream):
@@ -172,7 +172,7 @@ class Shard:
             except (RuntimeError, MemoryError, OutOfMemoryError) as error:
                 if self.size == 1 or not memory.ran_out(error):
                     raise
-            self._halve()  # after the exception is gone, as it keeps tensors alive
+            self._halve()  # only now, as the exception keeps tensors alive
 
     def _turns(
         self, work: Callable[[Compaction, Dataset], Found], data: Dataset, come: Names, leave: Names

@@ -5,8 +5,8 @@ There are two seats (buffers), and a stream for copies besides the one that trai
     copies      come 0 | come 1 |        leave 0 | come 2 |        leave 1 | come 3 | ...
     training           | work 0          | work 1         | work 2         | ...
 
-Work waits for its group's copy in, and the copy out for the work. A group takes the seat of the group before the
-previous one, whose copy out is ahead of it in the stream of copies.
+Work waits for its group's copy in; the copy out waits for the work. A group takes the seat of the group before the
+previous one, whose copy out precedes its copy in on the stream for copies.
 """
 
 from collections.abc import Callable, Sequence
@@ -71,7 +71,7 @@ def take_turns(
         for number, group in enumerate(everyone):
             with copies.beside():
                 for following in everyone[number + 1 : number + 2]:
-                    come(following)  # before the work, in which an engine may make the host wait
+                    come(following)  # before the work, as an engine may make the host wait there
             found.append(work(group))
             copies.lead()  # the next group's copy precedes its work; this one's copy out, queued below, has time
             copies.follow()

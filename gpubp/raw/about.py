@@ -1,7 +1,7 @@
 """The decisions of load(), and the sentences that report them: the task, its loss, the reading of columns.
 
-A file's single target holds classes if it holds text, truth values, or few whole numbers (1.0 as well as 1): two, or
-at most MOST that occur EACH times on average. Otherwise it holds numbers. --task and --loss override this.
+A file's single target holds classes if it holds text, truth values, or few different whole numbers (1.0 counts as 1):
+two, or at most MOST that occur EACH times on average. Otherwise it holds numbers. --task and --loss override this.
 """
 
 import numpy as np
@@ -37,7 +37,7 @@ def choose_loss(table: Table, usual: str | None, loss: str | None, task: str | N
 
 
 def guess(table: Table) -> tuple[str, str]:
-    """The task that the targets of a file look like, and why, and how to take the other one where they could be."""
+    """The task that a file's targets suggest, and why, and, if they could be of the other task, how to choose that."""
     if len(table.targets) > 1:
         return "regression", f"there are {len(table.targets)} targets"
     name = table.targets[0]
@@ -61,7 +61,7 @@ def sentences(
     table: Table, preparation: Preparation, rows: Array, held_out: int, scale: str, loss: str, why: str
 ) -> tuple[str, ...]:
     """A run's first lines: samples and split, inputs, target, task and loss. rows: the training samples; held_out: how
-    many are."""
+    many are held out."""
     numbers = [column.name for column in preparation.columns if column.categories is None]
     texts = [f"{column.name} ({len(column.categories)})" for column in preparation.columns if column.categories]
     inputs = [counted(preparation.width_in, "input")]

@@ -1,6 +1,6 @@
 """Parquet files as tables of Arrow, and columns of Arrow as numpy arrays; as_text(), numbers as texts. Refused: files
-that unpack to more than fits; with the file and the column, dates unless requested, other types, and whole numbers that
-missing values would round."""
+that unpack to more than memory holds; with the file and the column, dates unless requested, other types, and whole
+numbers that missing values would round."""
 
 import decimal
 from collections import Counter
@@ -18,7 +18,7 @@ from . import text
 from .text import Array
 
 AT_ONCE = 1 << 16  # rows of texts read at once
-UNITS = {"s": 1, "ms": 1e3, "us": 1e6, "ns": 1e9}  # in a second
+UNITS = {"s": 1, "ms": 1e3, "us": 1e6, "ns": 1e9}  # per second
 TRUTHS = frozenset(("False", "True"))
 NUMBER = 8  # bytes of a number in a Table
 TEXT = 64  # bytes of a text in a Table, without its letters
@@ -28,20 +28,20 @@ PLAIN = r"^[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?$"  # a number as text
 
 def opened(name: str, source: Any, size: int) -> parquet.ParquetFile:
     """The Parquet file in `source`, a path or a Buffer, called `name`, of `size` bytes. Raises DataError if it unpacks
-    to more than fits: a value, which is there once, may stand in millions of rows."""
+    to more than fits: a value stored once may stand in millions of rows."""
     file = parquet.ParquetFile(source)
     free.columns(name, file.metadata.num_columns)
-    different(name, file.schema_arrow.names)  # of two columns of a name neither is read as asked
+    different(name, file.schema_arrow.names)  # with two columns of a name, neither would be read right
     parts, heads = file.metadata, [file.metadata.schema.column(at) for at in range(file.metadata.num_columns)]
     groups, numbers = [parts.row_group(at) for at in range(parts.num_row_groups)], 0
     for at, head in enumerate(heads):
-        if head.max_repetition_level:  # lists alone have more values than rows
-            file.scan_contents([at])  # raises where metadata are damaged, for which column() ends the process
+        if head.max_repetition_level:  # only lists have more values than rows
+            file.scan_contents([at])  # raises if metadata are damaged; column() would end the process
         values = (each.column(at).num_values if head.max_repetition_level else each.num_rows for each in groups)
         numbers += (NUMBER + max(NUMBER, head.length)) * sum(values)
     free.fits(name, numbers, size)
     texts = {at: head.path for at, head in enumerate(heads) if head.physical_type == "BYTE_ARRAY"}
-    if texts:  # as the file says, which may be less; of each column it would end the process where metadata are damaged
+    if texts:  # the file's own total may be too low; that of a column could end the process
         free.fits(name, sum(each.total_byte_size for each in groups), size)
     file_of_texts, letters = parquet.ParquetFile(source, read_dictionary=[*texts.values()]), 0
     for at, path in ((at, path) for at in range(len(groups)) for path in texts.values()):
@@ -76,7 +76,7 @@ def _letters(values: Any) -> int:
 
 
 def days(where: str, column: Any, form: str) -> tuple[Array, str]:
-    """A column of dates as days since 1970, NaN where one is missing, and their format."""
+    """A column of dates as days since 1970, NaN if missing, and their format."""
     types, column = pyarrow.types, _decoded(column)
     if types.is_date(column.type):
         column = column.cast(pyarrow.timestamp("ms"))
@@ -97,7 +97,7 @@ def _is_text(kind: Any) -> bool:
 
 
 def _decoded(column: Any) -> Any:
-    """A column, whose values are its own instead of a dictionary's."""
+    """A column with its own values instead of a dictionary's."""
     if not pyarrow.types.is_dictionary(column.type):
         return column
     kind = column.type.value_type
@@ -107,13 +107,13 @@ def _decoded(column: Any) -> Any:
 
 
 def plain(column: Any) -> Any:
-    """A column, whose texts, of any of Arrow's types for them, are strings."""
+    """A column with texts of any of Arrow's types as strings."""
     column = _decoded(column)
     return column.cast(pyarrow.string()) if _is_text(column.type) else column
 
 
 def numbers(where: str, column: Any, otherwise: str) -> Array:
-    """A column as numbers, truth values or texts. otherwise: what else to do with one that holds something else."""
+    """A column as numbers, truth values or texts. otherwise: advice for a column of anything else."""
     types, column = pyarrow.types, _decoded(column)
     kind = column.type
     if _is_text(kind):
@@ -138,7 +138,7 @@ def numbers(where: str, column: Any, otherwise: str) -> Array:
 
 
 def texts(column: Any) -> Array | None:
-    """A column of numbers or truth values as written(), of other values None."""
+    """A column of numbers or truth values as written() has them; None for other values."""
     types, column = pyarrow.types, _decoded(column)
     kind = column.type
     if types.is_floating(kind):
@@ -148,15 +148,15 @@ def texts(column: Any) -> Array | None:
 
 
 def written(values: Iterable[Any]) -> Array | None:
-    """Numbers and truth values (M,) as texts, None if missing; or None if as_text() leaves one a number."""
+    """Numbers and truth values (M,) as texts, None if missing; or just None if as_text() leaves one a number."""
     found = [None if each != each else as_text(each) for each in values]
     return np.array(found, dtype=object) if all(each is None or isinstance(each, str) for each in found) else None
 
 
-# An exported Python file has the source of these two, which need NumPy alone, and no annotation evaluated.
+# An exported Python file contains the source of these two: they need only NumPy, and no evaluated annotation.
 def as_text(value: "Any") -> "Any":
-    """A number or truth value as a CSV file has it, whole numbers without a point; anything else as it is, as are
-    floats so large that they may be whole numbers that were rounded."""
+    """A number or truth value as a CSV file has it, whole numbers without a point; anything else unchanged, as are
+    floats so large that they may be rounded whole numbers."""
     kind = type(value)
     if isinstance(value, (bool, np.bool_)):
         return str(value)
@@ -177,14 +177,14 @@ def as_text(value: "Any") -> "Any":
 
 
 def as_texts(samples: "Any", truths: bool) -> "Any":
-    """An array with its numbers, or else its truth values, as texts."""
+    """An array with its truth values if `truths`, else its numbers, as texts."""
     values = np.asarray(samples)
     texts = [as_text(each) if isinstance(each, (bool, np.bool_)) == truths else each for each in values.flat]
     return np.array(texts, object).reshape(values.shape)
 
 
 def is_number(text: str) -> bool:
-    """Whether as_text() makes this text of a number or truth value."""
+    """Whether as_text() makes this text from a number or truth value."""
     try:
         return text in TRUTHS or as_text(decimal.Decimal(text)) == text
     except decimal.InvalidOperation:
@@ -192,12 +192,12 @@ def is_number(text: str) -> bool:
 
 
 def are_truths(texts: Iterable[str]) -> bool:
-    """Whether all texts are of truth values."""
+    """Whether all texts are those of truth values."""
     return TRUTHS.issuperset(texts)
 
 
 def no_formula(texts: Any) -> Any:
-    """A column, whose texts are no formulas."""
+    """A column with texts that no spreadsheet reads as formulas."""
     texts = plain(texts)
     if not pyarrow.types.is_string(texts.type):
         return texts

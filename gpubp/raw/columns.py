@@ -1,7 +1,7 @@
 """Column: the fitted preparation of one column of a Table; raw(), filled() and number_target() read one.
 
 Refused, with the column and the first sample: infinity, missing targets, missing values that nothing fills, text where
-training had numbers, and numbers where it had text.
+training had numbers, and numbers where training had text.
 """
 
 from collections.abc import Sequence, ValuesView
@@ -18,16 +18,16 @@ from . import arrow
 from .tables import Array, Table, complete, finite, floats, listed, missing
 
 NUMBERS = "holds numbers, but text in training"
-Scaling = float | tuple[float, ...]  # of all samples, or of each position
+Scaling = float | tuple[float, ...]  # for all samples, or per position
 
 
 @dataclass(frozen=True)
 class Column:
     """The fitted preparation of one column.
 
-    offset, factor: a number becomes (number - offset) / factor; one, or one per position. categories: of a text column,
-    one input each. fill: replaces missing values; None refuses them. low, high: the range of the raw numbers in the
-    training part.
+    offset, factor: a number becomes (number - offset) / factor; one value, or one per position. categories: of a text
+    column, one input each. fill: replaces missing values; None refuses them. low, high: the range of the raw numbers in
+    the training part.
     """
 
     name: str
@@ -57,7 +57,7 @@ class Column:
 
     @property
     def numeric(self) -> bool:
-        """Whether all categories are texts of numbers or truth values, which may then stand for them."""
+        """Whether all categories are texts of numbers or truth values; these may then stand for the texts."""
         return self.categories is not None and all(map(arrow.is_number, self.categories))
 
     def at(self, position: int) -> Self:
@@ -78,7 +78,7 @@ class Column:
         return one_hot
 
     def strange(self, table: Table) -> str | None:
-        """How the column of `table` differs from training, as in other units or by a wrong name, or None."""
+        """How the column of `table` differs from training, as in another unit or under a wrong name, or None."""
         values = self._raw(table)
         known = values[~missing(values)]
         if not len(known):

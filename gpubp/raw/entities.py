@@ -1,7 +1,7 @@
-"""Entities: the groups of samples that train a network each, named by the values of key columns.
+"""Entities: groups of samples that each train a network, named by the values of key columns.
 
 Names are whole numbers, truth values or text, in ascending order: of the first column, then of the second. Refused,
-with the column: missing and other values, and entities with fewer samples than asked for, unless they are left out.
+with the column: missing and other values, and entities with too few samples, unless they are left out.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from ..system.arrays import Array
 
 Label = str | int | bool
 
-NAME = "entity"  # the key column of keys without a name
+NAME = "entity"  # the key column's name for unnamed keys
 KINDS = {str, int, bool}
 SMALL = ("refuse", "drop")
 SHOWN = 6  # names in a message
@@ -33,7 +33,7 @@ class Entities:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Entities:
-        """From asdict(), as read back from JSON; raises DataError for what by() never makes, as in a damaged file."""
+        """From asdict(), as read back from JSON; raises DataError for what by() never returns, as in a damaged file."""
         found = cls(tuple(values["names"]), tuple(map(tuple, values["values"])))
         names, sizes = found.names, {len(column) for column in found.values}
         plain = all(type(each) in (str, int, bool) for column in found.values for each in column)
@@ -55,15 +55,15 @@ class Entities:
         return ", ".join(str(column[position]) for column in self.values)
 
     def positions(self, columns: Sequence[Iterable[Any]]) -> Array:
-        """For samples with these values of the key columns the positions of their entities, (M,) int64, -1 for none."""
+        """The positions of samples' entities by the values of the key columns, (M,) int64, -1 for none."""
         place = {name: number for number, name in enumerate(zip(*self.values))}
         found = (place.get(name, -1) for name in zip(*(map(label, column) for column in columns)))
         return np.fromiter(found, np.int64)
 
 
 def located(cells: Array | Iterable[Any], entities: Entities | None, first: int) -> Array | list[Any]:
-    """The positions of the entities that the cells of a design's column `entity` say, by position or, as text or a
-    tuple of a value for each key, by name. first: the number of the first row. Raises DataError."""
+    """The positions of the entities that the cells of a design's column `entity` give, by position, or by name: text,
+    or a tuple with a value for each key. first: the number of the first row. Raises DataError."""
     if isinstance(cells, np.ndarray):
         known = cells[~np.isnan(cells)]
         if entities is None or (np.isin(known, range(len(entities)))).all():
@@ -99,8 +99,8 @@ class Sorted(NamedTuple):
     sizes: Array
 
     def at_least(self, min_samples: int, small: str = "drop") -> Sorted:
-        """The entities with so many samples; others are left out, or with "refuse" refused. Raises DataError and
-        ConfigError."""
+        """The entities with at least that many samples; others are left out, or refused with "refuse". Raises DataError
+        and ConfigError."""
         least = arrays.count("min_samples", min_samples)
         one_of(SMALL, small, "small")
         kept = self.sizes >= least
@@ -117,7 +117,7 @@ class Sorted(NamedTuple):
 
 
 def by(columns: Mapping[str, Any], samples: int) -> Sorted:
-    """The samples of each entity that `columns` name, those of a key column by its name. Raises ConfigError, DataError
+    """The samples of each entity. columns: the values of each key column, by its name. Raises ConfigError, DataError
     and ShapeError."""
     code, found = np.zeros(samples, np.int64), []
     for name, values in columns.items():
@@ -155,7 +155,7 @@ def key_columns(keys: Any) -> dict[str, Any]:
 
 
 def _coded(name: str, values: Any, samples: int) -> tuple[list[Label], Array]:
-    """The different values of a key column, ascending, and each sample's place among them (M,)."""
+    """The distinct values of a key column, ascending, and each sample's place among them (M,)."""
     if isinstance(values, Mapping | str | set | frozenset) or not isinstance(values, Iterable):
         raise ConfigError(f"key column {name!r} is a {type(values).__name__}; a value for each sample expected")
     if (shape := getattr(values, "shape", None)) is not None and len(shape) != 1:
@@ -177,13 +177,13 @@ def _coded(name: str, values: Any, samples: int) -> tuple[list[Label], Array]:
 
 
 def as_written(cell: str, number: float) -> bool:
-    """Whether a cell is the whole `number` as label() names it, or with a point and zeros."""
+    """Whether a cell is the whole `number` as label() writes it, or with a point and zeros."""
     whole, _, zeros = cell.strip().partition(".")
     return whole == str(label(number)) and not zeros.strip("0")
 
 
 def label(value: Any) -> Any:
-    """A value as it names an entity: whole floats are whole numbers, None is a missing value."""
+    """A value in the form that names an entity: whole floats become whole numbers; None means missing."""
     value = value.item() if isinstance(value, np.generic) else value
     if isinstance(value, float):
         return None if value != value else int(value) if value.is_integer() else value

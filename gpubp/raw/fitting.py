@@ -1,5 +1,5 @@
-"""fit(): fits the preparation on the training part: scaling, values for missing ones, categories, classes; fit_apart()
-fits the scaling on the training part of each fold or entity.
+"""fit(): fits the preparation on the training part: scaling, replacements of missing values, categories, classes;
+fit_apart() fits the scaling on the training part of each fold or entity.
 
 Refused: columns that cannot be scaled or filled, targets that the loss cannot use, and, with a question, texts that
 look like numbers, dates or names.
@@ -22,8 +22,8 @@ from .text import question
 
 SCALES = ("none", "standard", "minmax")
 IMPUTES = ("mean", "median")
-AT_ONCE = 1 << 22  # numbers of a column that are copied to be scaled
-SAME = 4  # steps of a column's type: a smaller range is one number, rounded differently
+AT_ONCE = 1 << 22  # numbers of a column copied at once for scaling
+SAME = 4  # steps of a column's type: within a smaller range, numbers are one number rounded differently
 
 
 def fit(
@@ -39,7 +39,7 @@ def fit(
 
     scale: "none", "standard" (mean 0, variance 1), "minmax" (from 0 to 1) or a number to divide by; a constant column
     is only shifted. impute: "mean" or "median" fills missing numbers, the most frequent text fills missing texts; None
-    refuses them. scale_targets: "none" or "standard", for number targets. beside: columns that are no inputs. Raises
+    refuses them. scale_targets: "none" or "standard", for number targets. beside: columns that are not inputs. Raises
     DataError and ConfigError.
     """
     mode = check_scale(scale)
@@ -68,7 +68,7 @@ def fit(
 
 
 def _is_text(table: Table, name: str) -> bool:
-    """Whether a column of texts is to be one in other files, even if all of its cells are numbers."""
+    """Whether a column of texts must be text in other files too, even if all of its cells are numbers there."""
     return name in table.reading.text or numbers_in(table.column(name), table.reading) is None
 
 
@@ -109,14 +109,14 @@ def ask(table: Table, name: str) -> None:
 def fit_apart(
     table: Table, preparation: Preparation, parts: Sequence[Array], scale: str | float, scale_targets: str
 ) -> Preparation:
-    """The preparation with the scaling of each position, fitted on its training samples `parts`; of a column that is
-    constant there the factor is that of all. Categories, classes and what replaces missing values stay those of all."""
+    """The preparation with each position's scaling, fitted on its training samples `parts`; a column that is constant
+    there takes the factor of all samples. Categories, classes and replacements of missing values stay those of all."""
 
     def scaled(column: Column, values: Array, mode: str | float) -> Column:
         if not isinstance(mode, str) or mode == "none" or isinstance(column.factor, tuple):
             return column
         offset, factor = np.empty(len(parts)), np.empty(len(parts))
-        for size in np.unique(sizes):  # those of one size at once: numbers that each would have alone
+        for size in np.unique(sizes):  # parts of one size together, each with the numbers it would have alone
             everyone, most = (sizes == size).nonzero()[0], max(1, AT_ONCE // size)
             for begin in range(0, len(everyone), most):
                 at = everyone[begin : begin + most]
@@ -148,8 +148,8 @@ def _scaling(table: Table, name: str, values: Array, scale: str | float) -> tupl
 
 
 def _scalings(table: Table, name: str, values: Array, scale: str, constant: float) -> tuple[Array, Array]:
-    """Offsets and factors of G parts of a column, from their training values (G, S); those of a part without
-    deviation are its value and `constant`."""
+    """Offsets and factors of G parts of a column, from their training values (G, S); a part without deviation gets its
+    value and `constant`."""
     low, high = values.min(1).astype(np.float64), values.max(1).astype(np.float64)
     with np.errstate(over="ignore", invalid="ignore", under="ignore"):
         offset, factor = (low, high - low) if scale == "minmax" else (values.mean(1), values.std(1))
@@ -163,16 +163,16 @@ def _scalings(table: Table, name: str, values: Array, scale: str, constant: floa
 
 
 def rounded(table: Table, name: str, values: Array) -> bool:
-    """Whether these numbers, some of them missing, are one number that was rounded differently: their deviation is
-    only rounding, and no scale."""
+    """Whether these numbers, some perhaps missing, are one number rounded differently: their deviation is then only
+    rounding, not a scale."""
     return bool(_rounded(table, name, values[~missing(values)][None].astype(np.float64))[0])
 
 
 def _rounded(table: Table, name: str, values: Array) -> Array:
-    """rounded() of G parts, (G, S) of each none missing: (G,)."""
+    """rounded() of G parts, (G, S) with none missing: (G,)."""
     low, high = values.min(1), values.max(1)
     step, largest = table.steps.get(name, 2.0**-52), np.maximum(np.abs(low), np.abs(high))
-    exact = (largest <= 2 / step) & (values == np.floor(values)).all(1)  # whole numbers up to there
+    exact = (largest <= 2 / step) & (values == np.floor(values)).all(1)  # whole numbers are exact up to there
     with np.errstate(over="ignore"):
         found: Array = (low < high) & ~exact & (high - low <= SAME * step * largest)
     return found
@@ -202,11 +202,11 @@ def _task(table: Table, loss: str, rows: Array | slice) -> tuple[str, tuple[Labe
 
 
 def _typical(table: Table, name: str, values: Array, impute: str) -> float | str:
-    """The replacement for missing ones of these training values."""
+    """The replacement for missing values, from these training values."""
     known = values[~missing(values)]
     if not len(known):
         raise table.wrong(name, "has no value in the training part; drop it")
     if values.dtype == object:
         texts, counts = np.unique(known.astype(str), return_counts=True)
-        return str(texts[counts.argmax()])  # of equally frequent ones the first in sorted order
+        return str(texts[counts.argmax()])  # among equally frequent ones, the first in sorted order
     return float(known.mean() if impute == "mean" else np.median(known))

@@ -1,9 +1,9 @@
 """read_frame(): columns with names as a Table to train on: frames of pandas and polars, pyarrow, mappings, rows of
-mappings; table_of(): the same, and arrays and files, as a Table for predictions; inputs_of(): as inputs of networks;
-written(): columns of a file as they are.
+mappings; table_of(): these, arrays and files as a Table for predictions; inputs_of(): as inputs of networks; written():
+a file's columns unchanged.
 
-Frames are recognised by their `columns` and Arrow stream, so neither library is imported. Columns that training
-did not use are ignored in predictions. Refused: missing columns, and rows of another width.
+Frames are recognised by their `columns` and Arrow stream, so that neither library is imported. Predictions ignore
+columns that training did not use. Refused: missing columns, and rows of another width.
 """
 
 import os
@@ -24,12 +24,12 @@ from .preparation import Preparation
 from .tables import Table, from_arrow, named, parquet, parsed, present, read
 from .text import Reading
 
-TOLD = 3  # columns that warnings name
+TOLD = 3  # columns named in a warning
 
 
 def table_of(samples: Any, preparation: Preparation) -> Table:
-    """The Table of `samples`, with only the columns that `preparation` was fitted on, and those that name entities,
-    which are last in rows without names."""
+    """The Table of `samples`, with only the columns that `preparation` was fitted on and those that name entities; the
+    latter come last in rows without names."""
     if isinstance(samples, Table):
         return samples
     names = [column.name for column in preparation.columns]
@@ -40,8 +40,8 @@ def table_of(samples: Any, preparation: Preparation) -> Table:
 
 
 def written(path: Path, names: Sequence[str], reading: Reading) -> pa.Table:
-    """The columns `names` of a .csv, .tsv or .parquet file, as they are written there. Raises DataError, also for lists
-    in cells."""
+    """The columns `names` of a .csv, .tsv or .parquet file, as written there. Raises DataError, also for lists in
+    cells."""
     name, plain, suffix = str(path), replace(reading, text=tuple(names), dates={}), path.suffix.lower()
     if suffix == ".parquet":
         table = parquet(path)
@@ -58,7 +58,7 @@ def written(path: Path, names: Sequence[str], reading: Reading) -> pa.Table:
 
 
 def read_frame(samples: Any, target: str | Sequence[str] | None, reading: Reading) -> Table:
-    """The Table of `samples`, columns with names, as read() makes it of a file. Raises DataError."""
+    """The Table of `samples`, columns with names, as read() makes one from a file. Raises DataError."""
     return from_arrow("data", _arrow("data", samples, None), (), named("target", target), reading)
 
 
@@ -77,7 +77,7 @@ def _arrow(what: str, samples: Any, names: Sequence[str] | None) -> pa.Table:
             known = _known(what, samples.columns)
             chosen = list(present(what, known, names))
             arrow = pa.table(samples[[known[name] for name in chosen]])
-            return arrow.select(range(len(chosen))).rename_columns(chosen)  # pandas' index is last
+            return arrow.select(range(len(chosen))).rename_columns(chosen)  # drops pandas' index, which is last
         if names is not None:
             return pa.table(_places(what, samples, names), names)
     except DataError:
@@ -94,7 +94,7 @@ def _arrow(what: str, samples: Any, names: Sequence[str] | None) -> pa.Table:
 
 
 def _known(what: str, names: Iterable[Any]) -> dict[str, Any]:
-    """The names of columns by their texts, which differ."""
+    """The names of columns by their texts, which must differ."""
     names = list(names)
     different(what, [str(name) for name in names])
     return {str(name): name for name in names}
@@ -129,7 +129,7 @@ def _column(what: str, name: str, values: Any) -> pa.Array | pa.ChunkedArray:
 def inputs_of(
     samples: Any, preparation: Preparation | None, width: int, like: Tensor, position: Tensor | int | None = None
 ) -> Tensor:
-    """The inputs (M, I) of raw samples, or without a preparation of numbers (M, I), I = width, with the dtype and the
+    """The inputs (M, I) of raw samples, or, without a preparation, of numbers (M, I), I = width, with the dtype and the
     device of `like`. Warns of columns that differ from training. position: as in Preparation."""
     if preparation is not None:
         table = checked(samples, preparation)

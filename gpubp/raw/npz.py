@@ -1,8 +1,8 @@
 """arrays(): the inputs and targets of an .npz archive, as numpy.savez writes it.
 
-What an archive unpacks to, which may be a thousand times its size, stands in its directory, and no more is unpacked.
-Refused, with the file and the array: arrays with other names, of one name twice, of shapes that do not match, larger
-than free memory, and pickles, which could execute code.
+An archive's directory says what it unpacks to, which may be a thousand times its size; no more is unpacked. Refused,
+with the file and the array: arrays with other names, of one name twice, of shapes that do not match, larger than free
+memory, and pickles, which could execute code.
 """
 
 import io

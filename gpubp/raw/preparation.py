@@ -1,8 +1,8 @@
 """Preparation: how the raw columns of a Table become tensors; fitting.py fits it on the training part.
 
-Number columns become (value - offset) / factor, text columns one input per category. Offset and factor are those of all
-samples, or, for one model per entity and for folds, those of each position's training samples. Refused, with the column
-and the first sample: infinity, missing targets, and missing values unless `impute` fills them.
+Number columns become (value - offset) / factor, text columns one input per category. Offset and factor come from all
+samples, or, for one model per entity and for folds, from each position's training samples. Refused, with the column and
+the first sample: infinity, missing targets, and missing values unless `impute` fills them.
 """
 
 import json
@@ -31,7 +31,7 @@ TASK_OF_LOSS = {
     "cross_entropy": "classes",
     "binary_cross_entropy": "binary",
     "hinge": "sign",
-}  # "numbers" for the others
+}  # other losses: "numbers"
 UNSCALED = ("poisson", "binary_cross_entropy", "hinge")  # losses whose targets have a fixed scale
 FILE = "preparation.json"  # of a run
 
@@ -41,11 +41,11 @@ class Preparation:
     """How raw columns become inputs and targets, and outs become predictions; plain data, saved with the run.
 
     columns: the input columns, in order. target_columns: the targets. task: "classes" (class numbers), "binary" (0 and
-    1), "sign" (-1 and +1) or "numbers". classes: the sorted labels, none for numbers. reading: how files with
-    these columns are read, as a code such as 007 may look like a number and a date like a text. entities: whose
-    networks answer which samples, for one model per entity.
+    1), "sign" (-1 and +1) or "numbers". classes: the sorted labels, none for numbers. reading: how files with these
+    columns are read, as a code such as 007 may look like a number and a date like text. entities: the entities whose
+    networks answer samples, for one model per entity.
 
-    A `position` is the fold or entity of each sample, (M,), or of all; needed where scaling differs between them.
+    A `position` is the fold or entity of each sample, (M,), or of all samples; needed if scaling differs between them.
     """
 
     columns: tuple[Column, ...]
@@ -90,7 +90,7 @@ class Preparation:
 
     @property
     def positions(self) -> float:
-        """How many positions have their own scaling or are entities; infinite if none has."""
+        """How many positions have their own scaling or are entities; infinite if neither is the case."""
         own = [len(each.factor) for each in (*self.columns, *self.target_columns) if isinstance(each.factor, tuple)]
         return min([*own, math.inf if self.entities is None else len(self.entities)])
 
@@ -161,8 +161,8 @@ class Preparation:
         return out * factor + offset
 
     def decode(self, expected: Tensor) -> Array:
-        """The predictions for expected targets (..., O) (the loss's inverse link of the outs), in raw units where
-        scaling differs between positions: the nearest labels (...) of classes; numbers (..., O)."""
+        """The predictions for expected targets (..., O) (the loss's inverse link of the outs), in raw units if scaling
+        differs between positions: for classes, the nearest labels (...); else numbers (..., O)."""
         if self.task == "numbers":
             raw = expected if self.scaled_apart else self.outputs(expected.detach())
             return np.asarray(raw.detach().cpu())
@@ -184,7 +184,7 @@ class Preparation:
 
     @classmethod
     def load(cls, run_dir: Path) -> Self | None:
-        """That of a run, if it has one. Raises CheckpointError."""
+        """A run's preparation, if it has one. Raises CheckpointError."""
         path = run_dir / FILE
         with files.trusted(path):
             return cls.from_dict(json.loads(files.read(path))) if path.exists() else None
@@ -193,7 +193,7 @@ class Preparation:
     def from_dict(cls, values: Mapping[str, Any]) -> Self:
         """From the result of to_dict(); raises DataError for anything else."""
         try:
-            json.dumps(values, ensure_ascii=False).encode()  # no half of a surrogate pair, which no table can hold
+            json.dumps(values, ensure_ascii=False).encode()  # refuses half a surrogate pair, which no table can hold
             columns, target_columns = (
                 tuple(Column(**{name: _tuple(each) for name, each in column.items()}) for column in values[part])
                 for part in ("columns", "target_columns")

@@ -33,7 +33,7 @@ Array = npt.NDArray[Any]
 Only = Collection[str] | None
 T = TypeVar("T")
 
-TIMES = 4  # bytes of memory for a byte of a file: of the file, its text, cells and numbers
+TIMES = 4  # bytes of memory per byte of a file: for the file, its text, cells and numbers
 
 BLANK = re.compile(rb'"(?:[^"]|"")*"|^\n', re.MULTILINE)
 
@@ -43,11 +43,11 @@ class Table:
     """M raw samples, column by column, before any fitting.
 
     name: the file or source, for messages. columns: name -> (M,): bool, int64, float64 with NaN if missing,
-    or object: str, or None if missing. targets: which columns are the targets; the others are inputs.
-    named: False if columns have only positions, so that another table must have as many. reading: how another
-    file with these columns is read. about: what reading detected. steps: the relative distance between
-    numbers of a column's type, if that is a narrower float than float64. numbers: the columns of texts that were
-    numbers or truth values, as Reading.text has them. Raises DataError.
+    or object: str, or None if missing. targets: which columns are the targets; the others are inputs. named: False if
+    columns have only positions, so that another table must have as many. reading: how another file with these columns
+    is read. about: what reading detected. steps: the relative distance between numbers of a column's type, if that is a
+    narrower float than float64. numbers: columns of numbers or truth values that became text, by Reading.text. Raises
+    DataError.
     """
 
     name: str
@@ -104,9 +104,9 @@ class Table:
 
 
 def write_csv(tables: Iterable[pyarrow.Table], where: Any) -> None:
-    """Write the rows of one table after the other as CSV, to a path or a file. Texts in cells and column names that a
-    spreadsheet would read as formulas get a leading '; numbers stay numbers, also those that are text. An empty cell
-    that is alone in its row is "", as many readers skip blank lines. Raises OSError."""
+    """Write the rows of one table after another as CSV, to a path or a file. Texts in cells and column names that a
+    spreadsheet would read as formulas get a leading '; numbers stay numbers, even if they are text. An empty cell that
+    is alone in its row is "", as many readers skip blank lines. Raises OSError."""
     with nullcontext(where) if hasattr(where, "write") else open(where, "wb") as file:
         for number, table in enumerate(tables):
             columns = [arrow.no_formula(values) for values in table.columns]
@@ -120,7 +120,7 @@ def write_csv(tables: Iterable[pyarrow.Table], where: Any) -> None:
 
 
 def named(what: str, given: str | Sequence[str] | None) -> tuple[str, ...]:
-    """The names of columns that are `given`; raises ConfigError for what is no name, or no list of names."""
+    """The names of columns in `given`; raises ConfigError unless it is a name or a list of names."""
     names = (given,) if isinstance(given, str) else () if given is None else given
     if not isinstance(names, list | tuple) or not all(isinstance(name, str) for name in names):
         raise ConfigError(f"{what} {given!r}: the name of a column, or a list of names, expected")
@@ -128,13 +128,13 @@ def named(what: str, given: str | Sequence[str] | None) -> tuple[str, ...]:
 
 
 def listed(names: Collection[object], most: int = 20) -> str:
-    """The first names, and how many more there are."""
+    """The first names, and the number of further ones."""
     shown = ", ".join(str(name) for name in list(names)[:most])
     return shown if len(names) <= most else f"{shown} and {len(names) - most} more"
 
 
 def present(what: str, given: Collection[str], wanted: Only, why: str = "") -> Collection[str]:
-    """The names `wanted`, or all; raises DataError with the nearest name if one is not among those given."""
+    """The names `wanted`, or all; raises DataError with the nearest name if one is not in `given`."""
     for name in wanted or ():
         if name not in given:
             near = nearest(name, given)
@@ -148,7 +148,7 @@ def missing(values: Array) -> Array:
 
 
 def finite(table: Table, name: str, values: Array) -> Array:
-    """`values` (M,), which may miss some but hold no infinity."""
+    """`values` (M,), some perhaps missing, but none infinite."""
     at = np.isinf(values).nonzero()[0]
     if len(at):
         raise table.wrong(name, f"holds {values[at[0]]} in sample {at[0]}, one of {len(at)}; finite numbers expected")
@@ -156,7 +156,7 @@ def finite(table: Table, name: str, values: Array) -> Array:
 
 
 def floats(table: Table, name: str, values: Array) -> Array:
-    """`values` (M,) as float64, which holds whole numbers exactly; larger ones are refused."""
+    """`values` (M,) as float64; whole numbers too large to be exact are refused."""
     found = values.astype(np.float64)
     if values.dtype.kind == "i":
         at = ((values > 1 << 53) | (values < -1 << 53)).nonzero()[0]
@@ -184,8 +184,8 @@ def read(
     """The raw samples of a .csv, .tsv, .npz or .parquet file.
 
     target: the columns that are targets; without it every column of .csv and .parquet is an input, as for prediction.
-    An .npz has its inputs in an array inputs, X or x, and its targets, if any, in targets or y. reading: how, for
-    prediction Preparation.reading. only: the columns of .csv and .parquet that are wanted, whatever others hold. Raises
+    An .npz has its inputs in an array inputs, X or x, and its targets, if any, in targets or y. reading: how to read
+    it, for prediction Preparation.reading. only: the wanted columns of .csv and .parquet, whatever others hold. Raises
     DataError that names the file.
     """
     if not isinstance(path, str | os.PathLike):
@@ -255,7 +255,7 @@ def _unpacked(name: str, content: bytes) -> pyarrow.Table:
 def _names(name: str, names: Sequence[str]) -> None:
     """Raise DataError for columns without a name or of one name."""
     for number, column in enumerate(names):
-        if column in ("", "__index_level_0__"):  # the second is what pandas calls it in .parquet
+        if column in ("", "__index_level_0__"):  # the second is pandas' name for it in .parquet
             raise DataError(f"{name}: column {number} has no name; where it is a saved index, save without the index")
     arrow.different(name, names)
 
@@ -265,7 +265,7 @@ def from_arrow(
     only: Only = None,
 ) -> Table:  # fmt: skip
     """A pyarrow.Table, or `only` some columns of it, as a Table; raises DataError for columns without a name or of
-    another type. found: what was found out in reading it."""
+    another type. found: what reading detected."""
     reading, found = reading or Reading(), list(found)
     _names(name, table.column_names)
     table = table.select(present(name, table.column_names, only))

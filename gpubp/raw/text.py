@@ -1,8 +1,8 @@
 """Reading: how a text file is read: encoding, delimiter, number formats, dates; columns(), which reads it; and the
 question to ask if a column of texts looks like something else.
 
-A column is numeric if every cell is a number in the given notation, all with the same currency or percent sign, which
-is dropped; ?, - and None are then missing values. Nothing else is guessed from a cell.
+A column is numeric if every cell is a number in the given notation, all with the same currency or percent sign, if any,
+which is dropped; ?, - and None are then missing values. Nothing else is guessed from a cell.
 """
 
 import codecs
@@ -38,9 +38,9 @@ FORMATS = (ISO, "%d.%m.%Y", "%d/%m/%Y", "%m/%d/%Y", "%Y/%m/%d", "%d-%m-%Y", "%m-
            "%d/%m/%Y %H:%M", "%m/%d/%Y %H:%M", "%d %b %Y", "%b %d, %Y")  # fmt: skip
 MANY = 50  # categories of one column; more are probably names, measurements or free text
 BLOCK = 1 << 26  # bytes read at once, the limit of a row
-WIDE = 10_000  # bytes of a header with so many columns that a task for each costs more than reading
+WIDE = 10_000  # bytes of a header; beyond, a task per column costs more than reading
 HEAD = 1 << 20  # bytes searched for the delimiter
-SOME = 10_000  # different texts of a column that are examined
+SOME = 10_000  # distinct texts of a column that are examined
 EPOCH = datetime(1970, 1, 1)
 
 
@@ -49,10 +49,10 @@ class Reading:
     """How a file is read. Raises ConfigError.
 
     delimiter: between the columns of a text file; by default comma, semicolon, tab or |, judging by its first lines.
-    decimal: the decimal point. thousands: the separator of groups of digits, by default none. encoding: of
-    a text file; by default from its byte order mark, or UTF-8. drop: columns to leave out. text: columns read as
-    text, whatever they look like, also numbers in other files and in frames, as a CSV has them: 3, also of 3.0. dates:
-    columns that become days since 1970, each with a format of strptime or "ISO 8601", or "" to detect it.
+    decimal: the decimal point. thousands: the separator of groups of digits, by default none. encoding: of a text file;
+    by default from its byte order mark, or UTF-8. drop: columns to leave out. text: columns read as text, whatever they
+    look like; also numbers in other files and in frames, as a CSV has them: 3.0 becomes 3. dates: columns that become
+    days since 1970, each with a format of strptime or "ISO 8601", or "" to detect it.
     """
 
     delimiter: str | None = None
@@ -93,7 +93,7 @@ class Reading:
 
 
 def decoded(name: str, content: bytes, encoding: str | None) -> tuple[bytes, str]:
-    """The content in UTF-8, and the name of its encoding. Raises DataError with the line that is not."""
+    """The content in UTF-8, and the name of its encoding. Raises DataError with the line that cannot be decoded."""
     found = encoding or next((value for mark, value in BOMS.items() if content.startswith(mark)), "utf-8")
     try:
         return content.decode(found).lstrip("\ufeff").encode(), found
@@ -106,7 +106,7 @@ def decoded(name: str, content: bytes, encoding: str | None) -> tuple[bytes, str
 
 
 def delimiter(content: bytes) -> str:
-    """The one of DELIMITERS that splits the first lines into equally many columns, and most."""
+    """The one of DELIMITERS that splits the first lines into the most columns, equally many in each."""
     lines = content[:HEAD].decode(errors="replace").splitlines(keepends=True)
     lines = lines[:-1][:20] if len(lines) > 1 and len(content) > HEAD else lines[:20]
 
@@ -121,8 +121,8 @@ def delimiter(content: bytes) -> str:
 
 
 def columns(name: str, content: bytes, reading: Reading, missing: bool = True) -> tuple[pyarrow.Table, list[str]]:
-    """A .csv as a table, and the detected format. missing: whether a text such as NA is none. Raises DataError with a
-    row that has more or fewer columns than others, or is too long."""
+    """A .csv as a table, and the detected format. missing: whether a text such as NA means missing. Raises DataError
+    with a row that has more or fewer columns than others, or is too long."""
     content, encoding = decoded(name, content, reading.encoding)
     sign = reading.delimiter or delimiter(content)
     if not content.strip():
@@ -155,8 +155,8 @@ def columns(name: str, content: bytes, reading: Reading, missing: bool = True) -
 
 
 def owned(content: bytes) -> pyarrow.Buffer:
-    """A copy of the content in memory of Arrow. A thread of Arrow's may be the last to let memory of Python go: it
-    waits for Python, and aborts a process that is ending."""
+    """A copy of the content in Arrow's memory. If an Arrow thread is the last to release Python's memory, it waits for
+    Python, and aborts a process that is ending."""
     held = pyarrow.allocate_buffer(len(content))
     memoryview(held).cast("B")[:] = content
     return held
@@ -165,7 +165,7 @@ def owned(content: bytes) -> pyarrow.Buffer:
 def _parsed(
     held: pyarrow.Buffer, sign: str, reading: Reading, missing: bool, threads: bool, refused: Any = None
 ) -> pyarrow.Table:
-    """The table in the content `held`. refused: called with a row of more or fewer columns, without threads alone."""
+    """The table in the content `held`. refused: called with a row of more or fewer columns, if not `threads`."""
     return pyarrow.csv.read_csv(
         pyarrow.BufferReader(held),
         pyarrow.csv.ReadOptions(block_size=BLOCK, use_threads=threads),
@@ -179,7 +179,7 @@ def _parsed(
 
 
 def width(content: bytes, sign: bytes) -> int:
-    """How many columns the first row has that is not blank; of one with more than COLUMNS the rest is not looked at."""
+    """How many columns the first non-blank row has; counting stops above COLUMNS."""
     apart = re.escape(sign)
     field = rb'(?:"[^"]*+(?:""[^"]*+)*+")?[^%b\r\n]*+(%b|)' % (apart, apart)
     first = re.compile(rb"[\r\n]*").match(content)
@@ -188,7 +188,7 @@ def width(content: bytes, sign: bytes) -> int:
 
 
 def _line(content: bytes, text: bytes) -> int:
-    """The number of the first line that is `text`, from 1; 0 if none is. Found without a pattern, as a row may have
+    """The number of the first line that equals `text`, from 1; 0 if none. Found without a pattern, as a row may have
     megabytes."""
     content, text = b"\n" + content + b"\n", b"\n" + text
     at = content.find(text)
@@ -214,7 +214,7 @@ def numbers(cells: Array, reading: Reading) -> tuple[Array, str] | None:
 
 def days(where: str, cells: Array, form: str) -> tuple[Array, str]:
     """A column of dates (M,), None if missing, as days since 1970 (M,) float64, NaN if missing, and their format:
-    `form`, or if that is "" the one of FORMATS that fits all of them."""
+    `form`, or if that is "", the one of FORMATS that fits all of them."""
     known = set(cells.tolist()) - {None}
     read = {each: {cell: _day(cell, each) for cell in known} for each in ([form] if form else FORMATS)}
     fits = {each: found for each, found in read.items() if None not in found.values()}
@@ -222,7 +222,7 @@ def days(where: str, cells: Array, form: str) -> tuple[Array, str]:
         each, found = max(read.items(), key=lambda item: sum(day is not None for day in item[1].values()))
         wrong = next(cell for cell in cells.tolist() if cell is not None and found[cell] is None)
         at = cells.tolist().index(wrong)
-        other = "" if form else ": dates (--dates NAME=FORMAT) gives another"  # a given form is meant, or training's
+        other = "" if form else ": dates (--dates NAME=FORMAT) gives another"  # a given form is intended, or training's
         raise DataError(f"{where} holds {wrong!r} in sample {at}, which is not a date in format {each}{other}")
     form, found = next(iter(fits.items()))
     for other in list(fits)[1:]:
@@ -271,7 +271,7 @@ def question(cells: Array, reading: Reading, column: str, target: bool = False) 
 
 
 def _signs(cells: list[str | None], reading: Reading) -> str:
-    """The message for numbers with different currency or percent signs: the usual one, and the first other one."""
+    """The message for numbers with different currency or percent signs: the usual sign, and the first other one."""
     found = {cell: number[1] for cell in set(cells) if cell is not None and (number := reading.number(cell))}
     counts = Counter(found[cell] for cell in cells if cell in found)
     usual = counts.most_common(1)[0][0]

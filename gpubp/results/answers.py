@@ -1,6 +1,6 @@
-"""answers(): what the networks of one model per entity say: each sample is answered by those of its entity.
+"""answers(): predictions with one model per entity: the networks of a sample's entity answer it.
 
-Samples are computed in blocks of one network's, of a fixed size: the bits of an answer do not depend on other samples.
+Samples are computed in blocks of fixed size, each for one network: an answer's bits do not depend on other samples.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -18,12 +18,12 @@ from ..raw.entities import Entities, Label, label, told
 from ..raw.preparation import Preparation
 from ..raw.tables import Array, Table
 
-BLOCK = 32  # samples of one network
-AT_ONCE = 1 << 12  # blocks
+BLOCK = 32  # samples per block, for one network
+AT_ONCE = 1 << 12  # blocks computed at once
 
 
 def speakers(ranked: Tensor, position: Tensor, count: int, most: int | None) -> Tensor:
-    """The networks of each of `count` entities in the order of `ranked` (K,), at most `most`: (networks, count), -1
+    """The networks of each of `count` entities, in the order of `ranked` (K,), at most `most`: (networks, count), -1
     where an entity has fewer. position (N,): each network's entity."""
     ranked = ranked[position[ranked].argsort(stable=True)]
     whose = position[ranked]
@@ -35,15 +35,15 @@ def speakers(ranked: Tensor, position: Tensor, count: int, most: int | None) -> 
 
 
 def entity_of(table: Table, entities: Entities) -> Tensor:
-    """The position of each sample's entity, (M,), -1 for one that is none of `entities`."""
+    """The position of each sample's entity, (M,); -1 if it is not among `entities`."""
     columns = [_spelled(table, name, own) for name, own in zip(entities.names, entities.values)]
     return torch.from_numpy(entities.positions(columns))
 
 
 def _spelled(table: Table, name: str, own: Sequence[Label]) -> Iterable[Any]:
-    """The key column `name` as its entities, which have `own` names, in texts or in numbers: one cell of a file that is
-    no number makes its column one of texts. A number is found among texts that are all numbers, such as 007, unless
-    they are to be read as texts."""
+    """The key column `name`, spelled as the entities' `own` names, which are texts or numbers: a single non-numeric
+    cell makes a file's column text. A number matches texts that are all numbers, such as 007, unless these are to be
+    read as text."""
     values, number = table.column(name), table.reading.number
     known = {*own}
     if not isinstance(own[0], str):
@@ -77,9 +77,9 @@ def tell_silent(table: Table, entities: Entities, silent: Tensor) -> None:
 def answers(
     populations: Populations, preparation: Preparation, inputs: Tensor, position: Tensor, networks: Tensor
 ) -> Iterator[Tensor]:
-    """For some samples at a time the mean expected targets (M, O) of their networks, float64, in raw units where
-    scaling differs between entities; 0 for a sample without one. inputs (M, I); position (M,): each sample's entity,
-    or -1; networks: speakers()."""
+    """The mean expected targets (M, O) of each sample's networks, float64, in pieces; in raw units if scaling differs
+    between entities; 0 for a sample without any. inputs (M, I); position (M,): each sample's entity, or -1; networks:
+    speakers()."""
     for some, at in zip(inputs.split(BLOCK * AT_ONCE), position.split(BLOCK * AT_ONCE)):
         asked = torch.where(at >= 0, networks[:, at], -1)
         total = sum(_of_each(populations, network, some) for network in asked)
@@ -88,7 +88,7 @@ def answers(
 
 
 def _of_each(populations: Populations, network: Tensor, inputs: Tensor) -> Tensor:
-    """The expected targets (M, O) of inputs (M, I), each by its `network` (M,), a row, or 0 where that is -1."""
+    """The expected targets (M, O) of inputs (M, I), each by the network in row `network` (M,); 0 where that is -1."""
     width = populations.each[0].spec.widths[-1]
     found = torch.zeros(len(inputs), width, dtype=torch.float64)
     asked, which = network.unique(return_inverse=True)
@@ -106,8 +106,8 @@ def _of_each(populations: Populations, network: Tensor, inputs: Tensor) -> Tenso
 
 
 def _blocks(row: Tensor) -> tuple[Tensor, Tensor]:
-    """Samples whose network is in `row` (M,), -1 for none, in blocks of one network: its row (B,), and the samples
-    (B, BLOCK), -1 beyond its last."""
+    """Samples, whose networks are in `row` (M,), -1 for none, in blocks of one network each: its row (B,), and the
+    samples (B, BLOCK), -1 beyond its last."""
     order = row.argsort(stable=True)[int((row < 0).sum()) :]
     rows, sizes = row[order].unique_consecutive(return_counts=True)
     blocks = torch.div(sizes + BLOCK - 1, BLOCK, rounding_mode="floor")
@@ -120,7 +120,7 @@ def _blocks(row: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def without(pieces: Iterable[Array], silent: Tensor) -> Iterator[Array]:
-    """Predictions, those of `silent` samples (M,) missing: NaN, or None in the place of a label."""
+    """Predictions, missing for `silent` samples (M,): NaN, or None instead of a label."""
     seen = 0
     for piece in pieces:
         lost = silent[seen : seen + len(piece)].numpy()

@@ -1,12 +1,12 @@
-"""Ensemble: several networks that predict together: their mean, how far they differ, and which part of that is doubt.
+"""Ensemble: several networks that predict together: their mean, how far they differ, and how much of that is doubt.
 
 For classes the entropy of the mean probability is the whole uncertainty of a prediction. Mutual information, that
-entropy minus the mean of the members' entropies, is the part on which they disagree, high where they saw few samples:
-"Bayesian Active Learning by Disagreement", Houlsby, Huszar, Ghahramani, Lengyel, "Bayesian Active Learning for
+entropy minus the mean of the members' entropies, is the part due to their disagreement, high where they saw few
+samples: "Bayesian Active Learning by Disagreement", Houlsby, Huszar, Ghahramani, Lengyel, "Bayesian Active Learning for
 Classification and Preference Learning", 2011. Both in nats.
 
-Members may differ in topology, and in losses that predict the same kind of number. Refused: losses that do not,
-diverged networks, and probabilities of a loss that has none. Members are evaluated in pieces, so only quantiles, which
+Members may differ in topology, and in losses that predict the same kind of number. Refused: other mixtures of losses,
+diverged networks, and probabilities of a loss that has none. Members are evaluated in pieces. Only quantiles, which
 need all members of a sample, take memory for each: K numbers per output for 32 samples.
 """
 
@@ -36,7 +36,7 @@ from ..system import arrays
 from ..system.ambient import neutral
 
 PIECE = 16 * CHUNK  # samples predicted at once
-FEWEST = 32  # at least, with `each`: multiples of this do not change the bits of any sample
+FEWEST = 32  # at least, with `each`: multiples of it leave every sample's bits the same
 AT_ONCE = 1 << 22  # outs of all networks for a piece
 
 
@@ -44,11 +44,11 @@ AT_ONCE = 1 << 22  # outs of all networks for a piece
 class Ensemble:
     """K networks that predict together.
 
-    populations: all networks, of a Population too. rows (K,): those of the members, or a mask. preparation: of raw
-    samples, whose kinds Model lists; without one samples are numbers (M, I), used as they are. position (N,): the fold
-    of each network, where scaling differs between folds.
+    populations: all networks, or one Population. rows (K,): the members' rows, or a mask. preparation: of raw samples
+    (Model lists their kinds); without one, samples are numbers (M, I), used as they are. position (N,): the fold of
+    each network, where scaling differs between folds.
 
-    A member says probabilities, one per class, if its loss takes logits; else the expected target: a number in the
+    A member predicts probabilities, one per class, if its loss takes logits; else the expected target: a number in the
     units of the targets, a rate for poisson, a margin from -1 to 1 for hinge. The shape of probabilities is
     (M, classes); of numbers (M,), or (M, O) with several target columns or without a preparation.
     """
@@ -77,7 +77,7 @@ class Ensemble:
 
     @property
     def classes(self) -> tuple[Label, ...]:
-        """The labels in the order of predict_proba()'s columns; without a preparation class numbers, () for numbers."""
+        """The labels in the order of predict_proba()'s columns; class numbers without a preparation, () for numbers."""
         return classes_of(self.spec, self.preparation)
 
     def __len__(self) -> int:
@@ -99,7 +99,7 @@ class Ensemble:
 
     @neutral()
     def predict(self, samples: Any) -> Array:
-        """The labels (M,) by the mean probability or margin, or the mean of the numbers."""
+        """The labels (M,) by the mean probability or margin, or the mean of predicted numbers."""
         return np.concatenate([*self.pieces(self.inputs(samples))])
 
     @neutral()
@@ -114,12 +114,12 @@ class Ensemble:
 
     @neutral()
     def median(self, samples: Any) -> Array:
-        """The median of what members say."""
+        """The median of the members' predictions."""
         return self.quantiles(samples, 0.5)
 
     @neutral()
     def quantiles(self, samples: Any, q: float | Sequence[float]) -> Array:
-        """Quantiles of what members say, those of numpy.quantile: for several q with (Q,) in front."""
+        """Quantiles of the members' predictions, as in numpy.quantile: several q give (Q,) in front."""
         at = np.asarray(arrays.tensor("q", q, ConfigError), np.float64)
         if at.ndim > 1 or not at.size or not ((at >= 0) & (at <= 1)).all():
             raise ConfigError(f"q {q!r}: a number from 0 to 1, or a list of them, expected")
@@ -152,9 +152,9 @@ class Ensemble:
 
     @neutral()
     def evaluate(self, data: Dataset) -> dict[str, float]:
-        """Figures of the mean prediction by the names of scikit-learn: accuracy and log_loss; accuracy alone for hinge;
-        r2 and mean_squared_error, in the units of these targets. data: samples as the networks see them; where scaling
-        differs between members inputs() and targets that are not scaled."""
+        """Figures of the mean prediction by scikit-learn's names: accuracy and log_loss; accuracy alone for hinge; r2
+        and mean_squared_error, in the units of these targets. data: samples as the networks see them; if scaling
+        differs between members, inputs() and unscaled targets."""
         if not isinstance(data, Dataset) or data.networks is not None:
             raise ConfigError("an ensemble is evaluated on a gpubp.Dataset that is the same for all networks")
         check(data, self.spec, len(self))
@@ -210,8 +210,8 @@ class Ensemble:
         return numbers[..., 0] if numbers.shape[-1] == 1 else numbers
 
     def _members(self, inputs: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
-        """Some members at a time: their places among all (k,), and their expected targets by their loss's inverse link
-        (k, M, O), float64; in the units of the targets where scaling differs between members."""
+        """Some members at a time: their places among all (k,), and their expected targets (k, M, O), by their loss's
+        inverse link, float64; in the units of the targets if scaling differs between members."""
         if self.preparation is None or self.position is None or not self._apart:
             yield from self._together(torch.arange(len(self)), inputs)
             return
@@ -222,7 +222,7 @@ class Ensemble:
                 yield at, self.preparation.outputs(expected, each)
 
     def _together(self, members: Tensor, inputs: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
-        """_members() of these, which have the same inputs."""
+        """_members() for these members, which have the same inputs."""
         most = max(1, AT_ONCE // (PIECE * self.spec.widths[-1]))
         for population, local, place in self.populations.parts(self.rows[members]):
             link = LOSSES[population.spec.loss].inverse_link
@@ -289,7 +289,7 @@ class Ensemble:
         return entropy, (entropy - own / len(self)).clamp(min=0)  # rounding may give less
 
     def check_probabilities(self) -> None:
-        """Raise ConfigError for a loss that takes no logits."""
+        """Raise ConfigError for a loss that does not take logits."""
         if LOSSES[self.spec.loss].takes != "logit":
             raise ConfigError(
                 f"loss {self.spec.loss!r} gives no probabilities; cross_entropy and binary_cross_entropy do"
@@ -297,14 +297,14 @@ class Ensemble:
 
 
 def classes_of(spec: NetworkSpec, preparation: Preparation | None) -> tuple[Label, ...]:
-    """The labels; without a preparation class numbers; () for numbers."""
+    """The labels; without a preparation, class numbers; () if targets are numbers."""
     if preparation is not None:
         return preparation.classes
     return tuple(range(spec.widths[-1])) if LOSSES[spec.loss].classes else ()
 
 
 def check_widths(populations: Populations, preparation: Preparation | None) -> None:
-    """Raise ShapeError for a preparation of other networks."""
+    """Raise ShapeError for a preparation whose widths are not the networks'."""
     widths = populations.each[0].spec.widths
     if preparation is not None and (preparation.width_in, preparation.width_out) != (widths[0], widths[-1]):
         raise ShapeError(

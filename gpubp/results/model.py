@@ -45,15 +45,15 @@ class Model:
     """N trained networks and the preparation of their samples.
 
     preparation: None if training was on plain tensors; then samples are numbers (M, I), used as they are. results:
-    the results table, a row per network, or None if the run has not ended: then the networks have no ranking.
-    diverged (N,): which networks did, if it is known. position (N,): of each network's samples in the data, its fold or
-    entity; by default its row.
+    the results table, a row per network, or None if the run has not ended: then the networks have no ranking. diverged
+    (N,): which networks diverged, if known. position (N,): of each network's samples in the data, its fold or entity;
+    by default its row.
 
     `networks` of predict() and predict_proba(): "best", a number K for the best K, "all" that did not diverge, or a
     sequence of rows or a mask, [3] for network 3, [-1] for the last. Several networks predict the mean of their
-    expected targets: probabilities, rates for poisson, margins clipped to -1 and 1 for hinge. With `each`,
-    every network predicts, (K, ...). With one model per entity, each sample is answered by its entity's networks, and
-    "best" and K are of each entity; where there are none, the prediction is missing (NaN, or None), with a warning.
+    expected targets: probabilities, rates for poisson, margins clipped to -1 and 1 for hinge. With `each`, every
+    network predicts, (K, ...). With one model per entity, the networks of its entity answer each sample, and "best" and
+    K apply to each entity; without such networks the prediction is missing (NaN, or None), with a warning.
 
     `samples`: a frame of pandas or polars, a pyarrow.Table, a Table, a mapping of columns, a
     sequence of mappings, or the path of a file, matched by column names; a tensor, an array or rows of values, in the
@@ -77,7 +77,7 @@ class Model:
 
     @classmethod
     def of(cls, result: Result) -> Self:
-        """The networks of a training, as load() has those of its run directory."""
+        """The networks of a Result, as load() returns them from its run directory."""
         check_kind("result", result, Result)
         position = result.populations.in_order([state.position for state in result.states])
         return cls(result.populations, result.preparation, result.table, position=position)
@@ -99,7 +99,7 @@ class Model:
 
     @property
     def classes(self) -> tuple[Label, ...]:
-        """The labels in the order of predict_proba()'s columns; without a preparation class numbers, () for numbers."""
+        """The labels in the order of predict_proba()'s columns; class numbers without a preparation, () for numbers."""
         return classes_of(self._spec, self.preparation)
 
     def __len__(self) -> int:
@@ -142,8 +142,8 @@ class Model:
     ) -> Path:
         """Write networks to a file of another format: `to` is onnx, numpy (a Python file), safetensors (which load()
         reads) or torch (a state dict), by default what `path` ends with: .onnx, .py, .safetensors, .pt. Several
-        networks answer together there, as in predict(), and say how far they differ. Raises ConfigError and SpecError,
-        by name, for what the format cannot hold."""
+        networks predict together in the file, as in predict(), with their spread. Raises ConfigError and SpecError, by
+        name, for what the format cannot hold."""
         target = files.path("path", path)
         name = formats.format_of(target, to)
         formats.write(self._members(networks, name == "safetensors"), target, name)
@@ -151,15 +151,15 @@ class Model:
 
     @neutral()
     def estimator(self, networks: str | int | Sequence[int] | Tensor = "best") -> Any:
-        """A fitted estimator of scikit-learn: a Pipeline of one network and its scaling, or of several a
-        VotingClassifier or VotingRegressor. Of an array they warn that it has no names of columns, as scikit-learn's do
-        that were fitted to a frame. Raises SpecError for what an MLP of scikit-learn does not have."""
+        """A fitted estimator of scikit-learn: for one network a Pipeline with its scaling, for several a
+        VotingClassifier or VotingRegressor. Given an array, it warns of missing column names, like scikit-learn's
+        estimators fitted to a frame. Raises SpecError for what an MLP of scikit-learn does not have."""
         from ..export import sklearn
 
         return sklearn.estimator(self._members(networks))
 
     def _members(self, networks: str | int | Sequence[int] | Tensor, apart: bool = False) -> Members:
-        """The networks of an export. apart: whether each may be of another entity."""
+        """The networks of an export. apart: whether they may be of different entities."""
         entities = None if self.preparation is None else self.preparation.entities
         if entities is not None and not apart and not are_rows(networks):
             told = "with one model per entity the rows of its networks (--rows) expected"
@@ -176,8 +176,8 @@ class Model:
     @neutral()
     def inputs(self, samples: Any, row: int | None = None) -> Tensor:
         """The inputs (M, I) of raw samples, with the networks' dtype and device. Warns of columns that differ from
-        training. row: of the network whose inputs they are, where scaling differs between folds or entities; by default
-        those of each sample's entity."""
+        training. row: the network whose scaling applies, if scaling differs between folds or entities; by default each
+        sample's entity decides."""
         position: Tensor | int | None = None if row is None else int(self.position[self.chosen([row])])
         if row is None and self.preparation is not None and self.preparation.entities is not None:
             samples = table_of(samples, self.preparation)
@@ -211,7 +211,7 @@ class Model:
         proba: bool = False,
     ) -> Iterator[Array]:
         """predict(), or with `proba` predict_proba(), in pieces of some samples, so that the predictions of many
-        networks for many samples need little memory. Raises at once, like these."""
+        networks for many samples need little memory. Raises at once, as these do."""
         if self.preparation is not None and self.preparation.entities is not None:
             if each:
                 raise ConfigError("each: a sample is answered by its entity's networks together")
@@ -306,7 +306,7 @@ def _exported(path: Path, device: torch.device) -> Model:
         each = tuple(Population(group.spec, group.params, group.seed, group.ids) for group in found.groups)
         networks = Populations(each, tuple(group.place for group in found.groups))
         bad = networks.in_order([~part.params.isfinite().all(1) for part in each]).nonzero()
-        if len(bad):  # as those of diverged networks may be
+        if len(bad):  # rows of diverged networks may be non-finite
             some = f"{len(bad)} of {networks.count} networks have weights that are NaN or infinite"
             warn(f"{path}: {some}, the first in row {int(bad[0])}")
         return Model(networks, found.preparation, results, position=found.position)

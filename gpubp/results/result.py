@@ -29,8 +29,8 @@ from ..state import NAMES, Status, TrainState, counts
 from ..system.ambient import neutral
 from .ensemble import Ensemble
 
-KEYS = b"gpubp_keys"  # of the columns of a table that name entities
-OF_LOSS = b"gpubp_of_loss"  # of those that have hyper-parameters of the losses
+KEYS = b"gpubp_keys"  # of the table's columns that name entities
+OF_LOSS = b"gpubp_of_loss"  # of its columns with hyper-parameters of losses
 
 
 class Results(Protocol):
@@ -41,14 +41,14 @@ class Results(Protocol):
         """All rows."""
 
     def columns(self, names: Sequence[str]) -> pa.Table:
-        """Of all rows the columns `names` that there are."""
+        """Of all rows, those of the columns `names` that exist."""
 
     def pieces(self) -> Iterator[pa.Table]:
-        """Some rows at a time."""
+        """The rows, some at a time."""
 
 
 def setting_column(name: str) -> str:
-    """The column of a hyper-parameter: that of a custom rule is called as in a design."""
+    """The column of a hyper-parameter; a custom rule's is called as in a design."""
     return name if name in HYPER else f"extra.{name}"
 
 
@@ -58,7 +58,7 @@ def loss_columns(names: Iterable[str]) -> dict[str, float]:
 
 
 def ranking_columns(losses: Iterable[str]) -> list[str]:
-    """Those that ranked_by() and order_of() read of networks with these losses."""
+    """The columns that ranked_by() and order_of() read, for networks with these losses."""
     hyper = loss_columns(losses)
     measured = [f"{prefix}{name}" for prefix in ("", "validation_") for name in ("loss", "accuracy", "r2")]
     return ["status", "loss_function", "class_weight", *hyper, *measured]
@@ -69,19 +69,17 @@ class Result:
     """What training returns.
 
     population: the trained networks, each at its last finite step, or with restore_best at its best evaluation, on the
-    device of the given population. Networks of train_many() that differ in more than numbers are several:
-    populations.each, and populations.rows, the rows that they have in the table and in everything else of N numbers.
-    outcomes: of each population, the end of its training and its figures. table: a row per network (pyarrow); results:
-    the same, also in pieces. Of networks that have left a run of more networks than slots, outcomes are views of files,
-    and no tensor (N,) is made before somebody asks for it; rows of a run on a cluster are read when asked for.
-    history: a record per evaluation (see train()).
-    notes: for the user, such as that memory ran out. interrupted: the signal that ended the run
-    early, or None. unsaved: why the last checkpoint or the results could not be written to run_dir, or None. silenced:
-    reporters that failed to write, and why.
-    waiting: rows of the design that have not become networks yet, if the run ended early; None of a stream.
-    search: what decided which networks go on, as it ended (search/): of population based training it has the lineage.
-    preparation: of the data's raw columns, for Model.of().
-    seconds: of training, evaluation and saving; step_seconds: of steps alone. network_steps: the number taken.
+    device of the given population. Networks of train_many() that differ in more than numbers are several populations:
+    populations.each, and populations.rows, their rows in the table and in everything else with N numbers. outcomes: of
+    each population, the end of its training and its figures. table: a row per network (pyarrow); results: the same,
+    also in pieces. In a run of more networks than slots, outcomes of networks that have left are views of files, and a
+    tensor (N,) is made only when used; a cluster run's rows are read when used. history: a record per evaluation (see
+    train()). notes: for the user, such as that memory ran out. interrupted: the signal that ended the run early, or
+    None. unsaved: why the last checkpoint or the results could not be written to run_dir, or None. silenced: reporters
+    that failed to write, and why. waiting: rows of the design that have not become networks yet, if the run ended
+    early; None of a stream. search: the search that decided which networks continue, in its final state (search/);
+    population based training's has the lineage. preparation: of the data's raw columns, for Model.of(). seconds: of
+    training, evaluation and saving; step_seconds: of steps alone. network_steps: the number taken.
     """
 
     populations: Populations
@@ -126,7 +124,7 @@ class Result:
 
     @cached_property
     def best_loss(self) -> Tensor | None:
-        """(N,): the best loss of an evaluation, NaN where there is none; None if nothing asks for it."""
+        """(N,): the best loss of an evaluation, NaN where there is none; None if no setting needs it."""
         if not any(state.recipe.tracks for state in self.states):
             return None
         blank = (torch.full((state.population.count,), float("nan"), dtype=torch.float64) for state in self.states)
@@ -139,7 +137,7 @@ class Result:
 
     @property
     def states(self) -> tuple[TrainState, ...]:
-        """The end of the training of each population."""
+        """Each population's state at the end of its training."""
         return tuple(each.state for each in self.outcomes)
 
     @property
@@ -154,7 +152,7 @@ class Result:
 
     @property
     def state(self) -> TrainState:
-        """The end of their training, likewise."""
+        """Their state at the end of training, likewise."""
         first, *others = self.states
         if self.populations.only is self.populations.each[0]:
             return first
@@ -189,17 +187,17 @@ class Result:
 
     @property
     def status(self) -> Tensor:
-        """(N,) int8: what became of each network, a Status."""
+        """(N,) int8: the Status of each network."""
         return self.populations.in_order([each.status for each in self.states])
 
     @property
     def status_names(self) -> list[str]:
-        """The same by name; a million networks are a million texts."""
+        """The same by name: one text per network."""
         return [NAMES[number] for number in self.status.tolist()]
 
     @property
     def statuses(self) -> dict[str, int]:
-        """How many networks became what, by name."""
+        """How many networks have each status, by name."""
         return counts(self.status)
 
     @property
@@ -227,8 +225,8 @@ class Result:
 
 @contextmanager
 def kept(result: Result, early: bool = False, more: str | None = None) -> Iterator[None]:
-    """Exceptions raised inside get the result as `result`. early: the training has not come to its end. more: how to go
-    on, by default by resume()."""
+    """Exceptions raised inside carry the result as `result`. early: the training has not come to its end. more: how to
+    continue, by default with resume()."""
     try:
         yield
     except BaseException as error:
@@ -243,9 +241,9 @@ def kept(result: Result, early: bool = False, more: str | None = None) -> Iterat
 
 
 def ranked_by(results: pa.Table) -> str:
-    """The column of a results table that ranks its networks, of the validation data if there are any: their loss, less
-    is better, if all have the same loss function with the same hyper-parameters and class weights. Otherwise losses
-    cannot be compared, and the metric, accuracy or R2, ranks them: more is better."""
+    """The column of a results table that ranks its networks, on the validation data if there are any: the loss, less is
+    better, if all have the same loss function with the same hyper-parameters and class weights. Otherwise losses cannot
+    be compared, and the metric, accuracy or R2, ranks them: more is better."""
     names = results.column_names
     own = loss_columns(LOSSES)
     kinds = [results[name].fill_null(default) for name, default in own.items() if name in names]
@@ -271,7 +269,7 @@ def comparable(states: Sequence[TrainState]) -> bool:
 
 
 def worth(name: str, values: Tensor) -> Tensor:
-    """What sorts `values` of the column `name` from best to worst in ascending order, NaN last."""
+    """Keys that, in ascending order, sort `values` of the column `name` from best to worst, NaN last."""
     return (values if name.endswith("loss") else -values).nan_to_num(float("inf"))
 
 
@@ -290,12 +288,12 @@ def entities(rows: pa.Table) -> list[dict[str, Any]]:
 
 
 def keys_of(rows: pa.Table) -> list[str]:
-    """The columns of a results table that name the entity of each network. Raises ValueError for what is no list."""
+    """The columns of a results table that name the entity of each network. Raises ValueError unless it is a list."""
     return told(rows, KEYS)
 
 
 def told(rows: pa.Table, key: bytes) -> list[str]:
-    """The columns that a results table has under `key`."""
+    """The columns that a results table lists under `key`."""
     found = json.loads((rows.schema.metadata or {}).get(key, b"[]"))
     if not isinstance(found, list):
         raise ValueError

@@ -1,5 +1,5 @@
-"""The results table in files: results.parquet, which holds a digest of it, and results.csv; read_results() refuses what
-is not what was written."""
+"""The results table in files: results.parquet, which holds a digest of it, and results.csv; read_results() refuses a
+table that differs from what was written."""
 
 import hashlib
 from itertools import chain
@@ -21,7 +21,7 @@ from .table import FAULT, STEPS, TEXTS, WHOLE, Results
 
 RESULTS = "results.parquet"
 SEAL = b"gpubp_sha256"  # the key of the table's digest in results.parquet; with more than PIECE rows:
-SEALS = b"gpubp_sha256_of_pieces"  # of the digests of its pieces, one after the other
+SEALS = b"gpubp_sha256_of_pieces"  # of its pieces' digests, one after another
 
 
 def write(results: Results, run_dir: Path) -> None:
@@ -54,7 +54,7 @@ def read_results(path: Path) -> pa.Table:
 
 
 def results_in(path: str, source: Any, size: int) -> pa.Table:
-    """read_results() of a file of `size` bytes, or of what else pyarrow reads, called `path`."""
+    """read_results() of a file of `size` bytes, or of another source that pyarrow reads, called `path`."""
     with files.trusted(path, otherwise="it is not a whole .parquet file"):
         try:
             found = opened(path, source, size).read()
@@ -86,7 +86,7 @@ def results_in(path: str, source: Any, size: int) -> pa.Table:
 
 
 def taken(rows: pa.Table, index: Tensor) -> pa.Table:
-    """The rows `index` (K,) of a results table, which its digest is not of."""
+    """The rows `index` (K,) of a results table, without its digest, which does not fit them."""
     kept = {key: each for key, each in (rows.schema.metadata or {}).items() if key not in (SEAL, SEALS)}
     return rows.take(index.numpy()).replace_schema_metadata(kept)
 

@@ -27,21 +27,21 @@ from ..stopping import best
 from .result import KEYS, OF_LOSS, keys_of, loss_columns, ranked_by, setting_column
 
 WHOLE = ("network", "id", "steps", "diverged_step")  # columns of whole numbers
-FAULT = "diverged_in"  # what was not finite first
-STEPS = ("diverged_step", "stopped_step", "best_step")  # those of whole numbers that a network may lack
-BEST = "best_loss"  # that of best_step
+FAULT = "diverged_in"  # what first was not finite
+STEPS = ("diverged_step", "stopped_step", "best_step")  # of whole numbers that a network may lack
+BEST = "best_loss"  # the loss at best_step
 STOPPED = (Status.converged, Status.stopped)
 TEXTS = ("widths", "hidden", "output", "loss_function", "bias", "train_bias", "optimizer", "schedule", "batch_size",
          "shuffle", "update_order", "precision", "restore_best", "class_weight")  # fmt: skip
-# of a design alone, by their columns: what `inspect` adds
+# settings that only a design has, by column: `inspect` adds them
 DESIGNED = {name: name for name in ("init", "init_scale", "epochs", "evaluate_every")} | {"max_steps": "steps"}
 OTHERS = (FAULT, "fold", "status", "loss", "accuracy", "r2")
 PIECE = 1 << 16  # rows made at once
 
 
 class Results:
-    """The table of `outcomes`, whole, or in pieces of some networks, so that many need little memory. entities: those
-    at positions of the data; more: further columns (N,) by name."""
+    """The table of `outcomes`, whole, or in pieces of some networks, so that many need little memory. entities: of the
+    data's positions; more: further columns (N,) by name."""
 
     def __init__(
         self,
@@ -56,20 +56,20 @@ class Results:
         self.losses = dict.fromkeys(each.state.population.spec.loss for each in outcomes)
         columns = [(name, column) for each in outcomes for name, column in each.state.hyper.items()]
         self.on = {name for name, column in columns if name in OFF_AT_ZERO and bool(column.any())}
-        self.stops = any(bool(_stopped(each.state).any()) for each in outcomes)  # of all: pieces have the same columns
+        self.stops = any(bool(_stopped(each.state).any()) for each in outcomes)  # of all: pieces share columns
         if self.count <= PIECE:
-            _ = self.whole  # before anybody changes the networks
+            _ = self.whole  # before the networks can change
 
     @cached_property
     def whole(self) -> pa.Table:
-        """A row per network: its row, id, status, steps, losses, metrics and every hyper-parameter in use; of several
+        """A row per network: its row, id, status, steps, losses, metrics and every hyper-parameter in use; with several
         populations also what differs between them; class weights that differ, as text."""
         if self.count <= PIECE:
             return self._table(self.outcomes)
         return pa.concat_tables(self.pieces()).combine_chunks()
 
     def columns(self, names: Sequence[str]) -> pa.Table:
-        """Of all rows the columns `names` that there are, without the memory of the others."""
+        """Of all rows, those of the columns `names` that exist, without the memory of the others."""
         known = [self.whole] if "whole" in vars(self) else self.pieces()
         return pa.concat_tables([each.select([name for name in each.column_names if name in names]) for each in known])
 
@@ -113,8 +113,8 @@ class Results:
 
 
 def of_one(outcome: Outcome, metric: str, entities: Entities | None) -> tuple[dict[str, Any], list[str]]:
-    """What a table may have of the one network of `outcome`, by column, also because of others; and the names of the
-    columns that every table of it has."""
+    """Every value that a table may have for the single network of `outcome`, by column, even if only because of other
+    networks; and the names of the columns that any table of it has."""
     state = outcome.state
     others = dict.fromkeys((*STEPS, *HYPER)) | _described(state) | {"class_weight": _class_weights(state)[0]}
     found = others | _rows(outcome, metric, entities, True, OFF_AT_ZERO).to_pylist()[0]
@@ -126,7 +126,7 @@ def _ascending(rows: Tensor) -> bool:
 
 
 def _differing(outcomes: Sequence[Outcome]) -> list[str]:
-    """The names of what differs between populations, and of class weights that do."""
+    """The names of settings that differ between populations, class weights included."""
     described = [_described(each.state) for each in outcomes]
     found = [name for name in described[0] if len({each[name] for each in described}) > 1]
     weights = {*chain(*(_class_weights(each.state) for each in outcomes if "class_weight" in each.state.hyper))}
@@ -145,8 +145,8 @@ def _class_weights(state: TrainState) -> list[str | None]:
 
 
 def by_part(rows: pa.Table) -> pa.Table:
-    """A table of results where class weights that some folds or entities have, and others not, are said to be by them,
-    as balanced ones are: they are of one setting."""
+    """A results table in which class weights that only some folds or entities have are named "by" these: such weights,
+    as balanced ones are, belong to one setting."""
     keys = [name for name in ("fold", *keys_of(rows)) if name in rows.column_names]
     if not keys or "class_weight" not in rows.column_names:
         return rows
@@ -158,13 +158,13 @@ def by_part(rows: pa.Table) -> pa.Table:
 
 
 def key_name(name: str) -> str:
-    """The column of an entity's key `name`: itself, but for a name that another column of the table may have."""
+    """The column of an entity's key `name`: that name, unless another column of the table may have it."""
     taken = {*WHOLE, *STEPS, *TEXTS, *HYPER, *DESIGNED, *OTHERS, BEST, *(f"validation_{each}" for each in OTHERS)}
     return f"entity.{name}" if name in taken or name.startswith(("entity.", "extra.")) else name
 
 
 def table_of(results: Any) -> pa.Table:
-    """A results table, or a frame of it, as a table with texts of one type. Raises ConfigError for anything else."""
+    """A results table, or a frame of it, as a table whose texts have one type. Raises ConfigError for anything else."""
     try:
         found = results if isinstance(results, pa.Table) else pa.table(results)
     except (TypeError, ValueError):
@@ -188,7 +188,7 @@ def _described(state: TrainState) -> dict[str, Any]:
 
 
 def described(spec: NetworkSpec, recipe: Recipe) -> dict[str, Any]:
-    """The same of networks with this specification and recipe."""
+    """The same for networks with this specification and recipe."""
     hidden = spec.activations[:-1]
     return {
         "widths": ",".join(map(str, spec.widths)),
@@ -208,14 +208,14 @@ def described(spec: NetworkSpec, recipe: Recipe) -> dict[str, Any]:
 
 
 def numbers(tensor: Tensor) -> np.ndarray:
-    """As NumPy's, in memory of their own: a table does not change with its networks, nor with what moves a tensor, as
-    sending it to another process does."""
+    """As a NumPy array with its own memory: a table does not change with its networks, nor when a tensor's memory
+    moves, as it does on being sent to another process."""
     return tensor.detach().cpu().numpy().copy()
 
 
 def _rows(outcome: Outcome, metric: str, entities: Entities | None, stops: bool, on: Set[str]) -> pa.Table:
-    """The rows of one population. stops: whether networks have stopped, in whichever; on: which hyper-parameters that
-    are off at 0 some network, of whichever, has on."""
+    """The rows of one population. stops: whether networks of any population have stopped; on: hyper-parameters, off at
+    0, that are on for some network of any population."""
     rows, state, training, validation, folds, faults = outcome
     names = np.array(NAMES)
     columns = {
@@ -242,7 +242,7 @@ def _rows(outcome: Outcome, metric: str, entities: Entities | None, stops: bool,
 
 
 def _faults(state: TrainState, faults: Tensor | None) -> pa.Array:
-    """What was not finite first in the last step of each network; null if it has not diverged, or nobody knows."""
+    """What first was not finite in the last step of each network; null if it has not diverged, or if unknown."""
     if faults is None:
         return pa.nulls(state.population.count, pa.string())
     names, place = pa.array(quantities(state.population.spec, state.recipe)), numbers(faults)
@@ -250,7 +250,7 @@ def _faults(state: TrainState, faults: Tensor | None) -> pa.Array:
 
 
 def _hyper(state: TrainState, on: Set[str]) -> dict[str, np.ndarray]:
-    """The hyper-parameters in use, and a 0 for one that is off here and `on` elsewhere, so that no number depends on
+    """The hyper-parameters in use, and a 0 for one that is off here but `on` elsewhere, so that no number depends on
     which networks trained together."""
     recipe, count = state.recipe, state.population.count
     known = TrainConfig(recipe.optimizer, schedule=recipe.schedule, steps=1).defaults(state.population.spec.loss)
@@ -272,12 +272,12 @@ def _names(entities: Entities, position: np.ndarray) -> dict[str, np.ndarray]:
 
 
 def _stopped(state: TrainState) -> Tensor:
-    """(N,) bool: which networks have ended by a decision."""
+    """(N,) bool: which networks a decision has stopped."""
     return (state.status[:, None] == torch.tensor(STOPPED)).any(1)
 
 
 def _steps(state: TrainState, stops: bool) -> dict[str, Tensor]:
-    """The steps of STEPS that can be, (N,) each, -1 for none."""
+    """The steps of STEPS that can occur, (N,) each, -1 for none."""
     found = {"diverged_step": state.diverged_step}
     if stops or {"patience", "target_loss"} & state.hyper.keys():
         found["stopped_step"] = torch.where(_stopped(state), state.step, -1)

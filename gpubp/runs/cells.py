@@ -1,7 +1,7 @@
 """Cells of a design: its columns from a mapping, mappings row by row, a frame or a file, as numbers or as options.
 
-Distinct cells are read once, and numbers all at once, so that a million rows take seconds. An empty cell is None, NaN,
-pandas.NA or "". Refused, with column and row: what the setting of the column does not take.
+Each distinct cell is read once, and numbers all at once, so that a million rows take seconds. An empty cell is None,
+NaN, pandas.NA or "". Refused, with column and row: values that the column's setting does not take.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ TABLES: dict[str, Table[Any]] = {
     "output": ACTIVATIONS,
     "hidden": ACTIVATIONS,
 }
-OBJECT = 100  # bytes of a cell that is no number, as an object of Python
+OBJECT = 100  # bytes of a non-numeric cell, as a Python object
 LISTS = {
     "widths": "whole numbers of 1 or more, separated by commas,",
     "class_weight": "numbers separated by commas, or balanced,",
@@ -61,8 +61,8 @@ LISTS = {
 
 
 class Column(NamedTuple):
-    """A setting of N networks. values (N,): float64 or int64 numbers, or of another setting the position of its value
-    in `options`. given (N,): False for an empty cell, whose value is any."""
+    """A setting of N networks. values (N,): float64 or int64 numbers, or for another setting the position of its value
+    in `options`. given (N,): False for an empty cell, whose value has no meaning."""
 
     values: Array
     given: Array
@@ -73,7 +73,7 @@ class Column(NamedTuple):
         return self._replace(values=self.values[rows], given=self.given[rows])
 
     def filled(self, other: Column, free: Array) -> Column:
-        """These cells, and in empty ones of the rows `free` those of `other`, which has as many or one for all."""
+        """These cells; empty ones in the rows `free` come from `other`, which has as many cells or one for all."""
         values, options = other.values, self.options
         if options is not None:
             options = tuple(dict.fromkeys((*options, *(other.options or ()))))
@@ -92,7 +92,7 @@ class Column(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class Coded:
-    """Cells by their position (N,) in `options`, -1 where they are empty: objects of Python for these alone."""
+    """Cells by their position (N,) in `options`, -1 if empty: only the options are Python objects."""
 
     options: list[Any]
     codes: Array
@@ -106,8 +106,8 @@ class Coded:
 
 
 def columns(given: Any, first: int = 0, entities: Entities | None = None) -> tuple[dict[str, Any], int, bool]:
-    """The columns of a design by the names of their settings, the number of its rows, and whether each row has names of
-    its own. first: the number of the first row; entities: of the data, which a column `entity` may name. Raises
+    """The columns of a design by the names of their settings, the number of its rows, and whether each row names its
+    own columns. first: the number of the first row; entities: of the data, which a column `entity` may name. Raises
     ConfigError and DataError."""
     if isinstance(given, str | os.PathLike):
         given = _file(given)
@@ -155,7 +155,7 @@ def _file(path: str | os.PathLike[str]) -> Any:
     """The table in a file. Raises DataError."""
     if (suffix := Path(path).suffix.lower()) != ".parquet":
         return config_file.rows(Path(path)) if suffix in config_file.ENDINGS else tables.read(path).columns
-    found = tables.parquet(Path(path))  # which holds lists of widths too
+    found = tables.parquet(Path(path))  # which can hold lists of widths too
     for name, kind in zip(found.schema.names, found.schema.types):
         if pa.types.is_struct(kind) or pa.types.is_map(kind) or pa.types.is_union(kind):
             raise ConfigError(f"design: column {name!r} holds {kind}; numbers, names, truth values or lists expected")
@@ -174,7 +174,7 @@ def _cells(name: str, values: Any) -> Array | list[Any] | Coded:
         values = (values.double() if values.is_floating_point() else values).numpy()
     what = type(values).__name__
     if isinstance(values, np.ma.MaskedArray):
-        values = values.tolist()  # None for what is masked
+        values = values.tolist()  # None for masked values
     elif hasattr(values, "__array__"):  # series of pandas, polars and pyarrow too
         array = np.asarray(values)
         if array.ndim == 1 and array.dtype.kind in "fiu":
@@ -186,14 +186,14 @@ def _cells(name: str, values: Any) -> Array | list[Any] | Coded:
 
 
 def column(name: str, cells: Array | list[Any] | Coded, where: str = "row {}", first: int = 0) -> Column:
-    """The cells of a setting, checked. where: of an error; first: the number of the first row. Raises ConfigError."""
+    """The cells of a setting, checked. where: for errors; first: the number of the first row. Raises ConfigError."""
     if name in NUMBERS or name.startswith(EXTRA):
         return _numbers(name, list(cells) if isinstance(cells, Coded) else cells, where, first)
     options: dict[Any, int] = {}
-    known: dict[Any, int] = {}  # by the cell as it came
+    known: dict[Any, int] = {}  # by the cell as given
     codes = []
     told: Iterable[tuple[int, Any]]
-    if isinstance(cells, Coded):  # of each the first row that has it
+    if isinstance(cells, Coded):  # for each, the first row that has it
         told = ((first + int((cells.codes == code).argmax()), each) for code, each in enumerate(cells.options))
     else:
         told = enumerate(cells.tolist() if isinstance(cells, np.ndarray) else cells, first)
@@ -276,7 +276,7 @@ def _value(name: str, cell: Any) -> Any:
 
 
 def _named(name: str, cell: Any) -> str:
-    """The name of a rule; those of tables are looked up where the network is made."""
+    """The name of a rule; names in tables are looked up when the network is made."""
     if isinstance(cell, str):
         return cell
     if name in TABLES:

@@ -2,11 +2,11 @@
 
 A column is a setting: of NetworkSpec (widths "64,32,10", hidden, output, loss, bias, train_bias), of Population.create
 (init, init_scale), or of TrainConfig (optimizer, lr, batch_size, epochs, patience, ...; class_weight "1,2,1"; of custom
-rules "extra.NAME"). Two more say what is random and which samples are used: `seed`, the network's id, by default its
-row; and `fold`, the position of its samples in the data, by default its row too; `entity` is another name for it, for
-data.by(keys), and takes names of entities that are text, or a tuple of a value for each key. An empty cell is the
-default (cells.py reads them). Rows that differ in numbers alone train as one population; nothing is padded. Refused,
-with the row: what any of these refuse.
+rules "extra.NAME"). Two more decide randomness and samples: `seed`, the network's id, by default its row; and `fold`,
+the position of its samples in the data, by default also its row. `entity` is another name for `fold`, for
+data.by(keys), and takes entities' names that are text, or a tuple with a value for each key. An empty cell means the
+default (cells.py reads cells). Rows that differ only in numbers train as one population; nothing is padded. Refused,
+with the row: whatever any of these refuse.
 """
 
 from __future__ import annotations
@@ -41,13 +41,13 @@ START = ("init", "init_scale", "seed", "fold")
 TRAINING = tuple(each.name for each in fields(TrainConfig) if each.name != "extra")
 COLUMNS = (*SPEC, *START, *TRAINING)
 DESIGN = "design.parquet"
-INIT = "glorot_uniform"  # if none is given
-PIECE = 1 << 16  # rows that are written at once
+INIT = "glorot_uniform"  # unless one is given
+PIECE = 1 << 16  # rows written at once
 
 
 class Group(NamedTuple):
     """Networks that share a kernel. rows (N,): in the design; position (N,): of each network's samples in the data;
-    before: their state at the end of an earlier training, whose optimizer's memory they keep."""
+    before: their state after an earlier training, from which they keep the optimizer's memory."""
 
     rows: Tensor
     population: Population
@@ -67,12 +67,12 @@ class Group(NamedTuple):
 
     @property
     def spec(self) -> NetworkSpec:
-        """What its networks are."""
+        """The networks' specification."""
         return self.population.spec
 
     @property
     def seed(self) -> int:
-        """The population's."""
+        """The population's seed."""
         return self.population.seed
 
     @property
@@ -82,12 +82,12 @@ class Group(NamedTuple):
 
     @property
     def dtype(self) -> torch.dtype:
-        """Of the parameters."""
+        """The parameters' dtype."""
         return self.population.params.dtype
 
 
 class Planned(NamedTuple):
-    """A group before its networks are made, with their `seed`, ids, dtype, and rule and scale of the weights."""
+    """A group before its networks are made, with their `seed`, ids, dtype, and the initial weights' rule and scale."""
 
     rows: Tensor
     spec: NetworkSpec
@@ -115,7 +115,7 @@ class Planned(NamedTuple):
 
 @contextmanager
 def named(rows: Tensor) -> Iterator[None]:
-    """Errors say which rows they are about."""
+    """Errors raised inside name the rows they are about."""
     try:
         yield
     except GpubpError as error:
@@ -125,7 +125,7 @@ def named(rows: Tensor) -> Iterator[None]:
 
 @dataclass(frozen=True, eq=False)
 class Design:
-    """columns: those settings that some network has, by name, in the order of COLUMNS. count: N, of networks."""
+    """columns: the settings given for any network, by name, in the order of COLUMNS. count: N, of networks."""
 
     columns: dict[str, Column]
     count: int
@@ -133,7 +133,7 @@ class Design:
 
     def part(self, begin: int, end: int, first: int | None = None) -> Design:
         """Some of the rows, with their numbers, or numbered from `first`."""
-        some = slice(begin, min(end, self.count))  # views: what is one for all still takes the memory of one
+        some = slice(begin, min(end, self.count))  # views: one value for all still takes the memory of one
         found = {name: each.take(some) for name, each in self.columns.items()}
         return Design(found, some.stop - begin, self.first + begin if first is None else first)
 
@@ -148,7 +148,7 @@ class Design:
     def of(cls, given: Any, first: int = 0, entities: Entities | None = None, **settings: Any) -> Design:
         """A design from a mapping of columns, a list or iterator of mappings, a frame of pandas or polars, a
         pyarrow.Table or the path of a .csv, .parquet, .json or .yaml file. first: the number of its first row;
-        entities: of the data; settings: of all rows that have no other."""
+        entities: of the data; settings: for all rows that do not set them."""
         if isinstance(given, Design):
             design = given
         else:
@@ -168,12 +168,12 @@ class Design:
 
     @property
     def names(self) -> list[str]:
-        """The settings that some row has."""
+        """The settings that at least one row has."""
         return [*self.columns]
 
     def filled(self, other: Design) -> Design:
-        """This design, with cells of `other`, which has as many rows or one for all, where this one's are empty. A row
-        that has a length takes no other, in epochs nor in steps."""
+        """This design, its empty cells filled from `other`, which has as many rows or one for all. A row that has a
+        length takes no other, neither in epochs nor in steps."""
         found, every = dict(self.columns), np.ones(self.count, bool)
         lengths = [self.columns[name].given for name in LENGTHS if name in self.columns]
         free = ~np.any(lengths, 0) if lengths else every
@@ -183,7 +183,7 @@ class Design:
         return replace(self, columns=found)
 
     def lengthened(self, lengths: Mapping[str, int | None]) -> Design:
-        """This design, where networks that count as `lengths` do have those."""
+        """This design with other `lengths`, for networks that count in the same unit."""
         new = {name: np.int64(each) for name, each in lengths.items() if each is not None and name in self.columns}
         changed = {name: self.columns[name]._replace(values=np.full(self.count, each)) for name, each in new.items()}
         return replace(self, columns=self.columns | changed)
@@ -216,8 +216,8 @@ class Design:
                 writer.write_table(self.table(begin, begin + PIECE))
 
     def planned(self, seed: int, dtype: torch.dtype, folds: int | None) -> Iterator[Planned]:
-        """The rows that share a kernel, in the order of their first rows; no network is made. folds: how many positions
-        the data have, or None if all networks have the same samples."""
+        """The rows that share a kernel, in the order of their first rows; no network is made. folds: the number of
+        positions in the data, or None if all networks have the same samples."""
         position = self.positions(folds)
         for rows in self.alike():
             at = self.first + torch.from_numpy(rows)
@@ -256,7 +256,7 @@ class Design:
         for name, each in self.columns.items():
             many = name in NUMBERS or name.startswith(EXTRA) or name == "class_weight"
             code = each.given * (1 if many else each.values + 1)
-            if name == "class_weight":  # balanced ones are a kind of their own
+            if name == "class_weight":  # balanced weights form their own kind
                 balanced = [at for at, option in enumerate(each.options or ()) if option == BALANCED]
                 code += each.given & np.isin(each.values, balanced)
             if (code != code[0]).any():
@@ -277,13 +277,13 @@ class Design:
         if isinstance(config.class_weight, str):
             check_loss(spec)
         elif config.class_weight is not None:
-            config.columns(spec, len(rows), HOME)  # refuses as many numbers as there are no classes
+            config.columns(spec, len(rows), HOME)  # refuses a number of weights other than that of classes
         lookup(INITIALISERS, many.get("init", INIT), "init", ConfigError)
         return spec, config, many
 
 
 def _read(cells: dict[str, Any], where: str, first: int, apart: bool = False) -> dict[str, Column]:
-    """The columns, checked. apart: whether each row has names of its own."""
+    """The columns, checked. apart: whether each row names its own columns."""
     for name, values in cells.items():
         if name not in COLUMNS and not (name.startswith(EXTRA) and name.removeprefix(EXTRA).isidentifier()):
             row = next((f"row {row}: " for row, cell in enumerate(values, first) if cell is not None), "")
@@ -292,7 +292,7 @@ def _read(cells: dict[str, Any], where: str, first: int, apart: bool = False) ->
 
 
 def _common(name: str, cells: Column) -> Any:
-    """A setting of the networks of a group: one for all, or a tensor of each one's."""
+    """A setting of a group's networks: one value for all, or a tensor with one for each."""
     values, options = cells.values, cells.options
     if (values == values[0]).all():
         return values[0].item() if options is None else options[values[0]]

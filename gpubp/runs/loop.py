@@ -1,7 +1,7 @@
 """Loop: advance runs (run.py) round by round, report, save, until every network has ended or a signal comes.
 
 Everything that depends on the clock (progress, timed checkpoints, Ctrl-C) only cuts a call short, which changes no bit.
-Failing to write a checkpoint, results or a reporter's file is reported and ends no training; checkpoints are retried.
+A failed write of a checkpoint, results or a reporter's file is only reported; checkpoints are retried.
 """
 
 import math
@@ -33,28 +33,28 @@ from .saving import Saving
 from .side_by_side import Crew, Tell
 from .signals import collected
 
-RECORDS = 1 << 10, 1 << 10  # of due(): in a million rounds of a queue 11,000, of 3 KB, among them those of reporters
+RECORDS = 1 << 10, 1 << 10  # of due(): a queue's million rounds leave 11,000 records of 3 KB, reporters' included
 
 
 @runtime_checkable
 class Search(Protocol):
-    """Decides over networks together, between rounds, by their evaluations alone (search/)."""
+    """Decides about all networks together, between rounds, by their evaluations alone (search/)."""
 
     def interval(self, configs: Sequence[TrainConfig]) -> int:
         """Epochs, or steps, between evaluations of networks with these configurations."""
 
     def begin(self, runs: Sequence[Run]) -> list[str]:
-        """Look at the networks before the first round, or after a resume. -> what it will do, for the user. Raises
-        ConfigError."""
+        """Look at the networks before the first round, or after a resume. -> what the search will do, for the user.
+        Raises ConfigError."""
 
     def decide(self, number: int, runs: Sequence[Run], found: Sequence[Round]) -> None:
         """After the evaluation of round `number`, from 1: stop networks (Run.stop), or rewrite them (Run.rewrite)."""
 
     def columns(self, networks: Sequence[Outcome]) -> dict[str, Tensor]:
-        """What the table of results says of it: (N,) whole numbers by name, in the order of rows."""
+        """What the results table says about the search: (N,) whole numbers by name, in the order of rows."""
 
     def to_dict(self) -> dict[str, Any]:
-        """Its settings and what it has decided so far, as plain values and Records, from which a resume goes on."""
+        """Its settings and its decisions so far, as plain values and Records, from which a resume continues."""
 
 
 @dataclass
@@ -82,7 +82,7 @@ class Loop:
             self.saving = Saving(self.run_dir, self.checkpoint_minutes, self.saved, self.noted, self.note)
 
     def train(self) -> Result:
-        """Train to the end of every network, or to a signal, which the result names."""
+        """Train until every network has ended, or until a signal, which the result names."""
         try:
             return self.to_the_end()
         except BaseException:
@@ -108,7 +108,7 @@ class Loop:
         return result
 
     def rounds(self, last: float = math.inf) -> None:
-        """Train to the end of every network, to a signal, or to the end of the steps of the round `last`."""
+        """Train until every network has ended, until a signal, or through the steps of the round `last`."""
         while not self.signals and self.next_round():
             self.steps()
             if self.signals or self.number >= last:
@@ -117,7 +117,7 @@ class Loop:
             self.save_if_due()
 
     def begin(self) -> None:
-        """Start runs and reporters; write the checkpoint from which an early killed run restarts."""
+        """Start runs and reporters; write the checkpoint from which a run killed early restarts."""
         self.begun, self.before = time.monotonic(), self.seconds
         self.crew.signals = self.signals
         self.crew.begin(self.runs, self.runs)
@@ -137,7 +137,7 @@ class Loop:
 
     @property
     def number(self) -> int:
-        """Of the present round, from 1; 0 before the first."""
+        """The present round's number, from 1; 0 before the first."""
         return max(run.number for run in self.runs)
 
     @property
@@ -147,13 +147,13 @@ class Loop:
 
     @property
     def trained(self) -> bool:
-        """Whether a step has been taken here, in which all may diverge, or no signal has come before one."""
+        """Whether a step has been taken in this call, even if every network diverged in it, or no signal has come."""
         ended = any(run.pace.running < run.ran for run in self.runs)
         return not self.signals or self.done > self.taken or ended
 
     def figures(self, run: Run) -> Figures:
-        """Of a run at the end: unknown if a signal came before its first step here, as kernels may not be compiled."""
-        begun = run.pace.done > 0 or run.pace.running < len(run.rows)  # of which all may diverge at once
+        """A run's figures at the end; unknown if a signal came before its first step: kernels may not be compiled."""
+        begun = run.pace.done > 0 or run.pace.running < len(run.rows)  # all may diverge in the first step
         return run.figures(not self.signals or (self.trained and begun))
 
     @property
@@ -176,8 +176,8 @@ class Loop:
         return any(begun)
 
     def refill(self, queue: Queue) -> None:
-        """Let others take free slots. After a wrong row, or where memory ends, everything is saved, and the error has
-        the result so far."""
+        """Let waiting networks take free slots. After a wrong row, or if memory runs out, everything is saved, and the
+        error carries the result so far."""
         try:
             queue.fill(self.runs, queue.next(self.runs), self.crew)
         except Exception:
@@ -198,7 +198,7 @@ class Loop:
             self.save_if_due()
 
     def calls(self, run: Run, tell: Tell) -> None:
-        """The calls of one run, until the round, or something else, asks for the others."""
+        """The calls of one run, until the round ends, a checkpoint is due, a signal comes or another run fails."""
         while run.pace.left and not self.signals and not self.crew.over:
             tell(run.advance())
             if self.saving is not None and self.saving.due:
@@ -234,7 +234,7 @@ class Loop:
             if self.saving is not None:
                 self.saving.wait()  # the first checkpoint may be reading rows
             self.search.decide(self.number, self.runs, found)
-            self.taken += self.done - done  # what a copy in the place of a network that diverged has of its source
+            self.taken += self.done - done  # steps that a copy in a diverged network's place takes over from its source
             found = [each._replace(lr=run.learning_rate()) for run, each in zip(self.runs, found)]
         states, rows = [run.state for run in self.runs], [run.rows for run in self.runs]
         networks = Snapshot(states, rows, found, lambda most: gradient_norms(self.runs, most))
@@ -253,7 +253,7 @@ class Loop:
                 raise
 
     def save_if_due(self) -> None:
-        """Write a checkpoint, if the last one is older than it may be."""
+        """Write a checkpoint if one is due."""
         if self.saving is not None and self.saving.due:
             self.saving.save()
 

@@ -27,8 +27,8 @@ ROUND = 1 << 32  # operations of a round, at least
 
 
 class Source(NamedTuple):
-    """From which the rows of a design become networks. seed: of all; folds: how many positions the data have, None
-    if all networks have the same samples; like: the specification of one of them."""
+    """What turns the rows of a design into networks. seed: of all; folds: the number of positions in the data, None if
+    all networks have the same samples; like: the specification of one network."""
 
     seed: int
     dtype: torch.dtype
@@ -67,8 +67,8 @@ class Source(NamedTuple):
 def ready(
     specs: Sequence[NetworkSpec], dtype: torch.dtype, data: Dataset, validation: Dataset | None, count: int | None
 ) -> Sets:
-    """The data, checked, in host memory, with the networks' dtype. count: of networks, if those with separate data must
-    have them in this order."""
+    """The data, checked, in host memory, with the networks' dtype. count: of networks, if separate data must have one
+    entry for each, in their order."""
     checks.are_datasets(data, validation)
     given = [each for each in (data, validation) if each is not None]
     if validation is not None and validation.entities != data.entities:
@@ -82,8 +82,8 @@ def ready(
 @dataclass
 class Maker:
     """What the runs of one training have in common. folds: whether positions in the data are folds; looks: whether
-    anything uses evaluations. every: epochs or steps between two evaluations that decide nothing, by these names, if
-    networks join later: then all kinds have the same. longest: epochs or steps of the networks made last."""
+    anything uses evaluations. every: epochs or steps, by these names, between two evaluations that decide nothing; for
+    all kinds alike if networks join later, else None. longest: epochs or steps of the networks made last."""
 
     sets: Sets
     engine: str
@@ -97,7 +97,7 @@ class Maker:
     longest: int = 0
 
     def runs(self, groups: Sequence[Group], copy: bool = False) -> list[Run]:
-        """A run for each group. copy: of params that somebody else has. Raises OutOfMemoryError before any is made."""
+        """A run for each group. copy: params that the caller keeps. Raises OutOfMemoryError before any is made."""
         self.longest = max(each.config.longest for each in groups)
         fitted = [self.fit(each) for each in groups]
         shapes = []
@@ -136,14 +136,14 @@ class Maker:
         return fitted, self.choices[key]
 
     def tell_apart(self, spec: NetworkSpec, config: TrainConfig) -> None:
-        """Raise ConfigError for custom rules that differ and have one name, by which they are saved and compared."""
+        """Raise ConfigError for different custom rules of one name: rules are saved and compared by name."""
         for kind, name in named_rules(spec, config):
             if self.rules.setdefault((kind, str(name)), name) != name:
                 raise ConfigError(f"two rules for {kind} have the name {name!r}: rename the function of one")
 
     def interval(self, group: Group) -> int:
         """Epochs or steps between two rounds in which networks may leave and join: a hundredth of the longest training,
-        or more, up to an eighth, if a round would be over too soon to pay for what happens between two."""
+        or more, up to an eighth, if rounds would be too short to pay for what happens between them."""
         config, spec, longest = group.config, group.population.spec, group.config.longest
         samples = config.batch_size if config.epochs is None else self.sets.data.lengths[0]
         work = 6 * spec.size * samples * group.population.count
@@ -163,13 +163,13 @@ class Maker:
 
 
 def named_rules(spec: NetworkSpec, config: TrainConfig) -> Iterator[tuple[str, str]]:
-    """The kinds, those of TABLES, and names of the rules that networks have."""
+    """The kinds (the keys of TABLES) and names of the networks' rules."""
     yield from (("hidden", each) for each in spec.activations)
     yield from (("loss", spec.loss), ("optimizer", config.optimizer), ("schedule", config.schedule))
 
 
 def remarks(runs: Sequence[Run]) -> list[str]:
-    """Notes on settings that do nothing, or not what they seem to do."""
+    """Notes on settings that have no effect, or not the one they seem to have."""
     return [
         *idle([run.config for run in runs]),
         *beyond(runs),
@@ -179,8 +179,8 @@ def remarks(runs: Sequence[Run]) -> list[str]:
 
 
 def idle(configs: Sequence[TrainConfig]) -> list[str]:
-    """Notes on what is to stop or restore networks, or to reduce a learning rate, where every network's training is
-    over before it could."""
+    """Notes on settings that stop or restore networks, or reduce a learning rate, if every network's training ends too
+    early for them to act."""
     found = []
     for name, does in (
         ("patience", "patience never stops a network"),
@@ -190,7 +190,7 @@ def idle(configs: Sequence[TrainConfig]) -> list[str]:
     ):
         asked = {each: value for each in configs if (value := _asked(each, name)) is not None and value is not False}
         least = {each: float(torch.as_tensor(value).min()) for each, value in asked.items()}
-        some = [each for each in least if least[each] < math.inf]  # an infinite patience is not to stop
+        some = [each for each in least if least[each] < math.inf]  # infinite patience means never to stop
         needed = {each: _evaluations(name, least[each]) for each in some}
         late = (needed[each] * each.interval >= each.longest + (name == "restore_best") for each in some)
         if some and all(late):
@@ -204,21 +204,21 @@ def idle(configs: Sequence[TrainConfig]) -> list[str]:
 
 
 def _evaluations(name: str, least: float) -> int:
-    """After how many it may happen, of which the last must not be the end, or for restore_best may be."""
+    """The evaluations before it can happen; the last must come before the end, but for restore_best may be the end."""
     if name == "patience":
         return 1 + math.ceil(least)
     return 2 + math.floor(least) if name == "plateau_patience" else 1
 
 
 def _asked(config: TrainConfig, name: str) -> Any:
-    """The value of a setting, of schedule plateau's with its default."""
+    """The value of a setting, or the default of schedule plateau's."""
     value = getattr(config, name)
     return value if value is not None else config.timetable.defaults.get(name)
 
 
 def beyond(runs: Sequence[Run]) -> list[str]:
-    """Notes on a warm-up that no network's training gets to the end of, and a reduction of the learning rate that none
-    gets to."""
+    """Notes on a warm-up that no network's training completes, and a reduction of the learning rate that none
+    reaches."""
     found = []
     for name, does in (("warmup", "warmup never ends"), ("step_size", "schedule step never reduces a learning rate")):
         some = [
@@ -229,12 +229,12 @@ def beyond(runs: Sequence[Run]) -> list[str]:
         if some and not any(bool((takes.ceil() < end).any()) for takes, end in some):
             takes, end = (float(each[0]) for each in some[0])
             found.append(f"{does}: it takes {takes:,.0f} steps, and the training has {end:,.0f}")
-            break  # what comes after a warm-up that never ends does not come
+            break  # nothing follows a warm-up that never ends
     return found
 
 
 def lacking(runs: Sequence[Run]) -> list[str]:
-    """Notes, if no network with dropout has a hidden layer, or none whose warm-up has a start a warm-up."""
+    """Notes, if no network with dropout has a hidden layer, or none with a warm-up start has a warm-up."""
     found = []
     hyper = [{name for name, each in run.state.hyper.items() if each.any()} for run in runs]  # that are not off
     some = [run.state.population.spec for run, names in zip(runs, hyper) if "dropout" in names]
@@ -247,7 +247,7 @@ def lacking(runs: Sequence[Run]) -> list[str]:
 
 
 def repeated(groups: Sequence[Group]) -> list[str]:
-    """A note, if networks that go on see their samples in the order in which they began."""
+    """A note, if networks that train on see their samples in the same order as in the earlier training."""
     return [
         f"samples and dropout are as in the training before, whose seed was {each.population.seed} too: "
         "dataclasses.replace(population, seed=...) goes on with others"
@@ -259,8 +259,8 @@ def repeated(groups: Sequence[Group]) -> list[str]:
 
 
 def told_apart(run: Run) -> torch.Tensor:
-    """(N, K): what sets networks of different settings apart: the length, and hyper-parameters but for class weights
-    that are balanced, as these differ between the folds of a setting."""
+    """(N, K): what tells networks of different settings apart: the length, and hyper-parameters except balanced class
+    weights, which differ between the folds of a setting."""
     config, state = run.config, run.state
     length = torch.as_tensor(config.steps if config.epochs is None else config.epochs, dtype=torch.float64)
     columns, weight = dict(state.hyper), state.hyper.get("class_weight")
@@ -270,9 +270,9 @@ def told_apart(run: Run) -> torch.Tensor:
 
 
 def confounded(runs: Sequence[Run]) -> list[str]:
-    """A note, if networks of some settings train on other folds than those of others."""
+    """A note, if some settings train on fewer folds than there are."""
     folds = len(torch.cat([run.state.position for run in runs]).unique())
-    each = []  # of each setting, how many folds it has
+    each = []  # each setting's number of folds
     for run in runs:
         position, setting = run.state.position, told_apart(run).unique(dim=0, return_inverse=True)[1]
         each.append(torch.stack([setting, position], 1).unique(dim=0)[:, 0].bincount())

@@ -1,4 +1,4 @@
-"""Pace: how many steps a call of the engine takes, and the progress of calls, estimated: between two looks
+"""Pace: how many steps a call of the engine takes, and how far calls have come. Both are estimates: between two looks
 at the clocks nothing is read back, so that neither a GPU nor the host waits for the other.
 """
 
@@ -10,19 +10,19 @@ import numpy as np
 from ..population import Population
 from ..state import TrainState
 
-GROWTH = 4  # of a call, at most, over the one before
-LAYER, RATE = 0.002, 1e7  # of a step, wherever it may be: seconds of a layer, and weights times samples per second
+GROWTH = 4  # at most, of a call over the one before
+LAYER, RATE = 0.002, 1e7  # of a step on the slowest machine: seconds per layer, and weights times samples per second
 
 
 def slowest(population: Population, batch: int) -> float:
-    """Seconds of a step with batches of `batch` samples, more than it takes anywhere."""
+    """Seconds of a step with batches of `batch` samples: an upper bound for any machine."""
     return LAYER * len(population.spec.widths) + population.params.numel() * batch / RATE
 
 
 class Pace:
-    """length: the estimated steps of a call that takes `wanted` seconds, at most `most`; of the first calls by the
-    seconds that a step takes at most, `slowest`. rate: network-steps/s, 0 until known. Since the last look: left: the
-    most steps that a network has to the end of the round; taken: steps of the calls; running: networks, at that look;
+    """length: the estimated steps of a call that takes `wanted` seconds, at most `most`; for the first calls, by
+    `slowest`, the most seconds a step takes. rate: network-steps/s, 0 until known. Since the last look: left: the most
+    steps that any network has until the end of the round; taken: steps of the calls; running: networks, at that look;
     whole: the TrainState's `expected` then."""
 
     def __init__(self, wanted: float, most: int, slowest: float) -> None:
@@ -48,13 +48,13 @@ class Pace:
         return self.before + (self.taken * self.count if self.alike else int(np.minimum(self.each, self.taken).sum()))
 
     def next(self, least: int) -> int:
-        """Steps of the call that begins now: `least` or more, if so many are left."""
+        """Steps of the call that begins now: `least` or more, if that many are left."""
         if not self.taken:
             self.begun = self.last = time.monotonic()
         return min(self.left, self.most, max(self.length, least))
 
     def returned(self, steps: int) -> None:
-        """A call has returned. On a GPU that happens when the call two before is done: which of the two took the time
+        """A call has returned. On a GPU it returns when the call two before it is done. Which of the two took the time
         since the last return is unknown, so the shorter one is assumed."""
         done, now = self.done, time.monotonic()
         seconds, self.last = max(now - self.last, 1e-6), now

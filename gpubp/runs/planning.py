@@ -47,7 +47,7 @@ class Part(NamedTuple):
 @dataclass(frozen=True)
 class Plan:
     """What plan() returns. at_once: how many networks train at the same time, while the others wait for slots. memory:
-    what these need, and how much is free, as text. notes: on the settings, for the user."""
+    what those that train need, and how much is free, as text. notes: on the settings, for the user."""
 
     parts: list[Part]
     at_once: int
@@ -57,7 +57,7 @@ class Plan:
 
     @property
     def networks(self) -> int:
-        """How many networks."""
+        """The number of networks."""
         return sum(each.networks for each in self.parts)
 
     @property
@@ -72,7 +72,7 @@ class Plan:
 
     @property
     def differing(self) -> list[str]:
-        """The settings that differ between parts; widths in any case."""
+        """The settings that differ between parts, and always widths."""
         settings = [each.settings for each in self.parts]
         return [name for name in settings[0] if name == "widths" or len({each[name] for each in settings}) > 1]
 
@@ -116,7 +116,7 @@ def first(
 
 
 def own(search: Any) -> Search:
-    """A copy of the search, which is the run's own. Raises ConfigError for anything else."""
+    """A copy of the search, for the run alone. Raises ConfigError for anything but a search."""
     if not isinstance(search, Search) or isinstance(search, type):
         raise ConfigError(
             f"search {search!r}: a gpubp.search.SuccessiveHalving, Hyperband, AsynchronousHalving or PopulationBased "
@@ -133,13 +133,13 @@ def searched(search: Any, groups: Sequence[Kind]) -> tuple[Search, list[Kind]]:
 
 
 def in_order(search: Search, design: Any) -> None:
-    """Raise ConfigError if networks that a search, which has begun, takes for one setting, the k-th of each fold, begin
-    with weights of different scales, which it does not see."""
+    """Raise ConfigError if a search that has begun takes networks for one setting (the k-th of each fold) whose initial
+    weights have different scales: it does not see those."""
     setting = getattr(search, "setting", None)
     if setting is None or not isinstance(design, Design) or "init_scale" not in design.columns:
         return
     scale = np.array([1.0 if each is None else each for each in design.cells("init_scale")])
-    first = np.unique(setting, return_index=True)[1][setting]  # the first row of each one's setting
+    first = np.unique(setting, return_index=True)[1][setting]  # for each network, the first row of its setting
     if (other := scale[first] != scale).any():
         row = int(other.argmax())
         raise ConfigError(
@@ -150,7 +150,7 @@ def in_order(search: Search, design: Any) -> None:
 
 def streamed(search: Any, rows: Rows, maker: Maker, number: int = 0) -> tuple[Search, list[Run]]:
     """own(), and all rows of a design as runs, in round `number`, of networks that take no memory: for a search whose
-    networks come and go. Those that `maker` makes have its evaluations."""
+    networks come and go. The networks that `maker` makes are evaluated as often as the search needs."""
     assert isinstance(rows.design, Design)
     search, groups = searched(search, rows.source.planned(rows.design))
     runs = [_blank(replace(maker, every=None, notes=[]), each, number) for each in groups]
@@ -189,7 +189,7 @@ def plan(
     **common: Any,
 ) -> Plan:
     """What train_many() would make of these arguments: its populations, steps, engines, memory and files. No network is
-    made and nothing is written. Raises what train_many() does before training, and ConfigError for an iterator."""
+    made and nothing is written. Raises what train_many() raises before training, and ConfigError for an iterator."""
     if isinstance(design, Iterator):
         raise ConfigError("plan: the design is an iterator; one that has all its rows, such as a list, expected")
     waiting = first(design, data, validation, seed, dtype, slots, common)[1]
@@ -199,7 +199,7 @@ def plan(
 def planned(
     waiting: Waiting, data: Dataset, validation: Dataset | None, engine: str, device: Devices, search: Search | None
 ) -> Plan:
-    """plan(), of what first() returns."""
+    """plan(), from what first() returns."""
     rows, where = waiting.rows, devices(device)
     assert isinstance(rows.design, Design)
     groups = rows.source.planned(rows.design)
@@ -211,7 +211,7 @@ def planned(
         search, groups = searched(search, groups)
     folds = data.entities is None and (data.folded or waiting.folds)
     maker = Maker(sets, engine, where, folds, looks=True, every={} if rows.left else None)
-    some = rows.source.planned(rows.design.part(0, rows.taken)) if rows.left else []  # for as many engines are chosen
+    some = rows.source.planned(rows.design.part(0, rows.taken)) if rows.left else []  # engines are chosen for this many
     begins = [_blank(maker, each) for each in some]
     runs = [_blank(maker, each) for each in groups]
     shapes = [run.shape for run in begins or runs]

@@ -1,7 +1,7 @@
 """Queue: the rows of a design stream through slots. A network that has ended leaves its slot, with its state and
-figures (checkpoints/ended.py), and the next row of the design takes it at the next round.
+figures (checkpoints/ended.py), and at the next round the next row of the design takes the slot.
 
-Which networks train at the same time changes no bit of any: each has its own clock, and rounds are of its own steps.
+Which networks train at the same time changes no bit of any: each has its own clock, and its rounds count its own steps.
 """
 
 from collections.abc import Iterator, Sequence
@@ -28,15 +28,15 @@ from .room import Needs, Room
 from .run import Run, Sets
 from .side_by_side import Crew
 
-AHEAD = 1 << 12, 1 << 24  # networks of a design, and bytes of them, that are made at once: few take as long as many
-STREAM = 1 << 16  # networks of a stream that train at once, if nothing else is said
-KEPT = 3 / 4  # if more of the networks in slots train, too few have ended for others to pay for the change
-HALF = 1 / 2  # of them train at the end of a round that no evaluation ends, so that rounds and changes are fewer
+AHEAD = 1 << 12, 1 << 24  # networks of a design, and their bytes, made at once: few take as long as many
+STREAM = 1 << 16  # networks of a stream that train at once by default
+KEPT = 3 / 4  # while more of the slots' networks train, too few have ended to pay for a change
+HALF = 1 / 2  # of them still train when a round without evaluation ends: fewer rounds and changes
 
 
 class Rows:
-    """The rows of a design that are left, in order. design: None for a stream that has ended; source: makes networks
-    of rows; total: how many rows there are, None if unknown; taken: how many have left, the last with the settings
+    """The rows of a design that are left, in order. design: None for a stream that has ended; source: turns rows into
+    networks; total: the number of rows, None if unknown; taken: how many have been taken, the last with the settings
     `last`."""
 
     def __init__(
@@ -53,10 +53,10 @@ class Rows:
 
     @cached_property
     def needs(self) -> Needs:
-        """Of all rows of a design. Raises what a wrong one does."""
+        """The Needs of all rows of a design. Raises the error of a wrong row."""
         assert isinstance(self.design, Design)
         planned = self.source.planned(self.design)
-        self.planned = [] if self.taken else planned  # of which all may train at once
+        self.planned = [] if self.taken else planned  # all of them may train at once
         return Needs.of(planned, 0)
 
     def groups(self, first: Design) -> list[Group]:
@@ -66,11 +66,11 @@ class Rows:
 
     @property
     def waiting(self) -> int | None:
-        """How many are left; None if unknown."""
+        """How many rows are left; None if unknown."""
         return 0 if not self.left else None if self.total is None else self.total - self.taken
 
     def pass_by(self, row: list[Any]) -> None:
-        """Raise ConfigError unless `row` is the last one that the run has had of a stream."""
+        """Raise ConfigError unless `row` is the last one that the run has taken from the stream."""
         if not row:
             raise ConfigError(
                 f"design: fewer rows than the {self.taken:,} that the run has had; the same rows expected"
@@ -90,7 +90,7 @@ class Rows:
         return found
 
     def more(self) -> bool:
-        """Whether any is left, for which a stream is asked; if it fails, that is raised when the row is taken."""
+        """Whether any row is left, asking a stream, whose error is raised when the row is taken."""
         if self.left and self.total is None:
             try:
                 self.left = bool(self.first())
@@ -99,8 +99,8 @@ class Rows:
         return self.left
 
     def next(self, count: int, room: Room) -> Design | None:
-        """The next `count` rows, or those of them that have room, or fewer at the end; None if there are none. If a
-        stream fails, that is raised once the rows before are taken."""
+        """The next `count` rows, or as many as have room, or fewer at the end; None if there are none. If a stream
+        fails, its error is raised once the rows before it are taken."""
         if not self.left:
             return None
         begin = self.taken
@@ -120,7 +120,7 @@ class Rows:
         assert not isinstance(self.design, Design)
         rows: list[Any] = []
         try:
-            rows.extend(islice(self.design, count))  # if it fails, with the rows before
+            rows.extend(islice(self.design, count))  # keeps the rows before a failure
             self.left = len(rows) == count
         except Exception as error:
             self.design = failing(error)
@@ -142,8 +142,8 @@ def failing(error: Exception) -> Iterator[Any]:
 
 @dataclass
 class Queue:
-    """rows: that wait; maker: of their runs; slots: most networks that train at once, if memory has room; ended: those
-    that have left, with their steps; made: runs of the next rows, some of which may be taken already."""
+    """rows: those that wait; maker: of their runs; slots: the most networks that train at once, if memory has room;
+    ended: networks that have left; steps: theirs; made: runs of the next rows, some of which may be taken already."""
 
     rows: Rows
     maker: Maker
@@ -153,7 +153,7 @@ class Queue:
     made: list[Run] = field(default_factory=list)
 
     def next(self, runs: Sequence[Run]) -> list[Run]:
-        """Runs of the next rows, if enough slots are free. Raises what a wrong row does; then no row is taken."""
+        """Runs of the next rows, if enough slots are free. Raises the error of a wrong row; then no row is taken."""
         training, before = sum(run.pace.running for run in runs), (self.rows.taken, self.rows.last, self.rows.left)
         if not self.rows.left or training > KEPT * filled(runs):
             return []
@@ -165,13 +165,13 @@ class Queue:
             raise
 
     def taken(self, count: int, room: Room) -> list[Run]:
-        """Runs of the next `count` rows, or of fewer: see Rows.next(). Of a design more rows become networks at once;
-        of a stream no row is read before a slot is free."""
+        """Runs of the next `count` rows, or of fewer: see Rows.next(). Further rows of a design become networks at the
+        same time; a row of a stream is read only when a slot is free."""
         begin, design = self.rows.taken, self.rows.next(count, room)
         end = self.rows.taken
         if design is not None and all(int(run.rows[-1]) < end - 1 for run in self.made):
             if isinstance(self.rows.design, Design):
-                needs = self.rows.needs.part(begin, begin + AHEAD[0])  # the next may be far larger than those here
+                needs = self.rows.needs.part(begin, begin + AHEAD[0])  # later rows may need far more than these
                 ahead = min(int((needs[0].cumsum(0) <= AHEAD[1]).sum()), room.fits(needs, last=False))
                 design = self.rows.design.part(begin, max(end, begin + ahead))
             self.made = self.maker.runs(self.rows.source.groups(design))
@@ -180,8 +180,8 @@ class Queue:
         return [run if len(some) == len(run.rows) else run.part(some) for run, some in mine if len(some)]
 
     def fill(self, runs: list[Run], new: list[Run], crew: Crew) -> None:
-        """Let networks that have ended leave, and those of `new` runs take their slots. In place. After an error, as
-        where memory ends, each network is in one place, and those that have found no slot train in runs of their own:
+        """Let networks that have ended leave, and those of `new` runs take their slots, in place. After an error, such
+        as too little memory, each network is still in exactly one run; those without a slot are in runs of their own:
         the training can be saved."""
         if not new:
             return
@@ -194,12 +194,12 @@ class Queue:
             runs += new
             crew.begin(new, runs)
             for run in new:
-                run.number = number  # so that rounds of the training have rising numbers
+                run.number = number  # so that the training's round numbers rise
         crew.compile_ahead(new)
 
     def change(self, run: Run, new: list[Run]) -> bool:
-        """Let the networks of `run` that have ended leave, and those of `new` that can join come, whose runs are taken
-        out of `new`. -> whether any train. What may need much memory is done before anybody leaves."""
+        """Let the networks of `run` that have ended leave, and networks of `new` join where they can; their runs are
+        taken out of `new`. -> whether any train. Whatever may need much memory is done before a network leaves."""
         with one_thread():
             run.place.gather()
             running = run.state.running
@@ -225,7 +225,7 @@ class Queue:
         return in_place or bool(networks)
 
     def leaving(self, run: Run, index: torch.Tensor) -> tuple[Saved, Figures]:
-        """Evaluate the networks in the rows `index` of a run. -> what is logged of them."""
+        """Evaluate the networks in the rows `index` of a run. -> what is kept of them."""
         with one_thread():
             left = run.part(index)
             left.begin()
@@ -234,8 +234,8 @@ class Queue:
         return left.saved(), figures
 
     def most(self, runs: Sequence[Run]) -> int:
-        """Of a round that ends when half of the slots are free; without a limit if evaluations end it, or nobody
-        waits."""
+        """The most steps of a round, which ends when half of the slots are free; no limit if evaluations end it or no
+        row waits."""
         if self.maker.looks or not self.rows.left:
             return LONGEST
         with one_thread():
@@ -247,20 +247,20 @@ class Queue:
         return not any(run.pace.running for run in runs) and not self.rows.more()
 
     def unwatched(self, runs: Sequence[Run]) -> bool:
-        """Whether nobody wants the figures of this round: there are rounds for the networks to change, and one record
-        at the end."""
+        """Whether nothing uses this round's figures: such rounds only let networks change, and one record follows at
+        the end."""
         return not self.maker.looks and not self.over(runs)
 
     def expected(self, runs: Sequence[Run]) -> int:
-        """The network-steps of all networks, of which those that wait are taken to be as long as those that train; 0
-        while their number is unknown."""
+        """The network-steps of all networks, assuming that waiting ones take as many as those that train; 0 while their
+        number is unknown."""
         count, steps = sum(len(run.rows) for run in runs), sum(int(run.state.end.sum()) for run in runs)
         if self.rows.waiting is None:
             return 0
         return self.steps + steps + round(self.rows.waiting * steps / count)
 
     def to_dict(self) -> dict[str, Any]:
-        """What a checkpoint has of it. Raises CheckpointError."""
+        """What a checkpoint stores of the queue. Raises CheckpointError."""
         self.ended.write()
         return {
             "taken": self.rows.taken,
@@ -278,13 +278,13 @@ class Queue:
 
 
 def filled(runs: Sequence[Run]) -> int:
-    """The slots that were filled when networks came last, in whose place all that have ended are still."""
+    """The slots that are filled: networks that have ended since the last change still hold theirs."""
     return sum(len(run.rows) for run in runs)
 
 
 class Waiting(NamedTuple):
-    """A design, some of whose rows may wait: what _trained() makes a queue of. folds: whether it has a column fold;
-    free: bytes before any network was made, if known."""
+    """A design, some of whose rows may wait: _trained() makes a queue of it. folds: whether it has a column fold; free:
+    bytes before any network was made, if known."""
 
     rows: Rows
     slots: int
@@ -292,13 +292,13 @@ class Waiting(NamedTuple):
     free: int | None
 
     def every(self, looks: bool) -> dict[str, int]:
-        """See Maker: what is known before any network is made. If nobody looks, a round is as long as any training."""
+        """Maker.every, as known before any network is made: unless `looks`, a round is as long as any training."""
         columns = self.rows.design.columns if isinstance(self.rows.design, Design) and not looks else {}
         given = {name: columns[name].values[columns[name].given] for name in LENGTHS if name in columns}
         return {name: int(each.max()) for name, each in given.items()}
 
     def check(self, sets: Sets) -> None:
-        """Raise now what rows that wait would raise later, if they are known."""
+        """Raise the errors of waiting rows now rather than later, if the rows are known."""
         if isinstance(self.rows.design, Design):
             for spec in {each.loss: each for each in self.rows.needs.specs}.values():
                 for data in sets.each:
@@ -311,5 +311,5 @@ class Waiting(NamedTuple):
 
 
 def limit(rows: Rows, slots: int | None) -> int:
-    """How many networks may train at once, if memory has room: `slots`, or all; of a stream as many as is usual."""
+    """How many networks may train at once, if memory has room: `slots`, or all; for a stream, STREAM."""
     return (rows.total or STREAM) if slots is None else arrays.count("slots", slots)

@@ -13,12 +13,12 @@ from ..system.ambient import HOME
 from .design import Planned
 from .run import Run
 
-TIMES = 2  # those that train after a change are there, besides those before: as they stay or come, and joined
+TIMES = 2  # networks after a change are in memory twice, besides those before: as they stay or come, and joined
 
 
 class Needs(NamedTuple):
-    """Of networks in the order of their rows: kind (N,) int32 of each; of each kind the specification, and in `bytes`
-    (kinds, 2) int64 those of a network and of the workspace in which it trains."""
+    """The memory that networks need, in the order of their rows: kind (N,) int32 of each; specs: of each kind; bytes
+    (kinds, 2) int64: of a network, and of the workspace in which it trains."""
 
     kind: Tensor
     specs: list[NetworkSpec]
@@ -35,13 +35,13 @@ class Needs(NamedTuple):
         return cls(kind, [each.spec for each in planned], torch.tensor(found))
 
     def part(self, begin: int, end: int) -> Tensor:
-        """(2, K): bytes of each network of some rows, and of its workspace."""
+        """(2, K): the bytes of each network in some rows, and of its workspace."""
         return self.bytes[self.kind[begin:end].long()].T
 
 
 class Room(NamedTuple):
-    """free: bytes, None if the system does not tell; training: those of networks that train, and workspace, of the
-    largest; others: whether there are networks, which stay until others have joined them or taken their slots."""
+    """free: bytes, None if the system does not tell; training: bytes of the networks that train; workspace: of the
+    largest; others: whether there are networks, which stay until joined or replaced."""
 
     free: int | None
     training: int = 0
@@ -57,13 +57,13 @@ class Room(NamedTuple):
         return cls(free.available(HOME), training, workspace, others=True)
 
     def fits(self, needs: Tensor, last: bool) -> int:
-        """How many of the next networks, whose Needs.part() is `needs`, have room; if nobody trains, one in any case.
-        last: no more wait, for which there would have to be room beside these."""
+        """How many of the next networks, whose Needs.part() is `needs`, have room; at least one if none trains. last:
+        whether no more wait, which would need room beside these."""
         if self.free is None:
             return needs.shape[1]
         each, workspaces = needs
         if last and not self.training and int(each.sum() + workspaces.max()) <= self.free:
             return len(each)
-        times = TIMES if self.others else TIMES + 1  # then these are the others
+        times = TIMES if self.others else TIMES + 1  # they will be the others for those that follow
         together = times * (self.training + each.cumsum(0)) + workspaces.cummax(0).values.clamp(min=self.workspace)
         return max(int((together <= self.free).sum()), not self.training)

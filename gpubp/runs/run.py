@@ -1,9 +1,8 @@
 """Run: one population in training, round by round, with its evaluations and their decisions.
 
-Evaluations depend only on the configuration and define rounds: in a round every network
-trains to the step of its next evaluation. Cutting a call of the engine short changes no bit, so the
-length of calls may depend on the clock. Within a round no clock of a network is read: the run estimates (pace.py).
-Signals and files are in loop.py.
+Evaluations depend only on the configuration and define rounds: in a round every network trains to the step of its next
+evaluation. Cutting a call of the engine short changes no bit, so the length of calls may depend on the clock. Within a
+round no network's clock is read: the run estimates (pace.py). Signals and files are in loop.py.
 """
 
 from __future__ import annotations
@@ -45,20 +44,20 @@ from .pace import Pace, slowest
 
 CALL = 0.25  # intended seconds of a call of the engine
 MOST = 1 << 16  # steps of one call at most
-EAGER = 1 << 10  # the same for engine eager, which holds the order of samples of a whole call for a block of networks
+EAGER = 1 << 10  # likewise of engine eager, which holds a block's order of samples for the whole call
 TABLE = 1 << 22  # samples of one call at most, if all networks share an order, which is a table
 
 
 @dataclass(eq=False)
 class Sets:
-    """The samples of one run or of several: to train on, and to evaluate on."""
+    """The samples of one or several runs: to train on, and to evaluate on."""
 
     data: Dataset
     validation: Dataset | None = None
 
     @property
     def each(self) -> list[Dataset]:
-        """Those to train on first."""
+        """All of them, those to train on first."""
         return [each for each in (self.data, self.validation) if each is not None]
 
     @cached_property
@@ -70,10 +69,9 @@ class Sets:
 
 @dataclass(eq=False)
 class Run:
-    """number: of the present round, from 1; 0 before the first. open: whether it has begun and not been evaluated.
-    rows (N,): the networks' rows in the results. folds: whether positions in the data are folds. held_out: the
-    evaluation of the present networks on the validation data, if known. share, stream: of what trains, see
-    side_by_side.py."""
+    """number: of the present round, from 1; 0 before the first. open: whether that round has begun and not been
+    evaluated. rows (N,): the networks' rows in the results. folds: whether positions in the data are folds. held_out:
+    the evaluation of the present networks on the validation data, if known. share, stream: see side_by_side.py."""
 
     state: TrainState
     config: TrainConfig
@@ -108,7 +106,7 @@ class Run:
         self.place.begin()
         self.pace = Pace(CALL, min(MOST, longest), slowest(self.state.population, self.config.batch_size))
         self.pace.look(self.state)
-        self.ran = self.pace.running  # networks, when it began here
+        self.ran = self.pace.running  # networks that trained when this call began
 
     @cached_property
     def metric_name(self) -> str:
@@ -116,26 +114,26 @@ class Run:
         return metric_name(self.state.population.spec)
 
     def round(self, step: Array) -> tuple[Array, Array]:
-        """(N,) both: the first and last step of the round of the step after `step` (N,)."""
+        """(N,) each: the start and end of the round that holds the step after `step` (N,)."""
         return self.config.rounds.of(step, self.sets.data.size(self.state.position).numpy())
 
     def train_to(self, step: Array) -> None:
-        """Each network to `step` (N,), or to the end of its training."""
+        """Let each network train to `step` (N,), or to its end."""
         np.minimum(step, self.state.end.numpy(), out=self.state.limit.numpy())
 
     def lengthened(self) -> None:
-        """Go on with the present round, whose end a longer training may have moved."""
+        """Continue the present round, whose end may have moved as the training is longer now."""
         state = self.state
         if self.number:
             end = self.round(torch.where(self.due, state.limit, state.step).numpy() - 1)[1]
             self.train_to(np.where(state.running.numpy(), end, state.limit.numpy()))
             self.due |= state.left > 0
             self.open |= bool(self.due.any())
-            state.total[state.running & ~self.due] = math.nan  # they were evaluated, as a checkpoint tells by this
+            state.total[state.running & ~self.due] = math.nan  # marks them as evaluated, for checkpoints
 
     def next_round(self, most: int = LONGEST) -> bool:
-        """Start the next round, of up to `most` steps, which are a part of one between evaluations that decide nothing;
-        False if every network has ended."""
+        """Start the next round; if evaluations decide nothing, a part of one, of up to `most` steps. False if every
+        network has ended."""
         if not self.pace.running:
             return False
         self.number, self.open = self.number + 1, True
@@ -144,7 +142,7 @@ class Run:
         begin, end = self.round(step)
         self.train_to(end if self.config.decides else np.minimum(end, step + most))
         anew = (step == begin) | (status != RUNNING)  # not a part of a round
-        state.total.numpy()[anew & (status != FINISHED)] = 0  # a longer training may continue theirs
+        state.total.numpy()[anew & (status != FINISHED)] = 0  # a longer training may continue their totals
         self.place.begin()
         self.pace.look(state)
         return True
@@ -163,7 +161,7 @@ class Run:
         self.pace.settled(self.state)
 
     def look(self) -> Round:
-        """Evaluate at the end of a round, and apply the decisions; if the round is over, only tell of it."""
+        """Evaluate at the end of a round, and apply the decisions; if that has happened, only report it."""
         validation = self.sets.validation
         if validation is not None and (self.open or self.held_out is None):
             self.held_out = self.place.evaluate(validation)
@@ -175,7 +173,7 @@ class Run:
         return found
 
     def decided(self) -> tuple[Round, Array]:
-        """Apply the decisions at the end of a round to the state. -> what it was, and (N,) bool: the networks whose row
+        """Apply the decisions at the end of a round to the state. -> the round, and (N,) bool: the networks whose row
         is their best."""
         state, due = self.state, self.due.numpy() & self.open
         step, status = state.step.numpy(), state.status.numpy()
@@ -193,7 +191,7 @@ class Run:
         return Losses(self.rows, self.state.step, found.loss, None if found.held_out is None else found.held_out.loss)
 
     def stop(self, some: Tensor) -> None:
-        """End the training of the networks `some` (N,) bool, of those that run."""
+        """End the training of the networks `some` (N,) bool that still run."""
         self.state.status[self.state.running & some] = Status.stopped
         self.pace.running = int(self.state.running.sum())
 
@@ -205,7 +203,7 @@ class Run:
 
     @property
     def networks(self) -> Networks:
-        """The networks, for others to take or join."""
+        """The networks, to be taken elsewhere or joined with others."""
         return Networks(self.state, self.config, self.rows)
 
     def part(self, index: Tensor) -> Run:
@@ -215,7 +213,7 @@ class Run:
         return Run(state, config, *given, rows, self.number, folds=self.folds, share=self.share)
 
     def renew(self, networks: Networks) -> None:
-        """Train these instead, between two rounds. They come from gathered rows."""
+        """Train these instead, from the next round on. They come from gathered rows."""
         self.state, self.config, self.rows = networks
         self.due = torch.zeros_like(self.state.running)
         self.place, self.held_out = placed(self.state, self.sets.each, self.choice, self.where, self.stream), None
@@ -243,14 +241,14 @@ class Run:
         return norms
 
     def saved(self, at_rest: bool = False) -> Saved:
-        """What a checkpoint keeps. at_rest: of a state whose rows do not change, but all else (see TrainState)."""
+        """What a checkpoint keeps. at_rest: of a state of which all but the rows changes (see TrainState)."""
         engine = {"engine": self.choice.name, "engine_reason": self.choice.reason}
         notes = {"number": self.number, "open": self.open, "folds": self.folds, **engine, **self.sets.fingerprints}
         return Saved(self.state.at_rest() if at_rest else self.state, self.config, self.rows, notes)
 
     def figures(self, looks: bool = True) -> Figures:
         """Restore the best rows, if they are kept, evaluate on both datasets, and bring the rows to host memory.
-        looks: False for figures that are NaN, without any kernel."""
+        looks: False gives NaN figures without running any kernel."""
         if self.state.kept and bool((best := stopping.restored(self.state)).any()):
             self.place.exchange(best)
             self.held_out = None
@@ -276,14 +274,14 @@ def next_minibatch(
 
 
 def together(runs: Sequence[Run]) -> bool:
-    """Whether all networks that train are at the same step at every evaluation."""
+    """Whether all networks that train are always evaluated at the same step."""
     rounds = {run.config.rounds for run in runs}
     sizes = torch.cat([run.sets.data.size(run.state.position) for run in runs])
     return len(rounds) == 1 and (rounds.pop().in_steps or bool((sizes == sizes[0]).all()))
 
 
 def gradient_norms(runs: Sequence[Run], most: int) -> Tensor:
-    """Of up to `most` of the networks that train, evenly spaced over all runs."""
+    """The gradient norms of up to `most` of the networks that train, evenly spaced over all runs."""
     total, before, norms = sum(run.pace.running for run in runs), 0, [torch.empty(0, dtype=torch.float64)]
     for run in runs:
         after = before + run.pace.running * min(most, total)

@@ -1,6 +1,6 @@
 """Saving: the checkpoints of a run, every few minutes and at its end, and its results.
 
-A write that fails, as on a full disk, is reported and ends no training; checkpoints are retried, and curves end.
+A failed write, as on a full disk, is reported and does not end training; checkpoints are retried, and curves end.
 """
 
 import time
@@ -23,7 +23,7 @@ from ..system import lock
 @dataclass
 class Saving:
     """networks: those of a checkpoint, in host memory; notes: its other content; told: called with notes for the user.
-    unsaved: why the last checkpoint or the results could not be written; last: when it was, by time.monotonic()."""
+    unsaved: why the last checkpoint or the results could not be written; last: its time.monotonic()."""
 
     run_dir: Path
     minutes: float
@@ -37,17 +37,17 @@ class Saving:
 
     @property
     def name(self) -> str:
-        """What notes call the run."""
+        """The run's name in notes."""
         return str(self.run_dir)
 
     @property
     def due(self) -> bool:
-        """Whether the last checkpoint is older than it may be."""
+        """Whether the last checkpoint is too old."""
         return time.monotonic() - self.last > 60 * self.minutes
 
     def save(self) -> None:
         """Write a checkpoint; if that fails, it is retried when the next is due."""
-        with suppress(CheckpointError):  # then this is the first
+        with suppress(CheckpointError):  # if the first failed, this takes its place
             self.finish_first()
         before, self.unsaved = self.unsaved, None
         try:

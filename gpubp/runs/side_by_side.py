@@ -1,8 +1,8 @@
-"""Populations side by side: one that cannot keep all threads busy leaves the rest to others.
+"""Populations side by side: a population that cannot keep all threads busy leaves the rest to others.
 
-What a population does by itself takes its share of the room, torch's threads on a CPU or streams on a GPU. Whatever has
-room runs at the same time, in threads of Python, large shares first. Reporters, files, and all that concerns several
-populations stay in the calling thread. No bit depends on it.
+Each population takes its share of the room: torch's threads on a CPU, or streams on a GPU. Populations that fit run at
+the same time, in Python threads, large shares first. Reporters, files, and all that concerns several populations stay
+in the calling thread. No bit depends on any of this.
 """
 
 import os
@@ -17,15 +17,15 @@ import torch
 from ..system.threads import use
 from .run import Run
 
-STREAMS = 16  # of a GPU that are used at once
+STREAMS = 16  # of a GPU used at once
 Found = TypeVar("Found")
 Tell = Callable[[list[str]], None]
 
 
 class Crew:
     """over: whether all should end soon, because one has failed or the calling thread was interrupted. under_way: the
-    runs that are at work. signals: the list in which those that end the training appear; compiling: called with the
-    number of runs whose kernels are still to be compiled."""
+    runs that are at work. signals: the list to which signals that end the training are added; compiling: called with
+    the number of runs whose kernels are still to be compiled."""
 
     def __init__(self, where: Sequence[torch.device], compiling: Callable[[int], None]) -> None:
         self.signals, self.compiling = list[int](), compiling
@@ -34,8 +34,8 @@ class Crew:
         self.under_way: list[Run] = []
 
     def begin(self, new: Sequence[Run], runs: Sequence[Run]) -> None:
-        """Begin the `new` runs, which are among `runs`, each with its share, which it keeps, as layouts of kernels
-        depend on it, and a stream."""
+        """Begin the `new` runs, which are among `runs`, each with its share and a stream. A run keeps its share, as
+        kernels' layouts depend on it."""
         for run in new:
             run.share = run.choice.engine.share(run.state, self.room, len(runs))
             if len(runs) > 1 and run.share < self.room:
@@ -43,7 +43,7 @@ class Crew:
             run.begin()
 
     def compile_ahead(self, runs: Sequence[Run]) -> None:
-        """Compile the kernels of those that have some, none after a signal has come."""
+        """Compile the kernels of the runs that have any; none after a signal has come."""
         runs = [run for run in runs if run.choice.compiles]
 
         def compile_ahead(run: Run) -> None:
@@ -61,7 +61,7 @@ class Crew:
                 raise
 
     def each(self, runs: Sequence[Run], work: Callable[[Run, Tell], Found], tell: Tell) -> list[Found]:
-        """work(run, tell) of each. What it tells, it tells in the calling thread."""
+        """work(run, tell) for each. What a run tells is passed to `tell` in the calling thread."""
         if len(runs) > 1 and min(run.share for run in runs) < self.room:
             return self._together(runs, work, tell)
         found = []

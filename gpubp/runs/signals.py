@@ -1,6 +1,6 @@
 """Signals that end training early: everything is saved, then the previous handler is called.
 
-Ignored signals stay ignored, and a handler that Python did not install, and could not restore, stays.
+Ignored signals stay ignored. A handler that Python did not install stays, as Python could not restore it.
 """
 
 from __future__ import annotations
@@ -48,8 +48,8 @@ def collected() -> Iterator[list[int]]:
 
 def delivered(result: Result, more: str | None = None) -> Result:
     """`result`, if no signal ended the run. Otherwise the signal is raised again: Ctrl-C raises KeyboardInterrupt,
-    SIGTERM ends the process, or the caller's handler is called; exceptions carry `result` as an attribute. more: how
-    to go on, see kept()."""
+    SIGTERM ends the process, or the caller's handler is called; exceptions carry `result` as an attribute. more: how to
+    continue, see kept()."""
     if result.interrupted is None:
         return result
     from ..results.result import kept  # here, because the command line imports this file without torch

@@ -57,24 +57,24 @@ def train(
     """Train every network of `population` on `data` with `config`.
 
     device: by default the population's: "cpu", "cuda", "cuda:1"; "cuda:all", or several, split the networks. The
-    result's state and figures are in host memory. validation: samples to evaluate on. reporters: see reporters/,
-    such as [gpubp.ConsoleReporter()]; lines: their first output. search: decides which networks go on, such as
-    gpubp.search.SuccessiveHalving(). optimizer_state: `state` of an earlier result, whose networks, by their ids, keep
+    result's state and figures are in host memory. validation: samples to evaluate on. reporters: see reporters/, such
+    as [gpubp.ConsoleReporter()]; lines: their first output. search: decides which networks continue, such as
+    gpubp.search.SuccessiveHalving(). optimizer_state: `state` of an earlier result; networks with the same ids keep
     their optimizer's memory; steps count anew. inplace: also write the trained numbers to population.params. run_dir: a
     new directory for checkpoints (every few minutes, at the end, on Ctrl-C and SIGTERM), results.parquet, results.csv,
-    preparation.json, the preparation of `data`, for load(), and config.yaml, for people: `settings`, or else
+    preparation.json (the preparation of `data`, for load()), and config.yaml, for people: `settings`, or else
     specification and configuration; during the run no other process can resume it.
 
     The result's history has a record per evaluation: one every config.evaluate_every, by default every
     hundredth of the training if anything uses them (validation data, a reporter of evaluations, schedule plateau),
-    otherwise one at the end, whose loss is the mean over all steps; a design that streams through slots has ever
-    fewer after the first 1,024, and the last.
+    otherwise one at the end, whose loss is the mean over all steps. A design that streams through slots has ever fewer
+    records after the first 1,024, and always the last.
 
     Ctrl-C and SIGTERM end the run after the present call and save everything; then the previous handler of the signal
-    is called. So Ctrl-C raises KeyboardInterrupt, whose `result` is the Result so far, and SIGTERM ends the
-    process, unless it has a handler: exceptions of the handler have the `result`, and if it raises none,
-    train() returns it. A second Ctrl-C ends at once, without a result. Signals are handled only in the main
-    thread. Failed writes, as on a full disk, are retried, and the result says if the last one failed (`unsaved`).
+    is called. So Ctrl-C raises KeyboardInterrupt, whose `result` is the Result so far, and SIGTERM ends the process,
+    unless it has a handler: an exception of the handler carries the `result`; without one, train() returns it. A second
+    Ctrl-C ends at once, without a result. Signals are handled only in the main thread. Failed writes, as on a full
+    disk, are retried; the result's `unsaved` says if the last one failed.
 
     Raises, before anything is trained or written, ShapeError, DataError, ConfigError, DeviceError, EngineError,
     OutOfMemoryError.
@@ -121,21 +121,21 @@ def train_many(
 ) -> Result:
     """Train a network for each row of `design`, which may differ in topology, optimizer, loss, batch size and every
     number: a mapping of columns, a list of mappings, a frame, a pyarrow.Table, or the path of a .csv, .parquet, .json
-    or .yaml file (design.py lists the columns). common: settings of all rows that have no other, such as
+    or .yaml file (design.py lists the columns). common: settings of all rows that do not set them, such as
     loss="cross_entropy", epochs=20.
 
-    Rows that differ in numbers alone train as one population. Each network has the bits that it has in a design of its
-    row alone, with its `seed`, by default its row number. data: for all networks; or, with `rows`, inputs or weights
-    for each, those of network n at position n, or where a column `fold` or `entity` says. The result has one table, in
-    the order of the rows, with a column for whatever differs but init, init_scale, evaluate_every and lengths, which
-    the design has; result.populations are the populations, result.network(n) is one network. A run_dir also holds
-    design.parquet. All else as in train().
+    Rows that differ only in numbers train as one population. Each network has the same bits as in a design of its row
+    alone, with its `seed`, by default its row number. data: for all networks; or, with `rows`, inputs or weights for
+    each, those of network n at position n, or at the position in its column `fold` or `entity`. The result has one
+    table, in the order of the rows, with a column for whatever differs, except init, init_scale, evaluate_every and
+    lengths, which are in the design; result.populations are the populations, result.network(n) is one network. A
+    run_dir also holds design.parquet. All else is as in train().
 
-    slots: how many networks train at once, by default, and at most, as many as memory has room for; the others take the
-    places of those that end, which changes no network. The design may be an iterator of mappings, read as places become
-    free, by default 65,536 rows at first. A wrong row among the first is refused like any argument. A later one, and
-    an error of the iterator after its first row, end the training when places are free for it: what is trained is
-    saved, and the error has it as `result`."""
+    slots: how many networks train at once; by default, and at most, as many as memory holds. The others take the slots
+    of networks that end, which changes no network. The design may be an iterator of mappings, read as slots become
+    free, by default 65,536 rows at first. A wrong row among the first is refused like any argument. A later one, or an
+    error of the iterator after its first row, ends the training when its slot is free: what is trained is saved, and
+    the error carries it as `result`."""
     begin, waiting = first(design, data, validation, seed, dtype, slots, common)
     return delivered(_trained(
         waiting.rows.groups(begin), data, validation, engine, reporters, run_dir, checkpoint_minutes, settings, device,
@@ -170,7 +170,7 @@ def _trained(
         search, groups = searched(search, groups)
     folder = None if run_dir is None else new(files.path("run_dir", run_dir))
     with ExitStack() as stack:
-        runs = maker.runs(groups, copy=design is None)  # a design's networks are nobody else's
+        runs = maker.runs(groups, copy=design is None)  # only the run has a design's networks
         shapes, written = [run.shape for run in runs], folder is not None
         stack.enter_context(memory.explained(shapes, where[0]))
         workspace = max(run.choice.engine.workspace(run.state, sets.data) for run in runs)
@@ -179,7 +179,7 @@ def _trained(
         if search is not None:
             notes += search.begin(everyone or runs)
             in_order(search, design and design.rows.design)
-            everyone = None  # which has some 140 bytes a network
+            everyone = None  # frees some 140 bytes a network
         chosen = described(runs, search) if settings is None else updated(settings, runs)
         lines = (*lines, *notes, plan)
         if folder is not None:
@@ -203,7 +203,7 @@ def opened(
             news = stack.enter_context(lock.held(folder, machine=machine.described(where)))
             new(folder)  # another process may have been faster
             config_file.write(folder / config_file.FILE, settings, reasons)
-            (folder / PREPARATION).unlink(missing_ok=True)  # of a run that ended before it saved anything
+            (folder / PREPARATION).unlink(missing_ok=True)  # left by a run that ended before it saved anything
             if preparation is not None:
                 preparation.save(folder)
             if isinstance(design, Design):
@@ -258,7 +258,7 @@ def described(runs: Sequence[Run], search: Search | None = None) -> dict[str, An
 
 
 def _plain(search: Search) -> dict[str, Any]:
-    """The settings of a search, without what it decides."""
+    """The settings of a search, without its decisions."""
     return {name: value for name, value in search.to_dict().items() if not isinstance(value, Records)}
 
 
@@ -271,7 +271,7 @@ def updated(settings: Mapping[str, Any], runs: Sequence[Run]) -> dict[str, Any]:
     for part in (now, now.get("training")):
         for name in ("epochs", "steps"):
             lengths = {arrays.in_short(each) for run in runs if (each := getattr(run.config, name)) is not None}
-            alike = len(lengths) == 1 and isinstance(min(lengths), int)  # else settings say more than a summary
+            alike = len(lengths) == 1 and isinstance(min(lengths), int)  # else settings say more than one value
             if isinstance(part, dict) and part.get(name) is not None and alike:
                 part[name] = lengths.pop()
     return now

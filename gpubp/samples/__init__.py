@@ -1,4 +1,4 @@
-"""Datasets: samples, whose they are, and where they come from.
+"""Datasets: samples, which networks train on them, and where they come from.
 
-Read data.py first. sources.py makes a Dataset of data by name, and with raw/ of a file or a frame.
+Read data.py first. sources.py makes a Dataset from data by name and, with raw/, from a file or a frame.
 """

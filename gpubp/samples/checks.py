@@ -1,5 +1,4 @@
-"""Checks that networks can train on a Dataset, also for changes since it was made, because engines trust its
-pointers."""
+"""Checks that networks can train on a Dataset, even if it has changed since it was made: engines trust its pointers."""
 
 from ..errors import DataError, ShapeError, check_kind
 from ..line import counted
@@ -9,7 +8,7 @@ from .data import Dataset
 
 
 def are_datasets(data: object, validation: object, call: str = "") -> None:
-    """Raise ConfigError unless these are a Dataset and one or None. call: how they are given."""
+    """Raise ConfigError unless `data` is a Dataset, and `validation` one or None. call: the call that gives them."""
     if isinstance(getattr(data, "training", None), Dataset):  # of load_data()
         call = "data.training, and data.validation"
     check_kind("data", data, Dataset, call=call)

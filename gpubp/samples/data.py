@@ -43,12 +43,12 @@ class Dataset(Divisible):
     floats (M,), the column of one output; with N in front if the inputs have it. rows: the samples of each network, as
     a mask of M truth values or as any number of indices, which may repeat (a bootstrap) but not be negative (pandas' -1
     means missing); by default all. sample_weight: (M,) or (N, M), 0 or more; a mask counts as 1 and 0.
-    preparation: of the raw columns, saved with a run, for load(). entities: the names of by(). lengths: the fewest and
-    the most samples of a network. In the attribute rows each network's follow each other, from starts (N,), sizes (N,)
-    of them. spread: evaluate.spread, once computed. Floats keep their precision until training converts them to the
-    networks' dtype; whole numbers are refused if that dtype cannot hold them exactly.
+    preparation: of the raw columns, saved with a run, for load(). entities: the names from by(). lengths: the fewest
+    and the most samples of a network. The attribute rows holds one network's samples after another's: sizes (N,) of
+    them, from starts (N,). spread: evaluate.spread, once computed. Floats keep their precision until training converts
+    them to the networks' dtype; whole numbers are refused if that dtype cannot hold them exactly.
 
-    Raises ShapeError or DataError if these do not fit, are empty, or hold NaN or infinity.
+    Raises ShapeError or DataError if these do not match, are empty, or hold NaN or infinity.
     """
 
     @neutral()

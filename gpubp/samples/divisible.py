@@ -1,7 +1,7 @@
-"""Divisible: what a Dataset has to say which samples are whose: folds, bootstraps, entities, a share held out of each.
+"""Divisible: how a Dataset divides samples among networks: folds, bootstraps, entities, a held-out share of each.
 
-All samples stay where they are; what divides them is `rows`, the samples of one position after the other. A position is
-a fold, a bootstrap or an entity, and trains the networks that name it (TrainState.position).
+All samples stay where they are; `rows` divides them: it lists the samples of one position after another. A position is
+a fold, a bootstrap or an entity; networks name the position they train on (TrainState.position).
 """
 
 import copy
@@ -37,8 +37,8 @@ class Divisible:
         self, count: int, stratify: bool | None = None, groups: Any = None, repeats: int = 1, seed: int = 0
     ) -> tuple[Self, Self]:
         """`count` folds: the samples to train on and to validate on, those of fold f at position f, for a design's
-        column `fold`; count=len(data) leaves one out. stratify: by class, the default without groups, of class numbers
-        and of one column of two values. groups: a label per sample; no group is on both sides. repeats: more shuffles,
+        column `fold`; count=len(data) leaves one out. stratify: by class, the default without groups for class numbers
+        and for one column of two values. groups: a label per sample; no group is on both sides. repeats: more shuffles,
         at positions count and above."""
         if not isinstance(stratify, bool | None):
             raise ConfigError(f"stratify is a {type(stratify).__name__}; True, False or None expected")
@@ -51,16 +51,16 @@ class Divisible:
 
     @neutral()
     def bootstrap(self, count: int, seed: int = 0) -> tuple[Self, Self]:
-        """`count` bootstraps: M samples drawn with replacement, and to validate on those never drawn, at position b."""
+        """`count` bootstraps: at position b, M samples drawn with replacement, and those never drawn to validate on."""
         return self._divided(bootstraps(self._many, count, seed))
 
     @neutral()
     def by(self, keys: Any, min_samples: int = 1, small: str = "refuse") -> Self:
-        """The samples of each entity, those of entities[n] at position n, for network n or a design's column `entity`.
+        """The samples of each entity: entities[n]'s at position n, for network n or a design's column `entity`.
 
         keys: a value for each sample (text, whole numbers), a tuple of such columns, or columns by name (a mapping, a
-        frame). Entities are in ascending order. Those with fewer samples than min_samples are refused, or with
-        small="drop" left out. A sample_weight (E, M) stays that of each entity."""
+        frame). Entities are in ascending order. Entities with fewer samples than min_samples are refused, or left out
+        with small="drop". A sample_weight (E, M) stays that of each entity."""
         found = by(key_columns(keys), self._many).at_least(min_samples, small)
         weight, count = self.sample_weight, len(found.entities)
         self._shared(weighed=True)
@@ -71,7 +71,7 @@ class Divisible:
     @neutral()
     def split(self, share: float, seed: int = 0) -> tuple[Self, Self]:
         """The samples of each position to train on, and round(share of them) to validate on, at equal positions. What
-        is held out depends on seed and the position's number of samples alone."""
+        is held out depends only on seed and the position's number of samples."""
         if self.rows is None or self.sizes is None:
             raise DataError("split: the data are the same for all networks; data.by(keys).split(share) expected")
         own = self.parts
@@ -89,7 +89,7 @@ class Divisible:
 
     @property
     def labels(self) -> Tensor | None:
-        """The classes (M,) of data that all share: class numbers, or which of two values one column has."""
+        """The classes (M,) of shared data: class numbers, or which of its two values a single column has."""
         if self.targets.ndim == 1:
             return self.targets
         values, labels = self.targets[:, 0].unique(return_inverse=True)
@@ -100,7 +100,7 @@ class Divisible:
         return self.inputs.shape[-2]
 
     def _shared(self, weighed: bool = False) -> None:
-        """Raise DataError if the data differ between networks, other than by weights if they are `weighed`."""
+        """Raise DataError if the data differ between networks, other than in sample weights if `weighed`."""
         weights = self.sample_weight is not None and self.sample_weight.ndim == 2 and not weighed
         if self.own or self.rows is not None or weights:
             raise DataError("the data already differ between networks; data that all share expected")
@@ -113,13 +113,13 @@ class Divisible:
         return sides
 
     def of(self, parts: Parts | Sequence[Tensor], entities: Entities | None = None) -> Self:
-        """The same samples, of which each position has these."""
+        """The same samples, divided among positions as in `parts`."""
         other = self._with({"entities": entities, "spread": None})
         other._select(parts if isinstance(parts, Parts) else Parts.of(parts))
         return other
 
     def _select(self, parts: Parts) -> None:
-        """Let each position have these samples. Raises DataError if all of one weigh 0."""
+        """Give each position its part. Raises DataError if all samples of one weigh 0."""
         self.rows, self.starts, self.sizes = parts
         self.lengths = int(parts.sizes.min()), int(parts.sizes.max())
         if self.sample_weight is None:
@@ -144,7 +144,7 @@ class Divisible:
 
 
 def places_of(sizes: Tensor, share: float, seed: int, entities: Entities | None = None) -> Rows:
-    """folds.splits(), where small entities are refused by their names."""
+    """folds.splits(), refusing entities that are too small by name."""
     held = held_out_of(sizes, share)
     few = ((held == 0) | (held == sizes)).nonzero().squeeze(1).tolist()
     if few and share:

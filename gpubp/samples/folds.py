@@ -1,11 +1,12 @@
-"""Which samples train and which validate: a share held out, k folds, bootstraps; selected(), which samples are whose.
-Pure functions of seed and sizes that never change.
+"""Which samples train and which validate: a share held out, k folds, bootstraps; selected(), the samples of each
+network. Pure functions of seed and sizes that never change.
 
-A row is one way to divide the samples, and trains as many networks as name it (state.position). Folds have sizes that
-differ by one at most; stratified, each class has; with groups, no group is on both sides, and the largest groups are
-dealt first, each to the fold with the fewest samples. Samples to train on ascend within a fold, until there are more
-indices of them than MOST, as when one of 5,000 is left out: then all folds share one order of the samples, fold after
-fold and twice, in which each has what lies between its own samples and the same again. That takes 16 bytes a sample.
+A row is one way to divide the samples, and trains as many networks as name it (state.position). Fold sizes differ by
+one at most; if stratified, so do each class's counts; with groups, no group is on both sides, and the largest groups
+are dealt first, each to the fold with the fewest samples. Training samples ascend within a fold, unless their indices
+outnumber MOST, as when one of 5,000 is left out: then all folds share one order of the samples, fold after fold,
+repeated once, in which a fold trains on what lies between its own samples and their repetition. That takes 16 bytes a
+sample.
 """
 
 from collections.abc import Hashable, Iterable, Mapping, Sequence
@@ -22,12 +23,12 @@ from ..system import arrays, free
 
 FOLDS, BOOTSTRAP = 2, 3  # layers of the search stream, distinct from those of a search
 SPLIT = 1 << 16  # that of split()
-MOST = 1 << 24  # indices of the samples to train on in folds that each have a list of their own
+MOST = 1 << 24  # training indices; with more, the folds share one list
 Rows = tuple[list[Tensor], list[Tensor]]
 
 
 class Parts(NamedTuple):
-    """The samples of each position: sizes (N,) of them, from starts (N,) in rows, which positions may share."""
+    """The samples of each position: sizes (N,) of them, from starts (N,) in rows; positions may share samples."""
 
     rows: Tensor
     starts: Tensor
@@ -35,7 +36,7 @@ class Parts(NamedTuple):
 
     @classmethod
     def of(cls, parts: Sequence[Tensor]) -> Self:
-        """Those of each position after those of the one before."""
+        """Each position's samples after those of the one before."""
         sizes = torch.tensor([len(part) for part in parts])
         return cls(torch.cat([*parts]), sizes.cumsum(0) - sizes, sizes)
 
@@ -78,7 +79,7 @@ def split(count: int, share: float, seed: int) -> tuple[Tensor, Tensor]:
 
 
 def held_out_of(sizes: Tensor, share: float) -> Tensor:
-    """The number of samples that split() holds out of so many; raises ConfigError for a share that is none."""
+    """The number of samples that split() holds out of `sizes`; raises ConfigError for an invalid share."""
     part = arrays.real(share)
     if part is None or not 0 <= part < 1:
         raise ConfigError(f"validation {share!r}: a share from 0 to below 1 expected")
@@ -86,7 +87,7 @@ def held_out_of(sizes: Tensor, share: float) -> Tensor:
 
 
 def splits(sizes: Tensor, share: float, seed: int) -> Rows:
-    """split() of each position's samples, of which it has `sizes` (N,): their places."""
+    """split() within each position, which has `sizes` (N,) samples: their places."""
     of_size = {size: split(size, share, seed) for size in sizes.unique().tolist()}
     train, held_out = zip(*(of_size[size] for size in sizes.tolist()))
     return [*train], [*held_out]
@@ -95,8 +96,8 @@ def splits(sizes: Tensor, share: float, seed: int) -> Rows:
 def k_folds(
     samples: int, count: int, classes: Tensor | None, groups: Any, repeats: int, seed: int
 ) -> tuple[Parts, Parts]:
-    """For each repeat and each of `count` folds the samples outside of it, and those in it, ascending. classes, groups:
-    (M,), of each sample, or None. Raises ConfigError, DataError, ShapeError."""
+    """For each repeat and each of `count` folds, the samples outside the fold, and those in it, ascending. classes,
+    groups: (M,), of each sample, or None. Raises ConfigError, DataError, ShapeError."""
     count, repeats = counted("folds", count, 2), counted("repeats", repeats)
     if classes is not None and groups is not None:
         raise ConfigError("stratify and groups: one of them expected")
@@ -161,7 +162,7 @@ def _groups(given: Any, samples: int) -> Tensor:
 
 
 def _check_room(what: str, indices: int, samples: int) -> None:
-    """Raise DataError if so many indices of samples, which are made and then put together, do not fit into memory."""
+    """Raise DataError if that many sample indices do not fit in memory, made and then concatenated."""
     need = 2 * 8 * indices
     if (room := free.too_little(need)) is not None:
         raise DataError(
@@ -171,7 +172,7 @@ def _check_room(what: str, indices: int, samples: int) -> None:
 
 
 def bootstraps(samples: int, count: int, seed: int) -> tuple[Parts, Parts]:
-    """For each of `count` bootstraps M samples drawn with replacement, ascending, and those never drawn. Raises
+    """For each of `count` bootstraps, M samples drawn with replacement, ascending, and those never drawn. Raises
     ConfigError, and DataError if a bootstrap draws every sample."""
     number = counted("bootstrap", count)
     _check_room(f"bootstrap {number}", samples * number * 11 // 8, samples)  # a share of 1 / e is not drawn

@@ -1,10 +1,10 @@
 """prepare(): a Table, divided into samples to train on and to validate on, and prepared: shared by all networks, by
 entity, in folds or in bootstraps.
 
-Scaling is fitted on training samples alone. Entities and folds have their own: it costs entities nothing, as a sample
-belongs to one of them, and F folds F copies of the samples, if there is anything to fit. Bootstraps share that of all
-samples, as they are many and would need a copy each. Categories, classes and what replaces missing values are those of
-all training samples.
+Scaling is fitted on training samples alone. Each entity and each fold has its own: for entities it is free, as a sample
+belongs to only one, but F folds need F copies of the samples, if there is anything to fit. Bootstraps, being many,
+would need a copy each; they share the scaling of all samples. Categories, classes and replacements of missing values
+are those of all training samples.
 """
 
 from collections.abc import Sequence
@@ -29,7 +29,7 @@ from .divisible import places_of
 
 @dataclass(frozen=True)
 class Division:
-    """per: key columns, an entity's samples to each network; min_samples: entities with fewer are left out. folds,
+    """per: key columns; each network gets one entity's samples; min_samples: entities with fewer are left out. folds,
     bootstrap: how many; group: a column whose values stay on one side of a fold; stratify: as in Dataset.folds()."""
 
     per: tuple[str, ...] = ()
@@ -40,7 +40,7 @@ class Division:
     stratify: bool | None = None
 
     def __post_init__(self) -> None:
-        """Raise ConfigError for what does not go together."""
+        """Raise ConfigError for options that exclude each other."""
         given = {"per": self.per or None, "folds": self.folds, "bootstrap": self.bootstrap}
         ways = [name for name, value in given.items() if value is not None]
         if len(ways) > 1:
@@ -51,13 +51,13 @@ class Division:
 
     @property
     def held_out(self) -> str | None:
-        """What holds samples out in the place of a share of all."""
+        """What holds samples out instead of a share of all."""
         given = {"folds": self.folds, "bootstrap": self.bootstrap}
         return next((f"{name} {value}" for name, value in given.items() if value is not None), None)
 
     @property
     def beside(self) -> tuple[str, ...]:
-        """Columns that are no inputs."""
+        """Columns that are not inputs."""
         return self.per if self.group is None else (self.group,)
 
 
@@ -143,8 +143,8 @@ def _held_out(table: Table, division: Division, fitted: Fitted, seed: int) -> Di
 
 
 def _few(data: Dataset, preparation: Preparation, division: Division) -> list[str]:
-    """A sentence if folds by class have no sample of some class to hold out, other than where every class is as small,
-    as where single samples are left out."""
+    """A sentence if some folds by class hold out no sample of some class, unless every class is that small, as when
+    single samples are left out."""
     if division.folds is None or division.group is not None or division.stratify is False or not preparation.classes:
         return []
     assert data.labels is not None

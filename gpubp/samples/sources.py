@@ -1,6 +1,6 @@
 """SOURCES: data by name, one row each; load() prepares them, a file or a data frame for training.
 
-The default task and loss: a source has them; raw/about.py guesses them from a file's targets.
+A source has a default task and loss; for a file, raw/about.py guesses them from the targets.
 """
 
 import math
@@ -31,7 +31,7 @@ from .data import Dataset
 from .folds import SPLIT
 from .preparing import Division, Fitted, prepare
 
-TEXT_FILES = ("delimiter", "encoding")  # of Reading, those that no other file has
+TEXT_FILES = ("delimiter", "encoding")  # options of Reading that only text files have
 NOISE = SPLIT + 1  # the Philox layer of the spirals
 
 
@@ -161,14 +161,14 @@ def load(
     name_or_samples: a name or path; or a frame of pandas or polars, a pyarrow.Table, or a mapping of names to columns
     (M,). target: the columns to predict, of all but sources and .npz. task: "classification" or "regression". loss: a
     row of LOSSES. scale, impute, scale_targets: as in fit(). validation: the share of held-out samples, 0 for none.
-    None means the source's; otherwise that is task and loss as the targets are (raw/about.py), scale "standard",
+    None means the source's; without a source, task and loss by the targets (raw/about.py), scale "standard",
     scale_targets "none", validation 0.2. reading: a gpubp.Reading, how a table is read and what is left out.
 
-    per: key columns, no inputs: one network per entity, with its own share of held-out samples and its own scaling;
-    min_samples: entities with fewer are left out. folds: that many, instead of validation, each with its own scaling;
-    group: a column, no input, whose values stay together. stratify: whether folds have equal shares of each class, the
-    default for classes without group. bootstrap: that many, validated on what they did not draw; scaling is fitted on
-    all samples. See Dataset.by, .split, .folds and .bootstrap.
+    per: key columns, not inputs: one network per entity, with its own share of held-out samples and its own scaling;
+    min_samples: entities with fewer are left out. folds: how many, instead of validation, each with its own scaling;
+    group: a column, not an input, whose values stay together. stratify: whether folds have equal shares of each class,
+    the default for classes without group. bootstrap: how many, each validated on what it did not draw; scaling is
+    fitted on all samples. See Dataset.by, .split, .folds and .bootstrap.
     Raises DataError for unusable data and ConfigError for invalid settings.
     """
     reading = Reading() if reading is None else reading
@@ -192,7 +192,7 @@ def load(
     if loss is not None:
         lookup(LOSSES, loss, "loss", ConfigError)
     chosen, why = choose_loss(table, usual, loss, task)
-    if scale_targets is None:  # the source's is for losses on numbers
+    if scale_targets is None:  # the source's is meant for losses on numbers
         plain = chosen == "poisson" or chosen in TASK_OF_LOSS
         scale_targets = "none" if plain else source.scale_targets
     scale = check_scale(source.scale if scale is None else scale)
@@ -218,8 +218,8 @@ def load(
 
 
 def _keyed(table: Table, path: str | os.PathLike[str], keys: Sequence[str]) -> Table:
-    """The table of a file, where its key columns `keys` are texts as they are written if they were other whole numbers
-    than that: 007 would be 7. Two that would be one number are texts in other files too (Reading.text)."""
+    """The table of a file. Key columns `keys` are texts as written where a whole number would be written differently:
+    007 would be 7. If two texts would be one number, the column is text in other files too (Reading.text)."""
     numbers = [name for name in keys if name in table.columns and table.columns[name].dtype.kind in "if"]
     if not numbers or not table.named:
         return table
@@ -243,14 +243,14 @@ def _keyed(table: Table, path: str | os.PathLike[str], keys: Sequence[str]) -> T
 
 
 def check_name(given: str) -> None:
-    """Raise DataError for a text that is no name of data and does not look like a file."""
+    """Raise DataError for a text that is not a name of data and does not look like a file."""
     path = Path(given)
     if given not in SOURCES and path.name == given and not (path.suffix or os.path.exists(given)):
         raise DataError(f"{unknown('data', given, SOURCES)}; or a file that ends in {listed(READERS)}")
 
 
 def is_parquet(path: str | os.PathLike[str]) -> bool:
-    """Whether the name of a file is that of a Parquet file."""
+    """Whether a file is a Parquet file, by its name."""
     return str(path).lower().endswith(".parquet")
 
 

@@ -1,5 +1,5 @@
-"""Which networks a run has, and which of them go on: sampling, successive halving, Hyperband, population based
-training. The bridge to Optuna is gpubp.search.optuna. Read method.py first: what a search is to the loop of a run.
+"""Which networks a run has, and which of them continue: sampling, successive halving, Hyperband, population based
+training. The bridge to Optuna is gpubp.search.optuna. Read method.py first: how a search serves the loop of a run.
 """
 
 from pathlib import Path
@@ -22,8 +22,8 @@ METHODS = {each.name: each for each in (SuccessiveHalving, Hyperband, Asynchrono
 
 
 def restored(run_dir: Path, note: Any) -> tuple[SuccessiveHalving | PopulationBased | None, list[str]]:
-    """The search that a checkpoint's note describes, and notes for the user. Raises CheckpointError for any that
-    to_dict() does not give."""
+    """The search that a checkpoint's note describes, and notes for the user. Raises CheckpointError for a note that
+    to_dict() does not make."""
     if note is None:
         return None, []
     told: list[str] = []
@@ -35,7 +35,7 @@ def restored(run_dir: Path, note: Any) -> tuple[SuccessiveHalving | PopulationBa
         if method is AsynchronousHalving:
             settings["arrivals"] = Arrivals.load(run_dir, settings["arrivals"])
         return method(**settings), told
-    except CheckpointError:  # of arrivals, which names the file
+    except CheckpointError:  # of Arrivals; it names the file
         raise
     except (GpubpError, LookupError, TypeError, ValueError, AttributeError) as error:
         raise CheckpointError(f"{run_dir}: its search, {note!r}, cannot go on: {error!r}") from None

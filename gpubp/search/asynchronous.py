@@ -1,14 +1,14 @@
-"""Asynchronous successive halving, ASHA: a network that comes to a rung goes on if it is among the best of those that
-have come there so far. So the networks of a design need not train at the same time: they can stream through slots.
+"""Asynchronous successive halving, ASHA: a network that reaches a rung continues if it is among the best that have
+reached it so far. So the networks of a design need not train at the same time: they can stream through slots.
 
-The rungs are those of halving.py. Of n networks that have come to one, those of this evaluation among them, the best
-n / factor go on, rounded down, at least one. Of equal ones those that came earlier are better, then those in earlier
-rows. What ends for itself at a rung or on the way to it, as by patience, or diverges, counts there at once, as the
-worst: it needs no place. So who goes on depends on who came before, by the rows and the number of slots; a network that
-goes on is bit for bit what it is alone. Networks of entities are compared with those of their own entity alone.
+The rungs are those of halving.py. Of n networks that have reached a rung, including those of this evaluation, the best
+n / factor continue, rounded down, at least one. Among equals, earlier arrivals are better, then earlier rows. A network
+that diverges, or that patience stops, at a rung or on its way there counts as reaching it at once, as the worst: it
+takes no other's place. So which networks continue depends on those before, by the rows and the number of slots; one
+that continues is bit for bit what it is alone. With entities, networks are only compared within their entity.
 
 Li, Jamieson, Rostamizadeh, Gonina, Ben-tzur, Hardt, Recht, Talwalkar, "A System for Massively Parallel Hyperparameter
-Tuning", MLSys 2020. As in Ray Tune's ASHAScheduler networks stop, where the paper pauses and may promote them later.
+Tuning", MLSys 2020. As in Ray Tune's ASHAScheduler, networks stop; the paper pauses them and may promote them later.
 """
 
 import math
@@ -33,14 +33,14 @@ from .method import figures
 
 
 class Arrivals(Records):
-    """Of each round the networks that have come to a rung, by their rows in the results, with the rung, from 0, and the
-    figure that compares them, less is better."""
+    """The networks that reached a rung in each round, by their rows in the results, with the rung, from 0, and the
+    figure that compares them; less is better."""
 
     name = "arrivals.jsonl"
 
     @staticmethod
     def sound(record: Any) -> bool:
-        """Whether decisions can go on from `record`."""
+        """Whether decisions can continue from `record`."""
         network, rung, figure = (record[name] for name in ("network", "rung", "figure"))
         whole = all(type(each) is int and each >= 0 for each in (record["round"], *network, *rung))
         return whole and all(type(each) is float for each in figure) and 0 < len(network) == len(rung) == len(figure)
@@ -48,15 +48,15 @@ class Arrivals(Records):
 
 @dataclass
 class AsynchronousHalving(SuccessiveHalving):
-    """factor, min_resources: as of SuccessiveHalving, and the results get the same column rung. arrivals: who has come
-    to a rung so far."""
+    """factor, min_resources: as in SuccessiveHalving; the results get the same column rung. arrivals: the networks that
+    have reached a rung so far."""
 
     arrivals: Arrivals = field(default_factory=Arrivals, repr=False)
     name, streams = "asha", True
 
     def begin(self, runs: Sequence[Run]) -> list[str]:
-        """See SuccessiveHalving; after a resume, look at who came before. Raises ConfigError for folds, and
-        CheckpointError for those who came before and are not of the run."""
+        """See SuccessiveHalving; after a resume, restore earlier arrivals. Raises ConfigError for folds, and
+        CheckpointError for arrivals that the run cannot have."""
         if runs[0].folds:
             raise ConfigError(
                 "asha: it compares networks one by one, and a setting has one in each fold: SuccessiveHalving "
@@ -66,8 +66,8 @@ class AsynchronousHalving(SuccessiveHalving):
         if not any(run.number for run in runs):
             self.arrivals = Arrivals()
         self.compared = "loss" if comparable([run.state for run in runs]) else "metric"
-        self.come: dict[int, Array] = {}  # of each entity and rung their figures, ascending
-        self.next = torch.zeros_like(self.entity)  # rung, of each network
+        self.come: dict[int, Array] = {}  # figures by entity and rung, ascending
+        self.next = torch.zeros_like(self.entity)  # each network's next rung
         for record in self.arrivals:
             if max(record["network"]) >= len(self.next) or max(record["rung"]) >= len(self.rungs):
                 raise CheckpointError(f"{Arrivals.name} has networks or rungs that the run has not")
@@ -82,13 +82,13 @@ class AsynchronousHalving(SuccessiveHalving):
 
     @one_thread()
     def decide(self, number: int, runs: Sequence[Run], found: Sequence[Round]) -> None:
-        """Stop those that have come to a rung and do not go on."""
+        """Stop the networks that have reached a rung and do not continue."""
         rungs, parts = torch.tensor(self.rungs), []
         for run, figure in zip(runs, figures(runs, found, self.compared)):
             at, ended = self.round_of(run), ~run.state.running
             rung = torch.searchsorted(rungs, at)
             there = (ended & (rung < len(rungs))) | torch.isin(at, rungs)
-            come = there & (rung == self.next[run.rows])  # else it was there before, and is still in its slot
+            come = there & (rung == self.next[run.rows])  # else it arrived earlier and is still in its slot
             parts.append((run.rows[come], rung[come], figure.masked_fill(ended, math.inf)[come]))
         rows, rung, figure = (torch.cat(each) for each in zip(*parts))
         if not len(rows):
@@ -104,8 +104,8 @@ class AsynchronousHalving(SuccessiveHalving):
             run.stop(torch.isin(run.rows, stops))
 
     def _places(self, rows: Tensor, rung: Tensor, figure: Tensor) -> tuple[Tensor, Tensor]:
-        """(K,) both: of networks that come to rungs at the same time, in the order of their rows, how many of those of
-        their entity that have come there are before each, and how many have come."""
+        """(K,) each, for networks that reach rungs at the same time, in the order of their rows: how many of their
+        entity that have reached the rung are better, and how many have reached it."""
         place, came = torch.empty_like(rows), torch.empty_like(rows)
         self.next[rows] = rung + 1
         where = self.entity[rows] * len(self.rungs) + rung

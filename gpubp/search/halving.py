@@ -1,11 +1,11 @@
-"""Successive halving, and Hyperband: at rungs the worst networks stop, the others go on from where they are.
+"""Successive halving, and Hyperband: at each rung the worst networks stop; the others continue from where they are.
 
-Rungs are at min_resources, min_resources * factor, ... epochs (or steps), as long as a `factor`-th of the training is
-not passed. At the rung k, from 0, the best n / factor^(k + 1) of n go on, rounded down, at least one: of those that
-still train, so that what patience has stopped or what has diverged takes no place. In a design with folds the networks
-of a setting, one of each fold, stay or stop together, by their mean loss; one that diverges ends its setting. Networks
-of entities are compared with those of their own entity alone, as if each entity had a search for itself. Nothing else
-changes: a network that goes on is bit for bit what it is alone.
+Rungs are at min_resources, min_resources * factor, ... epochs (or steps), up to a `factor`-th of the training. At rung
+k, from 0, the best n / factor^(k + 1) of n continue, rounded down, at least one. They are chosen among those that still
+train: a network that patience has stopped, or that has diverged, takes no other's place. In a design with folds, the
+networks of a setting, one per fold, continue or stop together, by their mean loss; if one diverges, its setting ends.
+With entities, networks are compared only within their entity, as if each entity had its own search. Nothing else
+changes: a network that continues is bit for bit what it is alone.
 
 Karnin, Koren, Somekh, "Almost Optimal Exploration in Multi-Armed Bandits", 2013 (sequential halving); Jamieson,
 Talwalkar, "Non-stochastic Best Arm Identification and Hyperparameter Optimization", 2016; Li, Jamieson, DeSalvo,
@@ -33,8 +33,8 @@ from .method import Method, Placed, check_comparable, figures, in_order, small, 
 
 @dataclass
 class SuccessiveHalving(Method):
-    """factor: one of so many goes on (eta of the papers). min_resources: epochs, or steps, of all networks before the
-    first rung. The results get a column rung: how many rungs a network has passed."""
+    """factor: one in `factor` continues (eta of the papers). min_resources: epochs, or steps, of all networks before
+    the first rung. The results get a column rung: how many rungs a network has passed."""
 
     factor: int = 3
     min_resources: int = 1
@@ -46,7 +46,7 @@ class SuccessiveHalving(Method):
 
     @property
     def every(self) -> int:  # type: ignore[override]
-        """Up to the first rung."""
+        """Epochs, or steps, up to the first rung."""
         return self.min_resources
 
     def begin(self, runs: Sequence[Run]) -> list[str]:
@@ -63,7 +63,7 @@ class SuccessiveHalving(Method):
         check_comparable(self.name, runs)
         self.rungs = [self.min_resources // interval]  # rounds
         self.every_round = Rounds(interval, unit == "steps", 1)
-        self.sizes = in_order(runs, [run.sets.data.size(run.state.position) for run in runs])  # of each its samples
+        self.sizes = in_order(runs, [run.sets.data.size(run.state.position) for run in runs])  # of samples, by network
         while self.rungs[-1] * interval * self.factor**2 <= longest:
             self.rungs.append(self.rungs[-1] * self.factor)
         self.setting = settings(runs)
@@ -82,16 +82,16 @@ class SuccessiveHalving(Method):
         return torch.zeros(number, dtype=torch.int64)
 
     def left(self, begins: int, rung: int) -> Tensor:
-        """How many settings of the bracket that begins at a rung there are after `rung`, of each entity."""
+        """How many settings of the bracket that begins at rung `begins` are left after `rung`, for each entity."""
         members = self.entity[self.begins == begins].bincount()
         return torch.minimum(members, (members // self.factor ** (1 + rung - begins)).clamp(min=1))
 
     def acts(self, number: int, runs: Sequence[Run]) -> bool:
-        """At a rung."""
+        """Whether the round is at a rung."""
         return number in self.rungs
 
     def decide(self, number: int, runs: Sequence[Run], found: Sequence[Round]) -> None:
-        """At a rung stop what does not go on."""
+        """At a rung, stop the networks that do not continue."""
         if not self.acts(number, runs):
             return
         rung, (mean, alive) = self.rungs.index(number), self._means(runs, found)
@@ -100,13 +100,13 @@ class SuccessiveHalving(Method):
         for begins in range(rung + 1):
             best = order[(alive & (self.begins == begins))[order]]
             whose = self.entity[best]
-            place = torch.arange(len(best)) - torch.searchsorted(whose, whose)  # among those of its entity
+            place = torch.arange(len(best)) - torch.searchsorted(whose, whose)  # within its entity
             stops[best[place >= self.left(begins, rung)[whose]]] = True
         for run in runs:
             run.stop(stops[self.setting[run.rows]])
 
     def _means(self, runs: Sequence[Run], found: Sequence[Round]) -> tuple[Tensor, Tensor]:
-        """(S,) both, of settings: the mean loss, and whether one still trains and none has diverged."""
+        """(S,) each, for settings: the mean loss, and whether a network still trains and none has diverged."""
         loss, status = in_order(runs, figures(runs, found)), in_order(runs, [run.state.status for run in runs])
         running, known = status == Status.running, found[0].held_out is not None
         counted = (running | known).double()
@@ -128,7 +128,7 @@ class SuccessiveHalving(Method):
         return ((torch.tensor(self.rungs) < self.round_of(some)[:, None]) & (at >= begins)).sum(1)
 
     def round_of(self, some: Placed) -> Tensor:
-        """(N,): the round of each network's last step, from 1; of one that diverged of the step in which it did."""
+        """(N,): the round of each network's last step, from 1; for a diverged one, of the step that diverged."""
         state, rounds = some.state, replace(self.every_round, batch_size=some.state.recipe.batch_size)
         return rounds.number(state.step + (state.status == Status.diverged), self.sizes[some.rows])
 
@@ -149,10 +149,10 @@ class SuccessiveHalving(Method):
 
 @dataclass
 class Hyperband(SuccessiveHalving):
-    """Successive halving in several brackets at once, which differ in their first rung: that of the bracket s has s
-    rungs, so that its settings train for longer before the first. The settings are dealt to brackets in the proportions
-    of the paper, ceil((s_max + 1) factor^s / (s + 1)), by a fixed permutation. The results get the columns bracket (s)
-    and rung."""
+    """Successive halving in several brackets at once, which differ in their first rung: bracket s has s rungs, so with
+    fewer rungs settings train longer before the first one. The settings are dealt to brackets in the proportions of the
+    paper, ceil((s_max + 1) factor^s / (s + 1)), by a fixed permutation. The results get the columns bracket (s) and
+    rung."""
 
     name = "hyperband"
 
@@ -175,7 +175,7 @@ class Hyperband(SuccessiveHalving):
 
 
 def entities(runs: Sequence[Run], count: int) -> Tensor:
-    """(S,) int64: the entity of each of `count` settings, from 0; 0 if data are not of entities."""
+    """(S,) int64: the entity of each of `count` settings, from 0; 0 if the data have no entities."""
     if runs[0].sets.data.entities is None:
         return torch.zeros(count, dtype=torch.int64)
     position = in_order(runs, [run.state.position for run in runs])
@@ -183,9 +183,9 @@ def entities(runs: Sequence[Run], count: int) -> Tensor:
 
 
 def settings(runs: Sequence[Run]) -> Tensor:
-    """(N,) int64 in the order of rows: the setting of each network, from 0 in the order of first rows. Without folds
-    each is its own. With folds networks that have all hyper-parameters in common are of one setting, the k-th of each
-    fold together."""
+    """(N,) int64 in the order of rows: the setting of each network, from 0 in the order of first rows. Without folds,
+    each network is a setting. With folds, networks with equal hyper-parameters share one: the k-th of each fold
+    together."""
     everyone = sum(len(run.rows) for run in runs)
     if not runs[0].folds:
         return torch.arange(everyone)

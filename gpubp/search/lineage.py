@@ -1,4 +1,4 @@
-"""Lineage: which network copied which, in RUN/lineage.jsonl, a line per population that exchanged networks."""
+"""Lineage: which network copied which, in RUN/lineage.jsonl, a line for each population's exchange."""
 
 from pathlib import Path
 from typing import Any, NamedTuple, Self
@@ -13,7 +13,7 @@ _WHEN = "before", "after"
 
 
 class Copy(NamedTuple):
-    """After a round the network `target` became a copy of `source`, with these hyper-parameters in place of others."""
+    """After a round the network `target` became a copy of `source`, with these hyper-parameters instead of its own."""
 
     round: int
     source: int
@@ -23,8 +23,8 @@ class Copy(NamedTuple):
 
 
 class Lineage(Records):
-    """Records of a round, with the networks that were overwritten, their sources, both rows of the results, and of each
-    hyper-parameter by name the values before and after."""
+    """Records of a round: the networks that were overwritten and their sources, both as rows of the results, and, for
+    each hyper-parameter by name, the values before and after."""
 
     name = FILE
 
@@ -44,14 +44,14 @@ class Lineage(Records):
 
     @classmethod
     def restored(cls, run_dir: Path, saved: Any) -> tuple[Self, list[str]]:
-        """load(), or an empty one, and a note for the user, if the file is damaged: no network depends on it."""
+        """load(), or, if the file is damaged, an empty one and a note for the user: no network depends on it."""
         try:
             return cls.load(run_dir, saved), []
         except CheckpointError as error:
             return cls(), [f"{error}; the lineage restarts; the networks are not affected"]
 
     def copies(self, network: int) -> list[Copy]:
-        """Those in which a network was overwritten, in the order of their rounds."""
+        """The copies that overwrote a network, in the order of their rounds."""
         found = []
         for record in self:
             if network in record["network"]:
@@ -69,7 +69,7 @@ class Lineage(Records):
         return found
 
     def first(self, network: int) -> dict[str, float]:
-        """The hyper-parameters with which a network began, of those that have changed since; none if none has."""
+        """The initial values of a network's hyper-parameters that have changed since; empty if none has."""
         return next((each.before for each in self.copies(network)), {})
 
     def table(self) -> pa.Table:

@@ -1,8 +1,8 @@
 """Method: what searches share: when they decide, what they compare, how they are saved.
 
 Networks are compared as in a Result (results/result.py): by the validation loss or, without validation data, the mean
-training loss of the round; by the metric of the validation data if their losses differ in kind; equal ones by their
-rows. A search depends on the length of the training: a run with one cannot be extended.
+training loss of the round; by the metric of the validation data if their losses differ in kind; among equals, by their
+rows. A search depends on the length of the training: a run with a search cannot be extended.
 """
 
 from collections.abc import Iterable, Sequence
@@ -27,17 +27,17 @@ class Placed(Protocol):
 
     @property
     def rows(self) -> Tensor:
-        """(N,): of the networks in the results."""
+        """(N,): the networks' rows in the results."""
 
     @property
     def state(self) -> TrainState:
-        """Of the networks."""
+        """The networks' state."""
 
 
 class Method:
     """name: in messages and checkpoints. every: epochs, or steps, between two decisions, or up to the first; paced: the
-    setting that says so. stops: whether it stops networks, so that nobody knows how many steps are left. streams:
-    whether networks may come and go, instead of all being there at the same time."""
+    name of that setting. stops: whether it stops networks, so that the number of steps left is unknown. streams:
+    whether networks may come and go, instead of all training at the same time."""
 
     name: ClassVar[str]
     stops: ClassVar[bool] = False
@@ -62,17 +62,17 @@ class Method:
         raise NotImplementedError
 
     def columns(self, networks: Sequence[Placed]) -> dict[str, Tensor]:
-        """What the results add: (N,) by name, in the order of rows."""
+        """Columns added to the results: (N,) by name, in the order of rows."""
         return {}
 
     def to_dict(self) -> dict[str, Any]:
-        """Its settings and what it has decided, from which it is restored."""
+        """Its settings and its decisions, from which it is restored."""
         names = [each.name for each in fields(self)] if is_dataclass(self) else list[str]()
         return {"method": self.name} | {name: getattr(self, name) for name in names}
 
 
 def asked(name: str, configs: Sequence[TrainConfig]) -> int | None:
-    """Epochs, or steps, between evaluations, where the configurations say so: the same for all networks. Raises
+    """Epochs, or steps, between evaluations, if the configurations set them: the same for all networks. Raises
     ConfigError if they differ."""
     unit = unit_of(configs)
     given = sorted({each.interval for each in configs if each.evaluate_every is not None or each.decides})
@@ -93,7 +93,7 @@ def unit_of(configs: Sequence[TrainConfig]) -> str:
 
 
 def small(runs: Sequence[Run]) -> list[str]:
-    """A note on networks whose samples are so few that a step passes them more often than evaluations are to be."""
+    """A note on networks with so few samples that a step takes more epochs than should lie between evaluations."""
     few = 0
     for run in runs:
         if run.config.steps is None:
@@ -109,13 +109,13 @@ def small(runs: Sequence[Run]) -> list[str]:
 
 
 def in_order(runs: Sequence[Placed], values: Iterable[Tensor]) -> Tensor:
-    """(N,) of all networks in the order of their rows, from those of each run."""
+    """The (N,) values of all networks in the order of their rows, from the values of each run."""
     return torch.cat([*values])[torch.cat([run.rows for run in runs]).argsort()]
 
 
 def figures(runs: Sequence[Run], found: Sequence[Round], name: str | None = None) -> list[Tensor]:
-    """What networks are compared by, (N,) float64 of each run, less is better: infinite for what is not a number. name:
-    of validation data the "loss" or "metric", by default as those of `runs` are comparable."""
+    """The figures that compare networks, (N,) float64 for each run, less is better; infinite for NaN. name: "loss" or
+    "metric", of validation data; by default the loss, if the losses of `runs` are comparable."""
     if any(each.held_out is None for each in found):
         return [worth("loss", each.loss.double()) for each in found]
     held_out = [each.held_out for each in found if each.held_out is not None]

@@ -1,13 +1,13 @@
-"""A study of Optuna in batches: its sampler asks for many trials at once, which train as one design.
+"""A study of Optuna in batches: its sampler suggests many trials at once, which train as one design.
 
     study = optuna.create_study(sampler=optuna.samplers.TPESampler(seed=0))
     space = {"lr": "1e-4..1e-1:log", "optimizer": ["adam", "sgd"], "widths": ["64,16,10", "64,32,32,10"]}
     optimize(study, space, data, validation, n_trials=200, batch=50, loss="cross_entropy", epochs=20)
     study.best_params
 
-A study that minimises is told losses, one that maximises the metric of the validation data. Every evaluation is
-reported, at its epoch or step, and the study's pruner stops networks; as in Study.optimize they end as pruned, and
-networks that diverge as failed. A sampler sees the outcome of earlier batches only: TPESampler(constant_liar=True)
+A study that minimises receives losses; one that maximises, the metric of the validation data. Every evaluation is
+reported, at its epoch or step, and the study's pruner stops networks. As in Study.optimize, these end as pruned, and
+networks that diverge as failed. A sampler sees only the outcome of earlier batches: TPESampler(constant_liar=True)
 spreads the trials of a batch. `pip install gpubp[optuna]`.
 """
 
@@ -50,14 +50,14 @@ def optimize(
     **common: Any,
 ) -> list[Result]:
     """Run `n_trials` trials of `study`, up to `batch` at once. -> the results, one per batch; a trial's user attributes
-    `batch` and `network` say where its network is in them. A study that minimises is told losses, one that maximises
+    `batch` and `network` say where its network is in them. A study that minimises receives losses, one that maximises
     accuracy or R2, of the validation data; at every evaluation its pruner, by default MedianPruner, may stop networks.
 
     space: by name a range as text, "1e-4..1e-1:log" or "1..8:int", a list of choices, or a distribution of Optuna. row:
-    from a trial's parameters the network's row of a design, by default the parameters themselves; its `seed` is the
-    trial's number. common: settings of all networks, and arguments of train_many(), but for run_dir and search: a study
-    has its own storage. A sampler that has tried all there is, such as GridSampler, ends the study with its batch.
-    Raises ConfigError, and what train_many() raises; trials that were asked for then fail."""
+    turns a trial's parameters into the network's row of a design, by default unchanged; its `seed` is the trial's
+    number. common: settings of all networks, and arguments of train_many() except run_dir and search: a study has its
+    own storage. A sampler that has tried everything, such as GridSampler, ends the study after its batch. Raises
+    ConfigError, and what train_many() raises; unfinished trials then fail."""
     check_kind("space", space, Mapping)
     for name in ("run_dir", "search"):
         if name in common:
@@ -88,7 +88,7 @@ def optimize(
 
 
 class Reports(Method):
-    """Reports evaluations to trials, those of the networks in the same order, and stops what their pruner prunes."""
+    """Reports evaluations to trials, which are in the order of the networks, and stops what their pruner prunes."""
 
     name = "optuna"
 
@@ -96,7 +96,7 @@ class Reports(Method):
         self.trials, self.maximise, self.pruned = trials, maximise, set[int]()
 
     def interval(self, configs: Sequence[TrainConfig]) -> int:
-        """That of the training without a study, of its longest network."""
+        """The interval that the longest network has without a study."""
         return asked(self.name, configs) or max(each.interval for each in configs)
 
     def begin(self, runs: Sequence[Run]) -> list[str]:
@@ -107,12 +107,12 @@ class Reports(Method):
         return []
 
     def decide(self, number: int, runs: Sequence[Run], found: Sequence[Round]) -> None:
-        """Report what trained in this round, then ask about what would go on."""
+        """Report the networks that trained in this round; stop those to be pruned."""
         losses = [each.loss if each.held_out is None else each.held_out.loss for each in found]
         metrics = [each.held_out.metric for each in found if each.held_out is not None]
         values = in_order(runs, metrics if self.maximise else losses).tolist()
         status, interval = in_order(runs, [each.status for each in found]), runs[0].config.interval
-        trained = ~in_order(runs, [each.loss for each in found]).isnan()  # of those that diverged they are NaN
+        trained = ~in_order(runs, [each.loss for each in found]).isnan()  # NaN if it diverged
         for row in trained.nonzero().squeeze(1).tolist():
             self.trials[row].report(values[row], min(number * interval, self.ends[row]))
             if status[row] == Status.running and self.trials[row].should_prune():
@@ -139,8 +139,8 @@ def _tell(study: optuna.Study, trials: Sequence[Trial], result: Result, pruned: 
 
 
 def _told(study: optuna.Study, trial: Trial, value: float | None = None, **how: Any) -> bool:
-    """Tell the outcome of a trial. -> whether the sampler goes on: one that does not calls Study.stop, which raises
-    outside Study.optimize; the outcome is stored all the same."""
+    """Tell the outcome of a trial. -> whether the sampler continues: to end, it calls Study.stop, which raises outside
+    Study.optimize; the outcome is stored all the same."""
     try:
         study.tell(trial, value, **how)
     except RuntimeError as error:
@@ -154,7 +154,7 @@ def _distribution(name: str, given: Any) -> BaseDistribution:
     """The distribution of a parameter; raises ConfigError."""
     if isinstance(given, BaseDistribution):
         return given
-    if isinstance(given, list) and given:  # of topologies as text, because a storage keeps no tuples
+    if isinstance(given, list) and given:  # topologies as text: storages keep no tuples
         return CategoricalDistribution(
             [",".join(map(str, each)) if isinstance(each, tuple) else each for each in given]
         )

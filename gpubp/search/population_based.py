@@ -1,14 +1,14 @@
-"""Population based training: the worst networks become copies of the best, with other hyper-parameters, and go on.
+"""Population based training: the worst networks become copies of the best, with other hyper-parameters, and train on.
 
-Every `every` epochs (or steps), within networks of one topology, recipe and sample set, those of the worst `quantile`
-each copy one of the best `quantile`: parameters, optimizer state, hyper-parameters and what evaluations remember, so
-that patience and the best row are those of the source. A network that has diverged is the worst, and trains again as a
-copy. Then its hyper-parameters are perturbed, or drawn anew, within their space; ids and lengths stay. Networks that
+Every `every` epochs (or steps), among networks of one topology, recipe and sample set, each of the worst `quantile`
+copies one of the best `quantile`: parameters, optimizer state, hyper-parameters and what evaluations remember, so that
+patience and the best row are the source's. A network that has diverged counts as the worst, and trains again as a copy.
+Then the copy's hyper-parameters are perturbed, or drawn anew, within their space; ids and lengths stay. Networks that
 have ended otherwise take no part.
 
 Jaderberg et al., "Population Based Training of Neural Networks", 2017: truncation selection, perturbation by 0.8 or
-1.2. `quantile` and `resample` are Ray Tune's quantile_fraction and resample_probability. What is drawn depends only on
-the seed, the round and the network's row (maths/rng.py).
+1.2. `quantile` and `resample` are Ray Tune's quantile_fraction and resample_probability. Draws depend only on the seed,
+the round and the network's row (maths/rng.py).
 """
 
 import math
@@ -33,17 +33,17 @@ from .lineage import Lineage
 from .method import Method, check_comparable, figures, small, unit_of
 from .sampling import Expression, Range, parse, several
 
-EXPLOIT = 4  # layer of the search stream; samples/folds.py has the two before
-STAY = ("ids", "position", "end")  # of a network that becomes a copy
+EXPLOIT = 4  # layer of the search stream; samples/folds.py uses the two before
+STAY = ("ids", "position", "end")  # kept by a network that becomes a copy
 
 
 @dataclass
 class PopulationBased(Method):
     """every: epochs, or steps, between two exchanges. quantile: the share of the best, and of the worst; half at most.
-    perturb: one of these factors is drawn; a number of a list becomes a neighbour. resample: the probability that a
-    hyper-parameter is drawn anew from its space instead. space: ranges LOW..HIGH, LOW..HIGH:log or lists of
+    perturb: factors, of which one is drawn; a number from a list becomes a neighbour in it. resample: the probability
+    that a hyper-parameter is drawn anew from its space instead. space: ranges LOW..HIGH, LOW..HIGH:log or lists of
     hyper-parameters by name; by default those that differ between networks, from the least to the largest at the start.
-    lineage: who copied whom so far (lineage.py)."""
+    lineage: which network copied which so far (lineage.py)."""
 
     every: int = 1
     quantile: float = 0.25
@@ -75,7 +75,7 @@ class PopulationBased(Method):
         self.ranges = {name.removeprefix(EXTRA): _range(name, each) for name, each in (self.space or {}).items()}
 
     def begin(self, runs: Sequence[Run]) -> list[str]:
-        """Find the space, if it is not given. -> it, for the user. Raises ConfigError if there is nothing to do."""
+        """Find the space, unless given. -> the space, for the user. Raises ConfigError if there is nothing to do."""
         configs = [run.config for run in runs]
         longest, unit = max(each.longest for each in configs), unit_of(configs)
         self.interval(configs)
@@ -100,7 +100,7 @@ class PopulationBased(Method):
         return [told, *small(runs)]
 
     def acts(self, number: int, runs: Sequence[Run]) -> bool:
-        """After every `every` epochs, or steps: networks are evaluated together."""
+        """Whether `every` epochs, or steps, have passed again: networks are evaluated together."""
         return number * runs[0].config.interval % self.every == 0
 
     def decide(self, number: int, runs: Sequence[Run], found: Sequence[Round]) -> None:
@@ -135,7 +135,7 @@ class PopulationBased(Method):
         self.lineage.append({"round": number, **rows, "hyper": values})
 
     def _pairs(self, number: int, run: Run, some: Tensor, loss: Tensor) -> tuple[Tensor, Tensor]:
-        """Of the networks `some`, in the order of their rows: (K,) both, who becomes a copy, and of whom."""
+        """Of the networks `some`, in the order of their rows: (K,) each, the copies to be, and their sources."""
         state, running = run.state, run.state.running[some]
         if not bool(running.any()):
             return some[:0], some[:0]
@@ -153,7 +153,7 @@ class PopulationBased(Method):
         return rng.words(self.seed, run.rows[some], count, EXPLOIT, rng.SEARCH, torch.full_like(some, number))
 
     def _explored(self, name: str, values: Tensor, words: Tensor) -> Tensor:
-        """(K,): other values than `values`; words (K, 3)."""
+        """(K,): values in place of `values`; words (K, 3)."""
         space, share = self.ranges[name], (words.double() + 0.5) * 2.0**-32
         if isinstance(space, Range):
             factors = torch.tensor(self.perturb, dtype=torch.float64)

@@ -3,9 +3,9 @@
 An expression is a number ("0.01"), a range ("1e-4..1e-1", uniform; "1e-4..1e-1:log", uniform in the logarithm;
 "1..8:int" and "1..64:log:int", whole numbers, both ends included) or a list ("0.1,0.01"). Lists form a grid that
 repeats along the networks; each point of the Sobol sequence is tried with the whole grid, so that no element of a list
-has only a part of a range: of c combinations network n has point n // c, for any number of networks.
-Sobol, 1967; scrambled as in Owen, 1995 (torch.quasirandom.SobolEngine). With method "random" numbers and elements of
-lists are drawn independently instead (Bergstra, Bengio, 2012), by Philox (maths/rng.py).
+sees only part of a range: with c combinations, network n has point n // c, for any number of networks. Sobol, 1967;
+scrambled as in Owen, 1995 (torch.quasirandom.SobolEngine). With method "random" numbers and elements of lists are drawn
+independently instead (Bergstra, Bengio, 2012), by Philox (maths/rng.py).
 """
 
 import math
@@ -47,7 +47,7 @@ class Range(NamedTuple):
     whole: bool = False
 
     def at(self, share: Tensor) -> Tensor:
-        """The numbers below which there are these shares, in (0, 1), of the range."""
+        """The numbers below which these shares, in (0, 1), of the range lie."""
         low, high = (self.low - 0.5, self.high + 0.5) if self.whole else (self.low, self.high)
         if not self.log:
             return self.within(low + share * (high - low)) if self.whole else low + share * (high - low)
@@ -67,7 +67,7 @@ def parse(name: str, text: Expression) -> float | Range | list[float]:
     written = ",".join(map(str, text)) if isinstance(text, list) else str(text)
     body, *how = written.split(":")
     try:
-        if (how and (how not in SCALES or ".." not in body)) or "..." in body:  # 1...2: from 1, or to .2?
+        if (how and (how not in SCALES or ".." not in body)) or "..." in body:  # 1...2 is ambiguous: from 1. or to .2
             raise ValueError
         if ".." in body:
             low, high = (number(part) for part in body.split(".."))
@@ -128,8 +128,8 @@ def several(given: Any) -> bool:
 def shortfall(
     expressions: Mapping[str, Expression], count: int, choices: Mapping[str, Sequence[Any]] = {}
 ) -> str | None:
-    """What sample() of these leaves out of the grid, or of a range, of which each point goes through the whole grid, in
-    a sentence; None if it is nothing."""
+    """A sentence on what sample() of these leaves out of the grid, or of a range, whose every point is tried with the
+    whole grid; None if nothing."""
     parsed = {name: parse(name, text) for name, text in expressions.items()}
     ranges = [name for name, value in parsed.items() if isinstance(value, Range)]
     given = {name: value for name, value in parsed.items() if isinstance(value, list)} | {**choices}
@@ -145,7 +145,7 @@ def shortfall(
 
 
 def _points(count: int, seed: int, ranges: int, lengths: Sequence[int], method: str) -> tuple[Tensor, list[Tensor]]:
-    """Of each network: a number in [0, 1) for every range, (N, ranges) float64, and the place in each list, (N,)."""
+    """For each network: a number in [0, 1) for every range, (N, ranges) float64, and the place in each list, (N,)."""
     if method == "random":
         share = rng.uniform(seed, torch.arange(count), ranges + len(lengths), POINT, rng.SEARCH)
         return share, [(share[:, ranges + at] * length).long() for at, length in enumerate(lengths)]
@@ -165,11 +165,11 @@ def _points(count: int, seed: int, ranges: int, lengths: Sequence[int], method: 
 def design(
     space: Mapping[str, Any], count: int | None = None, seed: int = 0, method: str = "sobol", **common: Any
 ) -> Design:
-    """A design from a space: of each column of a design (runs/design.py) a range as text, "1e-4..1e-1:log", a list or
+    """A design from a space: for each column of a design (runs/design.py) a range as text, "1e-4..1e-1:log", a list or
     an array of values of any kind, such as topologies, or one value. count: of networks; by default all combinations of
-    the lists, if there are no ranges. Numbers of settings that are whole are rounded, and a hyper-parameter is left out
-    of rows whose optimizer, schedule or loss has none of its name. common: settings of all networks. Warns of what
-    so few networks leave out of lists and ranges.
+    the lists, if there are no ranges. Numbers are rounded for settings that take whole ones, and a hyper-parameter is
+    left out of rows whose optimizer, schedule and loss do not have it. common: settings of all networks. Warns if so
+    few networks leave out parts of lists or ranges.
 
         gpubp.search.design({"widths": ["64,32,10", "64,64,10"], "lr": "1e-4..1e-1:log"}, 100, loss="cross_entropy")
     """
@@ -185,7 +185,7 @@ def design(
     if count is None:
         if numbers:
             raise ConfigError(f"space: {', '.join(numbers)} are ranges: `count`, of networks, expected")
-        count = math.prod(len(values) or 1 for values in choices.values())  # sample() refuses those that are empty
+        count = math.prod(len(values) or 1 for values in choices.values())  # sample() refuses empty lists
     number = bounded("count", arrays.count("count", count))
     columns = sample(numbers, number, rng.check_seed(seed), choices, method)
     if method == "sobol" and (told := shortfall(numbers, number, choices)):
@@ -200,10 +200,10 @@ def design(
 
 
 def taken(rows: Design, name: str, values: Any, what: str) -> Design:
-    """`rows` with a hyper-parameter, `values` (N) or one for all, where its cell is empty and optimizer, schedule or
-    loss has it. what: it is, in a message. Raises ConfigError if no row takes it."""
+    """`rows` with a hyper-parameter, `values` (N) or one for all, where its cell is empty and the optimizer, schedule
+    or loss has it. what: its name in messages. Raises ConfigError if no row takes it."""
     rules = [rows.columns.get(kind, Column(np.array([0]), np.array([False]), ())) for kind in TABLES]
-    options = [(*(each.options or ()), None) for each in rules]  # None of an empty cell
+    options = [(*(each.options or ()), None) for each in rules]  # None for an empty cell
     known = [_has(name, *some) for some in product(*options)]
     places = tuple(np.where(each.given, each.values, len(some) - 1) for each, some in zip(rules, options))
     fits = np.broadcast_to(np.reshape(known, [*map(len, options)])[places], len(rows))
@@ -224,8 +224,8 @@ def taken(rows: Design, name: str, values: Any, what: str) -> Design:
 
 @cache
 def _has(name: str, *rules: str | None) -> bool:
-    """Whether a network by these rows of TABLES has a hyper-parameter, or may have it, where a row is not given. Design
-    refuses what is in no table."""
+    """Whether a network with these rows of TABLES has a hyper-parameter, or may have it if a row is not given. Design
+    refuses a row that is in no table."""
     if name in (*SWITCHES, *WARMUP, "lr", "weight_decay"):
         return True
     for table, rule in zip(TABLES.values(), rules):

@@ -1,4 +1,4 @@
-"""TrainConfig and what it says of the computation.
+"""TrainConfig and what it says about the computation.
 
-Read config.py first. recipe.py has the part that a kernel is compiled for, the rest are numbers of each network.
+Read config.py first. recipe.py has the part that a kernel is compiled for; the rest is numbers of each network.
 """

@@ -1,5 +1,5 @@
-"""Weights of classes: how much a sample counts in the loss, by its class. Those that are BALANCED follow from the
-samples of each network, as in scikit-learn: of M samples of C classes, m of this one, M / (C m).
+"""Weights of classes: how much a sample counts in the loss, by its class. BALANCED weights follow from each network's
+samples, as in scikit-learn: M / (C m), for a class with m of M samples, among C classes.
 """
 
 from collections.abc import Mapping
@@ -15,11 +15,11 @@ from ..samples.data import Dataset
 from ..system import arrays
 
 BALANCED = "balanced"
-AT_ONCE = 1 << 22  # samples that are counted at once
+AT_ONCE = 1 << 22  # samples counted at once
 
 
 def plain(given: Any) -> Any:
-    """`given` as a checkpoint can hold it. Raises ConfigError for what cannot be weights of any classes."""
+    """`given` as a checkpoint can hold it. Raises ConfigError if it cannot be class weights."""
     if given is None or isinstance(given, str):
         if given not in (None, BALANCED):
             raise ConfigError(f"class_weight {given!r}: {BALANCED!r}, or a number per class, expected")
@@ -38,8 +38,8 @@ def check_loss(spec: NetworkSpec) -> None:
 
 
 def fitted(given: Any, spec: NetworkSpec, data: Dataset, position: Tensor) -> Any:
-    """`given`, or where that is BALANCED the numbers, (O,) if all networks have the same samples, else (N, O) of those
-    at `position` (N,); 1 of a class that does not occur. Raises ConfigError for another loss."""
+    """`given`; if it is BALANCED, the numbers: (O,) if all networks have the same samples, else (N, O) for those at
+    `position` (N,); 1 for a class that does not occur. Raises ConfigError for a loss without classes."""
     if not isinstance(given, str):
         return given
     check_loss(spec)
@@ -51,7 +51,7 @@ def fitted(given: Any, spec: NetworkSpec, data: Dataset, position: Tensor) -> An
 
 
 def are_balanced(weight: Tensor, spec: NetworkSpec, data: Dataset, position: Tensor) -> bool:
-    """Whether weights (N, O) of networks at `position` (N,) are those that BALANCED gives them."""
+    """Whether the weights (N, O) of networks at `position` (N,) are the ones that BALANCED gives."""
     return torch.equal(weight.cpu(), fitted(BALANCED, spec, data, position).expand(weight.shape))
 
 
@@ -73,9 +73,9 @@ def _balanced(counts: Tensor) -> Tensor:
 
 
 def columns(given: Any, spec: NetworkSpec, count: int) -> Tensor:
-    """Those (O,) of all networks, or (N, O) of each, as (N, O) float64.
+    """Weights (O,) for all networks, or (N, O) for each, as (N, O) float64.
 
-    Raises ConfigError for another loss, for negative numbers and for weights that are all 0, ShapeError for a wrong
+    Raises ConfigError for a loss without classes, negative numbers and weights that are all 0, ShapeError for a wrong
     number of classes or networks.
     """
     check_loss(spec)

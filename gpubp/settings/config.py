@@ -26,7 +26,7 @@ from .rounds import Rounds, fitted
 Hyper = float | Sequence[float] | Tensor | None
 
 SHUFFLES, ORDERS = ("network", "shared", "none"), ("simultaneous", "layerwise")
-EVENTS = {"epochs": 1, "steps": 100}  # between evaluations of a schedule that watches them
+EVENTS = {"epochs": 1, "steps": 100}  # between evaluations, for a schedule that watches them
 SWITCHES = {  # of every optimizer, schedule and loss, with their defaults
     "l1": 0.0, "l2": 0.0, "dropout": 0.0, "clip_value": None, "clip_norm": None, "patience": None, "min_delta": 0.0,
     "tol": None, "target_loss": None,
@@ -202,7 +202,7 @@ class TrainConfig(Rules):
         }
 
     def values(self, loss: str) -> dict[str, Any]:
-        """Every hyper-parameter in use, given or default. Raises ConfigError for an unused one."""
+        """Every hyper-parameter in use, given or default. Raises ConfigError if one is given but unused."""
         known, given = self.defaults(loss), dict(self._given())
         for name in given:
             if name not in known:
@@ -262,8 +262,8 @@ class TrainConfig(Rules):
 
     @property
     def interval(self) -> int:
-        """evaluate_every, with its default filled in. If evaluations change the training, it does not depend on the
-        length: a network has the same bits among longer ones, and an extended run those of a longer one."""
+        """evaluate_every, with its default filled in. If evaluations change the training, it does not depend on its
+        length: a network has the same bits beside longer-trained ones, and an extended run those of a longer run."""
         if self.evaluate_every is not None:
             return self.evaluate_every
         if self.decides:
@@ -278,7 +278,7 @@ class TrainConfig(Rules):
 
     @property
     def longest(self) -> int:
-        """Epochs, or steps, of the longest training network."""
+        """Epochs, or steps, of the network that trains longest."""
         return int(torch.as_tensor(self.epochs if self.steps is None else self.steps).max())
 
     def take(self, index: Tensor) -> TrainConfig:

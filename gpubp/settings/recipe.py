@@ -12,7 +12,7 @@ INF = float("inf")
 MEMORY = {"scale": 1.0, "best": INF, "bad": 0.0, "cooling": 0.0}  # of a schedule that watches evaluations
 TRACKED = {"best_loss": INF, "best_step": -1.0, "waited": 0.0, "last_loss": INF}  # of stopping and the best row
 EXACT = "exact"
-PRECISIONS = {EXACT: 0, "tf32": 1, "3xtf32": 3}  # of products: how many of tf32 make one; 0: those of the dtype
+PRECISIONS = {EXACT: 0, "tf32": 1, "3xtf32": 3}  # of products: how many tf32 products make one; 0: the dtype's own
 STOPPING = ("patience", "min_delta", "tol", "target_loss")  # hyper-parameters that a step does not read
 
 

@@ -1,4 +1,4 @@
-"""How long a network trains, and its rounds, which end with an evaluation: functions of its steps and samples."""
+"""How long a network trains, and its rounds, each ending with an evaluation: functions of its steps and samples."""
 
 from dataclasses import dataclass
 from typing import TypeVar
@@ -23,20 +23,20 @@ class Rounds:
     batch_size: int
 
     def of(self, step: Numbers, sizes: Numbers) -> tuple[Numbers, Numbers]:
-        """The start and end of each network's round at `step` (N,), (N,) int64 both: its last evaluation up to there,
-        and the first one after; sizes (N,): its samples. A round has one step or more."""
+        """The start and end, (N,) int64 each, of each network's round at `step` (N,): its last evaluation at or before
+        that step, and the first one after. sizes (N,): its samples. A round has one step or more."""
         done = self.passed(step, sizes)
         return self._begin(done, sizes), self._begin(done + 1, sizes)
 
     def passed(self, step: Numbers, sizes: Numbers) -> Numbers:
         """How many times `every` has passed for each network up to `step` (N,), (N,) int64; if `every` is less than a
-        batch, this is more than its evaluations."""
+        batch, this exceeds its evaluations."""
         done, each = (step, self.every) if self.in_steps else (step * self.batch_size, self.every * sizes)
         passed: Numbers = done // each
         return passed
 
     def number(self, step: Tensor, sizes: Tensor) -> Tensor:
-        """The round that step `step` (N,), from 1, is of, (N,) int64, from 1: a round has one step or more."""
+        """The round, (N,) int64, of step `step` (N,), both counted from 1: a round has one step or more."""
         return torch.minimum(self.passed(step - 1, sizes), step - 1) + 1
 
     def _begin(self, number: Numbers, sizes: Numbers) -> Numbers:
@@ -57,8 +57,8 @@ class Rounds:
 def fitted(batch_size: int, data: Dataset) -> tuple[int, list[str]]:
     """A batch of at most all samples, and notes for the user.
 
-    If networks share their samples, or have equally many, the batch is cut to them. Networks with `rows` keep the
-    batch, as a network's bits depend only on its samples, not on its neighbours'.
+    If networks share their samples, or have equally many, the batch is cut to that number. Networks with `rows` keep
+    the batch: a network's bits depend only on its own samples, not on its neighbours'.
     """
     fewest = data.lengths[0]
     if fewest >= batch_size:

@@ -1,8 +1,8 @@
-"""Fits that happen together before scikit-learn asks for them one by one.
+"""Fits made together, before scikit-learn requests them one by one.
 
 A search of scikit-learn clones its estimator, sets parameters, fits and scores, in the order settings x folds. Ahead
-stands in for the estimator: it trains all these fits together, and hands out each in its turn. A fit that cannot train
-with the others (`reason`) trains alone, and an error of one is raised when its turn comes.
+stands in for the estimator: it trains all these fits together, and hands out each in turn. A fit that cannot train with
+the others (`reason`) trains alone; its error, if any, is raised when its turn comes.
 """
 
 import time
@@ -26,12 +26,12 @@ from .encoding import Raw
 from .estimator import Networks
 from .jobs import Job, Samples, Table
 
-PLAIN = str | int | float | np.generic | None  # whose texts say all of them
+PLAIN = str | int | float | np.generic | None  # values that their text fully describes
 
 
 @dataclass(eq=False)
 class Fit:
-    """A setting on a fold. model: the estimator; seconds: of its fit; reason: why it has to train alone."""
+    """A setting on a fold. model: the estimator; seconds: of its fit; reason: why it must train alone."""
 
     model: Any
     params: Mapping[str, Any]
@@ -60,7 +60,7 @@ class Fit:
         return self.fold, *((name, repr(value) if isinstance(value, PLAIN) else id(value)) for name, value in own)
 
     def replay(self, *_: Any, **__: Any) -> Any:
-        """The model's fit(), when it has happened already."""
+        """The model's fit(), which has happened already."""
         if self.error is not None:
             raise self.error
         return self.model
@@ -68,8 +68,8 @@ class Fit:
 
 @dataclass(eq=False)
 class Batch:
-    """Fits to given samples, and what they share: transformers, checked samples, and what networks see of them. params:
-    of fit()."""
+    """Fits to given samples, and what they share: transformers, checked samples, and samples as networks see them.
+    params: of fit()."""
 
     X: Any
     y: Any
@@ -80,7 +80,7 @@ class Batch:
     tables: dict[Any, dict[Any, Table]] = field(default_factory=dict)
 
     def run(self, fits: Sequence[Fit]) -> None:
-        """Fit all, together where that is possible. Raises ValueError for a parameter that an estimator lacks."""
+        """Fit all, together where possible. Raises ValueError for a parameter that an estimator lacks."""
         for fit in fits:
             fit.model.set_params(**clone(fit.params, safe=False))
         for fit in fits:
@@ -99,7 +99,7 @@ class Batch:
             _guarded(fit, self._fit_alone)
 
     def _prepare(self, fit: Fit) -> None:
-        """Set fit.job, or the reason why there is none."""
+        """Set fit.job, or the reason for having none."""
         networks = fit.networks
         if isinstance(networks, Pipeline):
             fit.reason = "the last step of the Pipeline is a Pipeline: one Pipeline with all their steps expected"
@@ -129,7 +129,7 @@ class Batch:
         return {f"{step}__{name}": each for step, of in steps for some in of.values() for name, each in some.items()}
 
     def _raw(self, fit: Fit, weight: Any) -> Raw:
-        """The samples as they come to the networks: all of them, or from transformers those to train on."""
+        """The samples as they reach the networks: all of them, or, after transformers, only those to train on."""
         key = type(fit.networks), fit.head, weight is None
         if key not in self.raws:
             if fit.head is None:
@@ -155,7 +155,7 @@ class Batch:
 
 
 def _guarded(fit: Fit, step: Callable[[Fit], None]) -> None:
-    """A step of a fit, its time, and its error, if it has one."""
+    """Run a step of a fit, and note its time and any error."""
     begun = time.perf_counter()
     try:
         step(fit)
@@ -165,7 +165,7 @@ def _guarded(fit: Fit, step: Callable[[Fit], None]) -> None:
 
 
 class Ahead:
-    """In place of `estimator` in a search, whose errors name it."""
+    """Takes the place of `estimator` in a search; errors still name the estimator."""
 
     def __init__(self, estimator: Any) -> None:
         self.estimator = estimator
@@ -190,7 +190,7 @@ class Ahead:
         return self
 
     def set_params(self, **params: Any) -> Any:
-        """The next estimator, fitted; when all have had their turn, a new one."""
+        """The next estimator, fitted; after the last one, a new one."""
         fit = next(self.fits, None)
         if fit is None:
             return clone(self.estimator).set_params(**params)

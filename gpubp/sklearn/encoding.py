@@ -1,6 +1,6 @@
-"""From what scikit-learn's users pass to what networks see: labels, scaling, weights, and samples to stop by.
+"""From what scikit-learn's users pass to what networks see: labels, scaling, weights, and samples for early stopping.
 
-Everything is decided by the samples of a fit: the table that is encoded may have others, such as those of other folds.
+Only the samples of a fit decide: the table that is encoded may have others, such as those of other folds.
 """
 
 from collections.abc import Mapping, Sequence
@@ -39,7 +39,7 @@ class Labels:
 
     @classmethod
     def of(cls, y: Array, known: Any = None) -> Self:
-        """The labels in y, or those `known` before. Raises ValueError for targets that are no labels, and for one
+        """The labels in y, or those `known` before. Raises ValueError for targets that are not labels, and for a single
         class."""
         check_classification_targets(y)
         kind = type_of_target(y, input_name="y")
@@ -61,7 +61,7 @@ class Labels:
         return 1 if self.kind == "binary" else len(self.classes)
 
     def encoded(self, y: Array) -> Array:
-        """Class numbers (M,), or 0 and 1 (M, outputs). A label that is not known becomes any."""
+        """Class numbers (M,), or 0 and 1 (M, outputs). An unknown label becomes an arbitrary one."""
         if self.kind == "multilabel-indicator":
             return dense(y).astype(float)
         places = np.searchsorted(self.classes, y).clip(max=len(self.classes) - 1)
@@ -69,8 +69,8 @@ class Labels:
 
 
 def named(X: Any) -> list[str]:
-    """The names of a frame's columns as texts, which raw/frames.py knows them by; none for what has no columns, or
-    several of one name."""
+    """The names of a frame's columns as text, as in raw/frames.py; none if there are no columns, or several of one
+    name."""
     names = [*map(str, getattr(X, "column_names", getattr(X, "columns", ())))]  # pyarrow's columns are arrays
     return names if len({*names}) == len(names) else []
 
@@ -82,7 +82,7 @@ def labels_or_matrix(y: Any) -> Array:
 
 
 def balanced(raw: Raw, rows: Array, class_weight: Any) -> Array | None:
-    """The weights (M,) of the samples; those of classes follow from `rows` alone. Raises ValueError for negative
+    """The weights (M,) of the samples; classes' weights follow from `rows` alone. Raises ValueError for negative
     ones."""
     if class_weight is None:
         return raw.weight
@@ -94,13 +94,13 @@ def balanced(raw: Raw, rows: Array, class_weight: Any) -> Array | None:
 
 
 def stratifies(strata: Array, fraction: float) -> bool:
-    """Whether a fraction of the samples can have some of each class, and the rest too."""
+    """Whether both a fraction of the samples and the rest can hold samples of each class."""
     counts = np.unique(strata, return_counts=True)[1]
     return bool(counts.min() > 1 and len(counts) <= min(fraction, 1 - fraction) * len(strata))
 
 
 def divided(rows: Array, fraction: float, strata: Array | None, seed: int) -> tuple[Array, Array]:
-    """Those of `rows` to train on, and those to stop by, equally many of each class where there are enough."""
+    """Those of `rows` to train on, and those for early stopping, stratified by class if there are enough."""
     if strata is not None and not stratifies(strata, fraction):
         strata = None
     train, held_out = train_test_split(rows, test_size=fraction, random_state=seed, stratify=strata)
@@ -110,7 +110,7 @@ def divided(rows: Array, fraction: float, strata: Array | None, seed: int) -> tu
 
 
 def scaler(name: str, values: Array, rows: Array, weight: Array | None) -> StandardScaler:
-    """To mean 0 and standard deviation 1 of each column in `rows`. Raises ValueError where these are infinite."""
+    """A scaler to mean 0 and standard deviation 1 of each column in `rows`. Raises ValueError if either is infinite."""
     with np.errstate(over="ignore", invalid="ignore"):
         found = StandardScaler().fit(values[rows], sample_weight=None if weight is None else weight[rows])
     if not np.isfinite([found.mean_, found.scale_]).all():
@@ -119,7 +119,7 @@ def scaler(name: str, values: Array, rows: Array, weight: Array | None) -> Stand
 
 
 def scaled(values: Array, by: StandardScaler) -> Array:
-    """The values in its units, infinite where they are too large: see tensor()."""
+    """The values scaled; infinite where too large: see tensor()."""
     with np.errstate(over="ignore"):
         return np.asarray(by.transform(values))
 
@@ -127,7 +127,7 @@ def scaled(values: Array, by: StandardScaler) -> Array:
 def of_fit(
     names: Sequence[str], inputs: Any, outputs: int, targets: Any, task: str, labels: tuple[Any, ...]
 ) -> Preparation:
-    """A Preparation of a fit to features of these names and `outputs` numbers, with the scaler of each, or None."""
+    """A fit's Preparation for features with these names and `outputs` numbers, each with its scaler or None."""
     own = "y"
     while any(name.startswith(own) for name in names):  # a name that no feature has
         own += "_"
@@ -145,12 +145,12 @@ def _columns(names: Sequence[str], scaling: StandardScaler | None) -> tuple[Colu
 
 
 def dense(values: Any) -> Array:
-    """Of a sparse matrix the array."""
+    """The values, a sparse matrix as an array."""
     return np.asarray(values.toarray() if hasattr(values, "toarray") else values)
 
 
 def tensor(name: str, values: Array, dtype: torch.dtype) -> Tensor:
-    """Floats as `dtype`, class numbers as int64. Raises ValueError for numbers that it cannot hold."""
+    """Floats as `dtype`, class numbers as int64. Raises ValueError for numbers that the dtype cannot hold."""
     array = np.ascontiguousarray(values)
     given = torch.from_numpy(array if array.flags.writeable else array.copy())
     if not given.is_floating_point():
@@ -163,13 +163,13 @@ def tensor(name: str, values: Array, dtype: torch.dtype) -> Tensor:
 
 
 def equal(batch: Any, samples: int) -> int:
-    """A batch of at most `batch`, of which as many make an epoch, of equal size up to what rounding leaves. Raises
+    """A batch size of at most `batch` that takes as many batches per epoch, equal in size up to rounding. Raises
     ValueError unless it is a whole number of 1 or more."""
     return -(-samples // -(-samples // count("batch_size", batch)))
 
 
 def layers(sizes: Any) -> tuple[int, ...]:
-    """The widths of hidden layers, of one or several. Raises ValueError unless they are whole numbers of 1 or more."""
+    """The widths of one or several hidden layers. Raises ValueError unless they are whole numbers of 1 or more."""
     try:
         each = [*sizes]
     except TypeError:  # one

@@ -1,7 +1,7 @@
-"""Networks: what the estimators share: samples in, jobs (jobs.py), trained networks, predictions.
+"""Networks: what the estimators share: from samples to jobs (jobs.py), trained networks and predictions.
 
 Subclasses say what targets are (targets.py), and which networks their parameters describe (`_rows`). Random numbers
-come from random_state in one draw per fit: of the samples to stop by, and of the networks.
+come from random_state in one draw per fit: for the early-stopping samples, and for the networks.
 """
 
 import warnings
@@ -46,7 +46,7 @@ SEEDS = 2**31 - 1
 FEW = 1 << 26  # products of a prediction that is faster in one thread
 READ: Mapping[str, Any] = {"accept_sparse": ("csr", "csc"), "dtype": [np.float64, np.float32]}
 NAMED = {"X": "input_scaler_", "y": "target_scaler_"}
-AUTO, ENOUGH = "auto", 200  # of early_stopping: the samples from which some are held out
+AUTO, ENOUGH = "auto", 200  # of early_stopping: with this many samples, some are held out
 DECIDING = ("patience", "min_delta", "tol", "restore_best")  # settings of early stopping
 
 
@@ -60,8 +60,8 @@ class Networks(BaseEstimator):  # type: ignore[misc]
         self.__dict__.update((name, value) for name, value in given.items() if name != "self")
 
     def fit(self, X: Any, y: Any, sample_weight: Any = None) -> Self:
-        """Train the networks on X (M, features) and y (M,) or (M, outputs). With warm_start a further call trains them
-        on. Raises ValueError for invalid parameters and samples, before any training."""
+        """Train the networks on X (M, features) and y (M,) or (M, outputs). With warm_start, a further call continues
+        their training. Raises ValueError for invalid parameters and samples, before any training."""
         return self._train(X, y, sample_weight, bool(self.warm_start) and self.__sklearn_is_fitted__())
 
     def _pass(self, X: Any, y: Any, sample_weight: Any, classes: Any = None) -> Self:
@@ -83,13 +83,13 @@ class Networks(BaseEstimator):  # type: ignore[misc]
         return self._adopt(samples, trained, again)
 
     def _seeds(self) -> tuple[int, int]:
-        """Of the samples to stop by, and of the networks. Raises ValueError for invalid parameters."""
+        """The seeds of the early-stopping samples, and of the networks. Raises ValueError for invalid parameters."""
         self._validate_params()
         split, networks = check_random_state(self.random_state).randint(SEEDS, size=2).tolist()
         return split, networks
 
     def _raw(self, X: Any, y: Any, sample_weight: Any, again: bool = False) -> Raw:
-        """Checked samples. again: of the features of earlier ones."""
+        """Checked samples. again: they must have the features of earlier ones."""
         numbers, names = isinstance(self, RegressorMixin), named(X)
         X, y = validate_data(self, X, y, reset=not again, multi_output=True, y_numeric=numbers, **READ)
         if sample_weight is not None:
@@ -98,7 +98,7 @@ class Networks(BaseEstimator):  # type: ignore[misc]
         return Raw(dense(X), labels_or_matrix(y), sample_weight, seen if again else seen | {"_names": names})
 
     def _shape(self, seed: int) -> tuple[Any, ...]:
-        """All that decides what _encoded() returns for some rows of given samples."""
+        """All that _encoded() depends on, besides the samples and their rows."""
         given = [getattr(self, name, None) for name in self._shaping]
         return type(self), repr(given), seed if self.early_stopping else None
 
@@ -106,8 +106,8 @@ class Networks(BaseEstimator):  # type: ignore[misc]
         self, raw: Raw, rows: Array, seed: int, again: bool = False, classes: Any = None,
         known: dict[Any, Table] | None = None, hold_out: bool = True,
     ) -> Samples:  # fmt: skip
-        """The `rows` of the samples as the networks see them. known: tables of these samples, for other rows too.
-        hold_out: whether some may be held out to stop by."""
+        """The `rows` of the samples as the networks see them. known: tables of these samples, encoded for any rows.
+        hold_out: whether some may be held out for early stopping."""
         fitted, strata = self._known(raw.targets[rows], again, classes)
         weight = balanced(raw, rows, getattr(self, "class_weight", None))
         train, held_out = rows, None
@@ -136,7 +136,7 @@ class Networks(BaseEstimator):  # type: ignore[misc]
         return Samples(table, torch.from_numpy(train), others, {**raw.seen, **fitted, **scalers})
 
     def _holds_out(self, rows: Array, strata: Array | None) -> bool:
-        """Whether some of these rows are held out to stop by."""
+        """Whether some of these rows are held out for early stopping."""
         if self.early_stopping != AUTO:
             return bool(self.early_stopping)
         return len(rows) >= ENOUGH and (strata is None or stratifies(strata, self.validation_fraction))
@@ -148,7 +148,7 @@ class Networks(BaseEstimator):  # type: ignore[misc]
     def _job(
         self, samples: Samples, seed: int, again: bool = False, epochs: int | None = None, record: bool = True
     ) -> Job:
-        """The networks that the parameters describe, to be trained on `samples`; with `epochs` for so many. record:
+        """The networks that the parameters describe, to be trained on `samples`; for `epochs`, if given. record:
         whether every epoch is in the history."""
         widths, training = (samples.table.inputs.shape[1], samples.fitted["n_outputs_"]), len(samples.rows)
         rows = [*map(dict, self._rows(widths, samples, seed))]
@@ -167,7 +167,7 @@ class Networks(BaseEstimator):  # type: ignore[misc]
         return Job(samples, rows, DTYPES[self.dtype], self.engine, self.device, reporters, start, states, later)
 
     def _start(self, rows: Sequence[Mapping[str, Any]]) -> Populations:
-        """The networks that there are. Raises ValueError unless `rows` describe their topologies."""
+        """The present networks. Raises ValueError unless `rows` describe their topologies."""
         given = self._populations
         specs = [part.population.spec for row in range(given.count) for part in given.parts(torch.tensor([row]))]
         if [spec.layout for spec in specs] != [NetworkSpec(**specified(row)).layout for row in rows]:
@@ -176,7 +176,7 @@ class Networks(BaseEstimator):  # type: ignore[misc]
 
     def _adopt(self, samples: Samples, trained: Trained, again: bool = False) -> Self:
         """Become the estimator of these networks."""
-        for name in {*NAMED.values()} & {*vars(self)}:  # of an earlier fit: this one may have none
+        for name in {*NAMED.values()} & {*vars(self)}:  # left by an earlier fit: this one may have none
             delattr(self, name)
         for name, value in samples.fitted.items():
             setattr(self, name, value)

@@ -1,7 +1,7 @@
-"""Jobs: fits of estimators as data, and train(), which trains the networks of many in as few runs as there are kinds.
+"""Jobs: fits of estimators as data, and train(), which trains the networks of many jobs in one run per kind.
 
-A network's bits depend on its own row and samples alone (README, "What is promised"), so a job's networks are those
-that it has when it is trained alone by the same engine. What it refuses is what gpubp.train_many refuses.
+A network's bits depend on its own row and samples alone (README, "What is promised"), so a job's networks are the same
+as when it trains alone with the same engine. Refused: what gpubp.train_many refuses.
 """
 
 from collections.abc import Mapping, Sequence
@@ -41,8 +41,8 @@ class Table:
 
 @dataclass(frozen=True, eq=False)
 class Samples:
-    """The rows of a table to train on, and those to stop by, if any. fitted: the attributes of an estimator that the
-    encoding has decided, of which n_outputs_ is one."""
+    """The rows of a table to train on, and those for early stopping, if any. fitted: the estimator's attributes that
+    the encoding decides, such as n_outputs_."""
 
     table: Table
     rows: Tensor
@@ -58,10 +58,10 @@ class Samples:
 
 
 class Trained(NamedTuple):
-    """The networks of a job. loss, status (N,): of each at its end, on the samples to stop by, or else to train on.
-    best: the rows of those that did not diverge, best first. epochs (N,): of each. history: the run's records; seconds:
-    the job's share of the run's time. states: those of a job that trained alone, with their rows. results: the table.
-    rows: as in Job."""
+    """The networks of a job. loss, status (N,): of each at its end, on the early-stopping samples, or else on those to
+    train on. best: the rows of those that did not diverge, best first. epochs (N,): of each. history: the run's
+    records; seconds: the job's share of the run's time. states: with their rows, if the job trained alone. results: the
+    table. rows: as in Job."""
 
     populations: Populations
     loss: Tensor
@@ -92,7 +92,7 @@ class Job:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        for row in dict.fromkeys(frozenset(row.items()) for row in self.rows):  # refused here, before any other trains
+        for row in dict.fromkeys(frozenset(row.items()) for row in self.rows):  # refused here, before any job trains
             given = dict(row)
             spec = NetworkSpec(**specified(given))
             extra = {name.removeprefix(EXTRA): value for name, value in row if name.startswith(EXTRA)}
@@ -106,13 +106,13 @@ class Job:
         return *self.samples.kind, losses, weighted, self.dtype, self.engine, self.device
 
     def spare(self, row: Mapping[str, Any]) -> int:
-        """How many samples the last minibatch of an epoch lacks: so many samples of weight 0 join the rows, so that
-        every epoch is a pass, and its loss is that of all samples."""
+        """How many samples the last minibatch of an epoch lacks. As many samples of weight 0 join the rows: every epoch
+        is then one pass, with the loss of all samples."""
         return -len(self.samples.rows) % int(row["batch_size"])
 
 
 def specified(row: Mapping[str, Any]) -> dict[str, Any]:
-    """Of a row what specifies its network."""
+    """The part of a row that specifies its network."""
     return {name: row[name] for name in SPEC if name in row}
 
 
@@ -130,8 +130,8 @@ def train(jobs: Sequence[Job]) -> list[Trained | GpubpError]:
 
 
 def _apart(jobs: Sequence[Job]) -> list[Trained | GpubpError]:
-    """Jobs of one kind in one run, or in as few as leave out those that are refused: an error does not say whose it
-    is."""
+    """Jobs of one kind in one run, or, if some are refused, in as few as leave those out: an error does not name its
+    job."""
     try:
         return [*_together(jobs)] if jobs[0].start is None else [_continued(jobs[0])]
     except GpubpError as error:
@@ -152,7 +152,7 @@ def _together(jobs: Sequence[Job]) -> list[Trained]:
 
 
 def _datasets(jobs: Sequence[Job]) -> tuple[Dataset, Dataset | None, list[int]]:
-    """The samples to train on and to stop by, and the position of each network's in them."""
+    """The samples to train on and for early stopping, and the position of each network's samples in them."""
     tables = list({id(job.samples.table): job.samples.table for job in jobs}.values())
     sizes = torch.tensor([0, *(len(table.inputs) for table in tables)])
     begins = dict(zip(map(id, tables), sizes.cumsum(0).tolist()))
@@ -226,7 +226,7 @@ def _continued(job: Job) -> Trained:
 
 
 def _before(job: Job, group: Group) -> TrainState | None:
-    """The end of an earlier training of these networks, as they are, by this optimizer, if the job has it."""
+    """The state of these very networks after an earlier training with this optimizer, if the job has it."""
     wanted = group.spec, group.config.optimizer
     for rows, state in job.states:
         if torch.equal(rows, group.rows) and (state.population.spec, state.recipe.optimizer) == wanted:

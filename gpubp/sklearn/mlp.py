@@ -1,5 +1,5 @@
-"""MLPClassifier and MLPRegressor with scikit-learn's parameters, trained by gpubp: one network each, until
-PopulationSearchCV trains those of all its settings together."""
+"""MLPClassifier and MLPRegressor with scikit-learn's parameters, trained by gpubp: one network each; PopulationSearchCV
+trains those of all its settings together."""
 
 import math
 import warnings
@@ -30,15 +30,15 @@ DTYPE = {"dtype": [StrOptions({*DTYPES})]}
 DOCUMENT = """
     Parameters and attributes are those of sklearn.neural_network.{name}, with these differences:
 
-    - solver="lbfgs", labels of one class and negative weights of samples are refused. Sparse matrices are made dense.
+    - solver="lbfgs", labels of a single class and negative sample weights are refused. Sparse matrices are made dense.
       partial_fit takes classes before sample_weight, and predictions are float64.
     - Random numbers are gpubp's, so weights differ for the same random_state; biases start at 0.
     - dtype: networks train in float32; "float64" is slower. engine, device: as in PopulationClassifier.
-    - An epoch has as many minibatches, of equal size; if they do not divide the samples, the last one goes on into the
-      next epoch.
+    - An epoch has as many minibatches, but of equal size; if they do not divide the samples, the last one extends into
+      the next epoch.
     - Adam's epsilon is added after the bias correction, as in its paper's algorithm and in torch.
-    - alpha is divided by the batch size, as in scikit-learn, for samples of every weight.
-    - loss_curve_ has the sum of squared errors over several outputs, not their mean, and for poisson not the term of
+    - alpha is divided by the batch size, as in scikit-learn, whatever the samples weigh.
+    - loss_curve_ has the sum of squared errors over several outputs, not their mean, and for poisson lacks the term of
       the targets alone. validation_scores_ has the mean accuracy over several labels, not that of all at once.
     - With early_stopping the loss of the held-out samples decides, not their score, and the weights of its best epoch
       are kept.
@@ -52,7 +52,7 @@ DOCUMENT = """
 
 
 def invscaling(lr: Tensor, step: Tensor, total: Tensor, power_t: Tensor, batch: Tensor, samples: Tensor) -> Tensor:
-    """scikit-learn's: lr / (t + 1)^power_t, where t counts the samples of all epochs that have ended."""
+    """scikit-learn's: lr / (t + 1)^power_t, where t counts the samples of all finished epochs."""
     ended = torch.floor(step * batch / samples) * samples
     return lr * torch.exp(-power_t * torch.log(ended + 1))
 
@@ -63,7 +63,7 @@ INVSCALING = SCHEDULES.name(
 
 
 def _averaged(loss: str, outputs: int) -> int:
-    """By what a loss is less than scikit-learn's: the outputs of which it is the mean, and scikit-learn's the sum."""
+    """The factor to scikit-learn's loss: the number of outputs, where that is their sum and ours is their mean."""
     return outputs if loss in ("binary_cross_entropy", "poisson") else 1
 
 

@@ -32,8 +32,8 @@ MANY = (*NEEDED[1:], "weight_decay", "dropout", "label_smoothing")
 DOCUMENT = """
     Every network is trained on all samples, by gpubp.train_many, in one run. A parameter of a network may be one value
     for all, a list or an array of alternatives, dealt to the networks as a grid, or for numbers a range such as
-    "1e-4..1e-2:log", sampled by Sobol points, of which each goes through the whole grid: of alternatives that make 8
-    combinations 16 networks take all, at two points of each range. A warning tells of what fewer leave out. {kind}
+    "1e-4..1e-2:log", sampled by Sobol points, each tried with the whole grid: if alternatives make 8 combinations, 16
+    networks try all of them at two points of each range. With fewer networks, a warning says what is left out. {kind}
 
     Parameters
     ----------
@@ -41,10 +41,10 @@ DOCUMENT = """
     hidden_layer_sizes : widths of the hidden layers, (64, 32); alternatives: [(64,), (64, 32)].
     activation : of the hidden layers, a row of gpubp.ACTIVATIONS; alternatives: a list.
     ensemble : which networks predict: "all" that did not diverge, "best", or a number K for the best K, by the loss on
-        the samples to stop by with early_stopping, otherwise on those of the training.{loss}
+        the early-stopping samples with early_stopping, otherwise on the training samples.{loss}
     optimizer, lr, schedule, weight_decay, dropout, batch_size, epochs, init : as in gpubp.TrainConfig and
-        gpubp.Population.create, alternatives or ranges too; None is the optimizer's default. Batches are made equal: of
-        100 samples batch_size 64 takes two of 50.
+        gpubp.Population.create, alternatives or ranges too; None is the optimizer's default. Batches are made equal:
+        with 100 samples, batch_size 64 gives two of 50.
     settings : further settings of a gpubp.TrainConfig by name, such as {{"clip_norm": 1.0, "warmup": 100}}.
     scale_inputs : whether each column is scaled to mean 0 and standard deviation 1 of the training samples.{scaling}
     early_stopping : whether validation_fraction of the samples{stratified} are held out, with "auto" of 200 or more,
@@ -59,10 +59,10 @@ DOCUMENT = """
     ----------
     {classes}n_features_in_, feature_names_in_, n_outputs_ : as in scikit-learn. n_iter_ : the most epochs.
     model_ : gpubp.Model with all networks and the scaling, for raw samples: model_.export("networks.onnx", 5).
-    members_ : the rows of those that predict, best first.
-    losses_ : (n_networks,), by which they are ranked. history_ : a record per epoch, quantiles over the networks.
-    loss_curve_ : the median network's loss, by epoch. estimators_ : an estimator of each network that predicts; the
-        history_ and loss_curve_ of one begin with its own further training.
+    members_ : the rows of the networks that predict, best first.
+    losses_ : (n_networks,), which rank the networks. history_ : a record per epoch, quantiles over the networks.
+    loss_curve_ : the median network's loss, by epoch. estimators_ : an estimator for each network that
+        predicts; its history_ and loss_curve_ begin with its own further training.
     """
 
 
@@ -137,8 +137,8 @@ class _Population(Networks):
 
     @property
     def estimators_(self) -> list[Any]:
-        """An estimator of each network that predicts, best first, with that network's own parameters: fit() trains the
-        like of it."""
+        """An estimator for each network that predicts, best first, with that network's own parameters: its fit() trains
+        such a network."""
         check_is_fitted(self)
         return [self._alone(int(row)) for row in self.members_]
 
@@ -154,7 +154,7 @@ class _Population(Networks):
         return one.set_params(n_networks=1, hidden_layer_sizes=network.only.spec.widths[1:-1], **own)
 
     def _ended(self, trained: Trained) -> None:
-        """Keep of each network the values of parameters that have several."""
+        """Keep each network's values of the parameters that have several."""
         given = {"hidden": self.activation, **{name: getattr(self, name, None) for name in MANY}}
         own = [name for name, value in (given | (self.settings or {})).items() if _several(value)]
         self._epochs = trained.epochs.tolist()
@@ -162,18 +162,18 @@ class _Population(Networks):
 
 
 def _several(value: Any) -> bool:
-    """Whether these are alternatives, or a range."""
+    """Whether the value is a list of alternatives or a range."""
     return isinstance(value, list | np.ndarray) or (isinstance(value, str) and ".." in value)
 
 
 def _checked(name: str, value: Any) -> Any:
-    """A parameter's value, or the list of its alternatives. Raises ValueError for what is neither."""
+    """A parameter's value, or the list of its alternatives. Raises ValueError for anything else."""
     value = value.tolist() if isinstance(value, np.ndarray) else value
     return [_one(name, each) for each in value] if isinstance(value, list) else _one(name, value)
 
 
 def _one(name: str, value: Any) -> Any:
-    """A value; of a rule its name."""
+    """A value; for a rule, its name."""
     if name in TABLES and isinstance(value, Optimizer | Schedule):
         return TABLES[name].name(value, name, ConfigError)
     try:
@@ -186,7 +186,7 @@ def _one(name: str, value: Any) -> Any:
 
 
 def _topologies(sizes: Any) -> list[tuple[int, ...]]:
-    """Alternatives of hidden layers: one, or those of a sequence that holds sequences."""
+    """Alternatives of hidden layers: a single one, or each item of a sequence of sequences."""
     several = isinstance(sizes, list | tuple | np.ndarray) and any(np.ndim(each) for each in sizes)
     return [layers(each) for each in (sizes if several else [sizes])]
 
@@ -196,7 +196,7 @@ class PopulationClassifier(Classes, _Population):  # noqa: D101
         kind="Two classes train by binary\n    cross-entropy, more by cross-entropy, and y may be a matrix of 0 and 1.",
         loss="\n    label_smoothing : of more than two classes; a number, alternatives, or a range.",
         scaling='\n    class_weight : as in scikit-learn: None, "balanced", or weights by label.',
-        stratified=", equally many of each class,",
+        stratified=", stratified by class,",
         classes="classes_, ",
     )
 
@@ -218,7 +218,7 @@ class PopulationRegressor(Numbers, _Population):  # noqa: D101
     __doc__ = "An ensemble of networks that predict numbers, or the best of many.\n" + DOCUMENT.format(
         kind="y may have several columns.",
         loss='\n    loss : a row of gpubp.LOSSES for numbers, such as "mean_squared_error", "huber", "poisson".',
-        scaling="\n    scale_targets : the same of the targets, but for poisson; predictions are in their units.",
+        scaling="\n    scale_targets : the same for the targets, except for poisson; predictions are in their units.",
         stratified="",
         classes="",
     )

@@ -9,7 +9,7 @@ from typing import Any, Self
 
 import numpy as np
 from sklearn.base import is_classifier
-from sklearn.experimental import enable_halving_search_cv  # noqa: F401  # without it there are no such classes
+from sklearn.experimental import enable_halving_search_cv  # noqa: F401  # makes these classes available
 from sklearn.model_selection import (
     GridSearchCV,
     HalvingGridSearchCV,
@@ -28,32 +28,32 @@ HALVING = ("factor", "resource", "max_resources", "min_resources", "aggressive_e
 
 
 class PopulationSearchCV(BaseSearchCV):  # type: ignore[misc]
-    """GridSearchCV, RandomizedSearchCV or one of their halving kin over the estimators of gpubp.sklearn and Pipelines
-    that end in one: the networks of all settings and folds train together, each as it would alone by the same engine.
+    """GridSearchCV, RandomizedSearchCV or one of their halving variants, over the estimators of gpubp.sklearn and
+    Pipelines that end in one: the networks of all settings and folds train together, each as it would alone with the
+    same engine.
 
-    Any parameter may be searched, topologies and those of transformers too. Transformers are fitted once per fold and
-    setting of theirs. What cannot train with the others, such as an estimator of scikit-learn, is fitted one by one,
-    with a warning that says why.
+    Any parameter may be searched, including topologies and transformers' parameters. Transformers are fitted once per
+    fold and setting of theirs. Fits that cannot train with the others, such as of an estimator of scikit-learn, happen
+    one by one, with a warning that says why.
 
     Parameters
     ----------
     estimator : an estimator of gpubp.sklearn, or a Pipeline.
     param_grid : as in GridSearchCV; with n_iter the same as param_distributions.
     param_distributions : as in RandomizedSearchCV, in place of param_grid.
-    n_iter : number of settings to sample; None for all of param_grid, and for 10 of param_distributions, with halving
-        for as many as there are samples for.
-    halving : None, or parameters of HalvingGridSearchCV, of distributions those of HalvingRandomSearchCV, by name, such
-        as {"factor": 3, "resource": "max_iter", "max_resources": 200}; the settings of each iteration train together.
-    scoring, refit, cv, verbose, error_score, return_train_score : as in GridSearchCV.
-    n_jobs, pre_dispatch : ignored, so that the name of the class may be all that changes: training uses the threads of
-        torch.
+    n_iter : number of settings to sample; None means all of param_grid, or 10 of param_distributions, with halving as
+        many as the samples allow.
+    halving : None, or parameters of HalvingGridSearchCV (for distributions, of HalvingRandomSearchCV) by name, such as
+        {"factor": 3, "resource": "max_iter", "max_resources": 200}; the settings of each iteration train together.
+        scoring, refit, cv, verbose, error_score, return_train_score : as in GridSearchCV.
+    n_jobs, pre_dispatch : ignored, so that only the name of the class needs to change: training uses torch's threads.
     random_state : of sampled settings and of halving.
 
     Attributes
     ----------
     cv_results_, best_estimator_, best_params_, best_score_, best_index_, scorer_, n_splits_, refit_time_, multimetric_,
-        classes_, n_features_in_, feature_names_in_ : as in GridSearchCV, but that fit times are shares of the time of
-        the training. With halving also the attributes of HalvingGridSearchCV.
+        classes_, n_features_in_, feature_names_in_ : as in GridSearchCV, except that fit times are shares of the
+        training's time. With halving, also the attributes of HalvingGridSearchCV.
     """
 
     def __init__(
@@ -78,12 +78,12 @@ class PopulationSearchCV(BaseSearchCV):  # type: ignore[misc]
         for name, value in list(vars(search).items()):
             if name.endswith("_") and not name.startswith("_"):
                 setattr(self, name, value)
-        scorers, _ = self._get_scorers()  # theirs may refer to Ahead
+        scorers, _ = self._get_scorers()  # the search's own may refer to Ahead
         self.scorer_ = getattr(scorers, "_scorers", scorers)
         return self
 
     def _search(self) -> Any:
-        """The search of scikit-learn's that the parameters ask for."""
+        """The search of scikit-learn that the parameters select."""
         names = ("scoring", "refit", "cv", "verbose", "error_score", "return_train_score")
         common = {name: getattr(self, name) for name in names} | {"n_jobs": 1}
         spaces = [each for each in (self.param_grid, self.param_distributions) if each is not None]
@@ -145,7 +145,7 @@ class _Together:
 
 
 class _Folds:
-    """A cv object of folds that are known, as row numbers, whatever selects them: masks, lists, ranges, series."""
+    """A cv object of known folds, as row numbers, however they are given: masks, lists, ranges, series."""
 
     def __init__(self, folds: list[Any]) -> None:
         self.folds = folds
@@ -155,7 +155,7 @@ class _Folds:
 
 
 def _together(kind: type[BaseSearchCV]) -> type[Any]:
-    """A search of scikit-learn's whose estimator is Ahead, and which errors call PopulationSearchCV."""
+    """A search of scikit-learn's with Ahead as its estimator; errors call it PopulationSearchCV."""
     return type(PopulationSearchCV.__name__, (_Together, kind), {})
 
 

@@ -16,8 +16,8 @@ class Classes(ClassifierMixin, Networks):  # type: ignore[misc]
     """Networks whose targets are labels."""
 
     def partial_fit(self, X: Any, y: Any, classes: Any = None, sample_weight: Any = None) -> Self:
-        """One epoch, with the optimizer's memory of the call before. classes: all labels, needed in the first call,
-        whose scaling stays."""
+        """One epoch, with the optimizer's memory of the call before. classes: all labels, needed in the first call;
+        scaling stays that of the first call."""
         again = self.__sklearn_is_fitted__()
         if not again and classes is None:
             raise ValueError("classes must be passed on the first call to partial_fit.")
@@ -48,14 +48,14 @@ class Classes(ClassifierMixin, Networks):  # type: ignore[misc]
 
     @property
     def _task(self) -> tuple[str, tuple[Any, ...]]:
-        """That of a Preparation, and its labels."""
+        """The task of a Preparation, and its labels."""
         if self.y_type_ == "multilabel-indicator":
             return "numbers", ()
         labels = [int(each) if isinstance(each, float) else each for each in self.classes_.tolist()]
         return {"binary": "binary", "multiclass": "classes"}[self.y_type_], tuple(labels)
 
     def _known(self, y: Array, again: bool, classes: Any) -> tuple[dict[str, Any], Array | None]:
-        """What a fit knows of its labels, and by what to stratify."""
+        """What a fit knows about its labels, and what to stratify by."""
         labels = Labels.of(y, self.classes_ if again else classes)
         fitted = {"classes_": labels.classes, "y_type_": labels.kind, "n_outputs_": labels.outputs}
         return fitted, y if y.ndim == 1 else None

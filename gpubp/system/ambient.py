@@ -2,8 +2,8 @@
 
 It suspends autocast, inference mode, no_grad, a default device and flushed denormals in the calling thread, and
 restores them afterwards. While any thread is in a call, it also suspends rounding of the CPU's float32 products to
-bfloat16 or TF32, a setting of the whole process. Other such settings stay, as other threads would see the change: the
-package names the dtype of every tensor it creates, so a default dtype has no effect, and works with or without
+bfloat16 or TF32, a setting of the whole process. Other process-wide settings stay, as other threads would see a change:
+the package names the dtype of every tensor it creates, so a default dtype has no effect, and it works with or without
 deterministic algorithms.
 """
 
@@ -41,7 +41,7 @@ def neutral() -> Iterator[None]:
 def _default_device() -> torch.device:
     try:
         return torch.get_default_device()
-    except AttributeError:  # of torch 2.9, once set_default_device(None) has been called
+    except AttributeError:  # torch 2.9 raises it after set_default_device(None)
         return HOME
 
 
@@ -57,6 +57,6 @@ def _whole_products() -> Iterator[None]:
     finally:
         with LOCK:
             if (before := BEFORE.pop()) not in ("none", "ieee") and not BEFORE:
-                PRODUCTS.fp32_precision = "none"  # may mean the same, from a wider setting
+                PRODUCTS.fp32_precision = "none"  # may still mean the same, through a wider setting
                 if PRODUCTS.fp32_precision != before:
                     PRODUCTS.fp32_precision = before

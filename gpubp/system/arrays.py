@@ -37,13 +37,13 @@ def tensor(name: str, values: Any, error: type[GpubpError] = DataError) -> Tenso
         array = array.astype(np.int64)
     elif array.dtype.kind == "f":
         array = array.astype(np.float64 if array.dtype.itemsize > 8 else array.dtype.newbyteorder("="), copy=False)
-    array = np.ascontiguousarray(array).reshape(array.shape)  # which turns () into (1,)
+    array = np.ascontiguousarray(array).reshape(array.shape)  # ascontiguousarray turns () into (1,)
     return torch.from_numpy(array if array.flags.writeable else array.copy())
 
 
 def listed(values: Any) -> list[Any]:
-    """The values of a column of any library's as Python's."""
-    given = getattr(values, "to_pylist", None) or getattr(values, "tolist", None)  # pyarrow's, or that of the others
+    """The values of any library's column as Python's."""
+    given = getattr(values, "to_pylist", None) or getattr(values, "tolist", None)  # pyarrow's, or other libraries'
     return list(values) if given is None else list(given())
 
 
@@ -57,7 +57,7 @@ def column(name: str, values: Any) -> Array:
 
 def indices(name: str, values: Any, count: int, error: type[GpubpError] = DataError, negative: bool = False) -> Tensor:
     """The rows of `count` that `values` selects, (K,) int64: a mask of `count` truth values, or row numbers in any
-    order. negative: whether -1 is the last row, as in a Python list, or refused."""
+    order. negative: whether -1 means the last row, as in a Python list, or is refused."""
     mixed = isinstance(values, (list, tuple)) and len({isinstance(each, (bool, np.bool_)) for each in values}) > 1
     at = tensor(name, values, error)
     if at.shape == (0,) and at.dtype != torch.bool:
@@ -146,7 +146,7 @@ def _array(name: str, values: Any, error: type[GpubpError]) -> Array:
         if not hasattr(values, "__array__") and isinstance(values, Iterable):
             values = [each.detach().cpu().numpy() if isinstance(each, Tensor) else each for each in values]
         array = np.asarray(values)
-        if array.dtype.kind == "O":  # columns of several types, or a type of pandas'
+        if array.dtype.kind == "O":  # columns of several types, or of a pandas type
             array = np.array(array.tolist())
     except (TypeError, ValueError, RuntimeError, OverflowError):
         raise error(f"{name}: {type(values).__name__}; numbers, in rows of equal length, expected") from None
@@ -167,7 +167,7 @@ def _culprit(values: Any, array: Array) -> str:
 
 
 def in_short(value: Any) -> Any:
-    """A number as it is, an array of one number, once or repeated, as that, others as a summary."""
+    """A number as it is; an array that holds only one number, once or repeated, as that number; others as a summary."""
     many = tensor("numbers", value) if isinstance(value, (Tensor, list, tuple)) else None
     if many is not None and many.numel() and bool((many == many.flatten()[0]).all()):
         return many.flatten()[0].item()
@@ -177,8 +177,8 @@ def in_short(value: Any) -> Any:
 
 
 def plain(name: str, value: Any, error: type[GpubpError]) -> Any:
-    """What a checkpoint and a YAML file can hold: Python's numbers for NumPy's, tensors without a gradient for
-    arrays."""
+    """The value as a checkpoint and a YAML file can hold it: Python's numbers for NumPy's, tensors without a gradient
+    for arrays."""
     parts = value if isinstance(value, (list, tuple)) else [value]
     if all(each is None or (isinstance(each, (int, float)) and not isinstance(each, np.generic)) for each in parts):
         return value

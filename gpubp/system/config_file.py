@@ -1,7 +1,7 @@
-"""config.yaml: the settings of a run, for people, and of --config.
+"""config.yaml: the settings of a run, for people, and for --config.
 
-They are plain YAML: names and values, each name once, without tags, which name types, and anchors and aliases (a few
-hundred bytes of them grow to gigabytes), of limited size and depth.
+They are plain YAML: names and values, each name once, of limited size and depth, without tags, which name types, and
+without anchors and aliases, of which a few hundred bytes can grow to gigabytes.
 """
 
 import json
@@ -18,13 +18,13 @@ from ..line import line
 from . import files
 
 FILE = "config.yaml"
-ENDINGS = (".json", ".yaml", ".yml")  # of files of rows()
+ENDINGS = (".json", ".yaml", ".yml")  # of files that rows() reads
 LARGEST = 200_000  # bytes
 DEEPEST = 20  # nested lists and mappings
 
 
 class Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]
-    """A loader of YAML in which a mapping has each name once; YAML's own takes the last silently."""
+    """A YAML loader that refuses a name given twice in a mapping; YAML's own silently takes the last."""
 
     def construct_mapping(self, node: Any, deep: bool = False) -> Any:
         """The mapping; raises ConfigError for a name that occurs twice."""
@@ -61,7 +61,7 @@ def write(path: Path, settings: Mapping[str, Any], comment: str) -> None:
 
 
 def differs(path: Path, settings: Mapping[str, Any]) -> bool:
-    """Whether `path` is there, but not what write() makes of `settings`."""
+    """Whether `path` exists, but differs from what write() makes of `settings`."""
     try:
         return files.read(path).decode().partition("\n")[2] != _as_yaml(settings)
     except FileNotFoundError:
@@ -107,7 +107,7 @@ def rows(path: Path) -> Any:
 
 
 def _once(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
-    """An object of JSON; json takes the last of two values of a name silently. Raises DataError."""
+    """An object of JSON; of two values of one name, json silently takes the last. Raises DataError."""
     found = dict(pairs)
     if len(found) < len(pairs):
         name, count = Counter(name for name, _ in pairs).most_common(1)[0]
@@ -116,8 +116,8 @@ def _once(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def _check(text: str, within: str = "") -> None:
-    """Refuse YAML that is not plain. within: the position of a text in another YAML, which jsonargparse parses as YAML
-    again; there only an alias inside a list or a mapping is refused, because `*x` alone is a text."""
+    """Refuse YAML that is not plain. within: the position of a text in another YAML; jsonargparse parses such a text as
+    YAML again. In it, only an alias inside a list or a mapping is refused, because `*x` alone is text."""
     depth = 0
     for event in yaml.parse(text, Loader):
         depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)

@@ -40,7 +40,7 @@ def automatic() -> tuple[str, str]:
 def usable(device: str | torch.device) -> torch.device:
     """`device`, checked; for "auto" a GPU if there is one, or else the CPU. Raises DeviceError with one sentence about
     what is missing."""
-    if not isinstance(device, (str, torch.device)):  # torch reads 0 as any accelerator
+    if not isinstance(device, (str, torch.device)):  # torch would read 0 as any accelerator
         raise DeviceError(f"device {device!r}: a name expected, such as 'cpu' or 'cuda:0'; allowed: {ALLOWED}")
     if device == "auto":
         device = "cpu" if gpus.missing() is not None else "cuda"

@@ -1,9 +1,9 @@
 """Atomic files.
 
-A file is written under a random name in its folder, synced to disk and renamed: readers, and a process killed at any
-instant, find either the old file or the new one. Links in its place are not followed; sweep() deletes what killed
-processes left. A file has the mode of the umask. Only regular files are read, as a pipe or a device would never end,
-and of these no more than memory holds, whatever size a sparse one claims.
+A file is written under a random name in its folder, synced to disk and renamed: readers find either the old file or the
+new one, even if the process is killed at any instant. Links in its place are not followed; sweep() deletes what killed
+processes left. A file has the mode of the umask. Only regular files are read, as a pipe or a device might never end,
+and no more of them than memory holds, whatever size a sparse file claims.
 """
 
 import errno
@@ -23,13 +23,13 @@ from ..errors import CheckpointError, ConfigError, GpubpError, reason
 
 UNFINISHED = ".writing"  # suffix of a file being written
 FOLLOW_NONE = getattr(os, "O_NOFOLLOW", 0)
-TIMES = 32  # bytes of memory that a byte of JSON takes at most, as in [[],[],...
-PIECE, BLOCK = 1 << 26, 1 << 20  # bytes that a thread digests, and reads at once
+TIMES = 32  # bytes of memory that a byte of JSON can take, as in [[],[],...
+PIECE, BLOCK = 1 << 26, 1 << 20  # bytes that a thread digests, and that it reads at once
 
 
 @contextmanager
 def written(what: object, error: type[GpubpError]) -> Iterator[None]:
-    """Raise `error`, that `what` cannot be written, for an error of the system or of safetensors."""
+    """Turn an error of the system or of safetensors into `error`, which says that `what` cannot be written."""
     try:
         yield
     except (OSError, SafetensorError) as why:
@@ -40,8 +40,8 @@ def written(what: object, error: type[GpubpError]) -> Iterator[None]:
 def trusted(
     what: object, error: type[GpubpError] = CheckpointError, otherwise: str = "it is not what was written"
 ) -> Iterator[None]:
-    """Raise `error`, that `what` cannot be read, for whatever its content makes the system, a library or Python raise.
-    otherwise: why, where only they have words for it."""
+    """Turn whatever the system, a library or Python raises for its content into `error`: `what` cannot be read.
+    otherwise: the reason given for an error of a library or Python."""
     try:
         yield
     except error:
@@ -65,7 +65,7 @@ def path(name: str, given: Any) -> Path:
 
 def write(path: Path, fill: Callable[[Path], object], sync: bool = True) -> None:
     """Let `fill` write a new file, which replaces `path` when complete. Raises OSError, or like `fill`; then `path` is
-    unchanged, and nothing else is left. sync: whether it is to survive a loss of power, for which disks take long."""
+    unchanged, and nothing else is left. sync: whether the file must survive a power loss, which takes disks long."""
     beside = path.with_name(f"{path.name}.{secrets.token_hex(8)}{UNFINISHED}")
     descriptor = os.open(beside, os.O_RDWR | os.O_CREAT | os.O_EXCL | FOLLOW_NONE, 0o666)
     mode = stat.S_IMODE(os.fstat(descriptor).st_mode)
@@ -93,16 +93,16 @@ def write(path: Path, fill: Callable[[Path], object], sync: bool = True) -> None
 
 
 def sweep(folder: Path) -> None:
-    """Delete unfinished files of killed processes in `folder`, where nobody else may be writing."""
-    for each in (*folder.glob(f"*{UNFINISHED}"), *folder.glob(".tmp??????")):  # the latter are safetensors'
+    """Delete unfinished files of killed processes in `folder`, where no other process may be writing."""
+    for each in (*folder.glob(f"*{UNFINISHED}"), *folder.glob(".tmp??????")):  # the latter are of safetensors
         with suppress(OSError):
             each.unlink()
 
 
 def read(path: Path, times: int = TIMES, first: int | None = None) -> bytes:
-    """The content of a regular file, or its `first` bytes. Raises OSError, also before it reads what does not fit in
-    memory. times: how many bytes of memory whoever asks needs for each."""
-    from . import free  # which waits for torch
+    """The content of a regular file, or its `first` bytes. Raises OSError, also for a file that does not fit in memory,
+    before reading it. times: bytes of memory that the caller needs per byte."""
+    from . import free  # it imports torch, which takes long
 
     size = regular(path)
     size = size if first is None else max(0, min(size, first))
@@ -114,7 +114,7 @@ def read(path: Path, times: int = TIMES, first: int | None = None) -> bytes:
 
 
 def found(path: Path) -> bytes | None:
-    """The same, None if it cannot be read."""
+    """The same; None if it cannot be read."""
     try:
         return read(path)
     except OSError:
@@ -135,7 +135,7 @@ def write_text(path: Path, text: str) -> None:
 
 
 def digest(path: Path) -> str:
-    """SHA-256 over the SHA-256 of a file's pieces, which threads compute in parallel. Raises OSError."""
+    """SHA-256 over the SHA-256s of a file's pieces, which threads compute in parallel. Raises OSError."""
     regular(path)
 
     def piece(begin: int) -> bytes:

@@ -1,4 +1,4 @@
-"""Types of flag values, each with one sentence for refusals; and FLAGS, the contents of the tables and TrainConfig.
+"""Types of flag values, each with one sentence for refusals; and FLAGS, what the tables and TrainConfig hold.
 
 FLAGS is flags.json, written by scripts/flags.py and tested against the tables: help texts need not wait for torch,
 which takes seconds to import.
@@ -103,7 +103,7 @@ def _counts(given: Any) -> int | str:
 
 def _lengths(given: Any) -> int | str:
     text = _text(given)
-    return text if ".." in text else _counts(text)  # search/sampling.py reads it
+    return text if ".." in text else _counts(text)  # parsed by search/sampling.py
 
 
 def _number(given: Any) -> float:
@@ -118,7 +118,7 @@ def _numbers(given: Any) -> float | str:
     try:
         return number(text)
     except ValueError:
-        return text  # search/sampling.py reads it
+        return text  # parsed by search/sampling.py
 
 
 def _truth(given: Any) -> bool:

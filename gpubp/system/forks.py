@@ -1,8 +1,8 @@
 """After a fork a child process has its parent's memory but not its threads.
 
-If the parent has used torch's threads (OpenMP's), the child would wait for them forever. So it starts
-with one torch thread, as a worker of torch's DataLoader does, and says so. Kernels start new threads in every
-call. A GPU that the parent used is refused (gpus.py).
+If the parent has used torch's (OpenMP's) threads, the child would wait for them forever. So the child starts with one
+torch thread, like a worker of torch's DataLoader, and says so. Kernels start new threads in every call. A GPU that the
+parent used is refused (gpus.py).
 """
 
 import os

@@ -12,22 +12,22 @@ from ..errors import DataError
 from . import gpus
 
 HOST = torch.device("cpu")
-LARGE, TIMES = 1 << 28, 10_000  # bytes that any file may unpack to, and how many for each byte of a larger one
+LARGE, TIMES = 1 << 28, 10_000  # bytes that any file may unpack to; a larger one, this many per byte
 GROUPS = Path("/sys/fs/cgroup")
 MEMBER = Path("/proc/self/cgroup")
-# Of a control group, by the name of its controller: the folder, the limit, what is used, and how much of that is files.
+# Of a control group, by its controller's name: the folder, the limit, the memory in use, and the part that is files.
 CONTROLS = {
     "": (".", "memory.max", "memory.current", "inactive_file"),
     "memory": ("memory", "memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"),
 }
-SMALL = 1 << 20  # bytes that fit without asking the system, which would take as long as to read them
-UNLIMITED = 1 << 60  # and more bytes are what a kernel says where there is no limit
-COLUMNS, COLUMN = 100_000, 10_000  # of a file of samples or of a design, and the bytes that each takes
+SMALL = 1 << 20  # bytes assumed to fit: asking the system would take as long as reading them
+UNLIMITED = 1 << 60  # bytes; kernels report this much or more where there is no limit
+COLUMNS, COLUMN = 100_000, 10_000  # of a file of samples or of a design; bytes that a column takes
 
 
 def available(device: torch.device) -> int | None:
-    """Free bytes on `device`, of the host no more than this process may have yet (ulimit -v, a container); None if the
-    system does not tell."""
+    """Free bytes on `device`, for the host at most what this process may still take (ulimit -v, a container); None if
+    the system does not tell."""
     if device.type == "cuda":
         return gpus.free(device)
     try:
@@ -41,8 +41,8 @@ def available(device: torch.device) -> int | None:
 
 
 def addresses() -> int | None:
-    """Bytes that `ulimit -v`, which some batch systems set, leaves this process: libraries reserve more than they use.
-    None without such a limit. Raises OSError."""
+    """Bytes that `ulimit -v`, which some batch systems set, leaves this process: it counts what libraries reserve, used
+    or not. None without such a limit. Raises OSError."""
     import resource
 
     most, _ = resource.getrlimit(resource.RLIMIT_AS)
@@ -53,14 +53,14 @@ def addresses() -> int | None:
 
 
 def too_little(need: int, device: torch.device = HOST) -> int | None:
-    """The free bytes on `device` if they are fewer than `need`; None if these fit, or if the system does not tell."""
+    """The free bytes on `device` if fewer than `need`; None if `need` bytes fit, or if the system does not tell."""
     room = available(device) if need > SMALL else None
     return room if room is not None and need > room else None
 
 
 def _left_in_groups() -> Iterator[int]:
-    """Bytes that the control groups of this process, its own and those around it, may have yet, if files leave memory.
-    In a container its group is the root of what is seen, whatever its name."""
+    """Bytes that this process's control group and those around it may still take, not counting cached files as used. In
+    a container its group is the visible root, whatever its name."""
     with suppress(OSError, ValueError):
         for line in MEMBER.read_text().splitlines():
             _, names, path = line.split(":", 2)
@@ -69,7 +69,7 @@ def _left_in_groups() -> Iterator[int]:
                 root = GROUPS / folder
                 inner = root / path.lstrip("/")
                 for place in (inner, *inner.parents[: len(inner.parts) - len(root.parts)]):
-                    with suppress(OSError, ValueError):  # "max" is no number
+                    with suppress(OSError, ValueError):  # "max" is not a number
                         if (most := int((place / limit).read_text())) < UNLIMITED:
                             taken, stat = int((place / used).read_text()), (place / "memory.stat").read_text()
                             left = dict(each.split() for each in stat.splitlines()).get(files, 0)
@@ -77,8 +77,8 @@ def _left_in_groups() -> Iterator[int]:
 
 
 def fits(name: str, unpacked: int, packed: int | None = None) -> None:
-    """Raise DataError if `unpacked` bytes do not fit in memory, or are so many more than the `packed` bytes of their
-    file that only one made to fill memory holds them: compressed zeros are a thousand times their file."""
+    """Raise DataError if `unpacked` bytes do not fit in memory, or exceed the file's `packed` bytes by so much that the
+    file must have been made to fill memory: compressed zeros unpack to a thousand times their file."""
     if (room := too_little(unpacked)) is not None:
         raise DataError(f"{name} needs {size(unpacked)} when unpacked; {size(room)} are free")
     if packed is not None and unpacked > max(LARGE, TIMES * packed):
@@ -88,14 +88,14 @@ def fits(name: str, unpacked: int, packed: int | None = None) -> None:
 
 
 def columns(name: str, count: int) -> None:
-    """Raise DataError for more columns than COLUMNS, or than fit in memory, however small the file."""
+    """Raise DataError for more columns than COLUMNS or memory allow, however small the file."""
     if count > COLUMNS:
         raise DataError(f"{name} has more than {COLUMNS:,} columns, the most that are read")
     fits(f"{name} of {count:,} columns", count * COLUMN)
 
 
 def held() -> dict[str, int]:
-    """Bytes that this process holds: host, its resident memory, where the system tells; gpu, what torch has of all."""
+    """Bytes that this process holds: host, its resident memory, if the system tells; gpu, torch's on all GPUs."""
     found = {}
     with suppress(OSError), open("/proc/self/statm", "rb", buffering=0) as file:
         found["host"] = int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")

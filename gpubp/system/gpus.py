@@ -1,7 +1,7 @@
 """Every call of torch.cuda in this package, by purpose; tests replace these functions.
 
-A graph is a recording of the launches of a step. It is replayed on the memory of the recording, without the
-step's Python, which takes most of the time if kernels are short.
+A graph is a recording of a step's launches. It is replayed on the recording's memory, without the step's Python, which
+takes most of the time if kernels are short.
 """
 
 import functools
@@ -17,9 +17,9 @@ from torch import Tensor
 from . import forks
 
 WARM = 3  # runs before a recording: in the first, libraries create handles and choose kernels
-RECORDING = threading.Lock()  # threads record one after the other
+RECORDING = threading.Lock()  # threads record one after another
 MENDED = "2.13"  # the torch that can record after a failed recording (pytorch#180395)
-SPOILT: set[int] = set()  # GPUs on which an older one failed
+SPOILT: set[int] = set()  # GPUs on which an older torch failed to record
 
 
 def missing() -> str | None:
@@ -85,12 +85,12 @@ def held() -> int:
 
 @contextmanager
 def on(device: torch.device, stream: int | None = None) -> Iterator[None]:
-    """Direct this thread's work to `device`, and there to the stream of that number, not to the present one; no effect
-    unless it is a GPU."""
+    """Direct this thread's work to `device`, and there to the stream with number `stream`, if given; no effect unless
+    it is a GPU."""
     if device.type != "cuda":
         yield
         return
-    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # or products may differ between streams
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # otherwise products may differ between streams
     there = nullcontext() if stream is None else torch.cuda.stream(_numbered(device, stream))
     with torch.cuda.device(device), there:
         yield
@@ -98,7 +98,7 @@ def on(device: torch.device, stream: int | None = None) -> Iterator[None]:
 
 @functools.cache
 def _numbered(device: torch.device, number: int) -> torch.cuda.Stream:
-    """A stream that stays, as the memory of what was allocated in it stays its own."""
+    """A stream that is kept, as memory allocated in it stays its own."""
     return torch.cuda.Stream(device)
 
 
@@ -108,7 +108,7 @@ def stream(device: torch.device) -> int:
 
 
 def wait(device: torch.device) -> None:
-    """Wait until the device has finished this thread's work. Not all of its work: waiting for a stream on which
+    """Wait until the device has finished this thread's work, but not other threads': waiting for a stream on which
     another thread records would abort the recording."""
     if device.type == "cuda":
         torch.cuda.current_stream(device).synchronize()
@@ -124,8 +124,8 @@ def mark(device: torch.device) -> Callable[[], None]:
 
 
 class Copies:
-    """A stream of `device` for copies, besides the calling thread's, which trains. Without a GPU copies run at once,
-    and nothing waits."""
+    """A stream of `device` for copies, besides the calling thread's stream, which trains. Without a GPU, copies run at
+    once, and nothing waits."""
 
     def __init__(self, device: torch.device) -> None:
         # torch reuses a few streams per priority; recordings use the other priority
@@ -155,8 +155,8 @@ def release(device: torch.device) -> None:
 
 
 def pinned(tensor: Tensor) -> Tensor:
-    """A copy in pinned memory, which a GPU accesses without the processor; if the system has none left, the tensor
-    itself, which is copied more slowly."""
+    """A copy in pinned memory, which a GPU reads without the processor; if the system has none left, the tensor itself,
+    which copies more slowly."""
     try:
         return tensor.pin_memory()
     except RuntimeError:
@@ -164,15 +164,15 @@ def pinned(tensor: Tensor) -> Tensor:
 
 
 def pool() -> Any:
-    """Memory shared by recordings that are replayed one after the other and may overwrite each other's."""
+    """Memory shared by recordings that are replayed one after another and may overwrite each other's data."""
     return torch.cuda.graph_pool_handle()
 
 
 def capture(step: Callable[[], None], first: Callable[[], None] | None = None, pool: Any = None) -> Callable[[], None]:
     """Record the launches of `step` on this thread's GPU. -> a function that launches them again, on the same memory.
 
-    Before, `step`, or `first`, which calls the same kernels, is executed a few times. Raises RuntimeError if
-    `step` waits for the GPU, or does anything else that a graph cannot hold.
+    Before that, `step`, or `first`, which calls the same kernels, runs a few times. Raises RuntimeError if `step` waits
+    for the GPU, or does anything else that a graph cannot hold.
     """
     device, main, failed = torch.cuda.current_device(), torch.cuda.current_stream(), None
     with RECORDING:  # threads of one GPU share the stream
@@ -195,7 +195,7 @@ def capture(step: Callable[[], None], first: Callable[[], None] | None = None, p
                 except RuntimeError as error:
                     failed = error
                     raise
-        except RuntimeError as error:  # or torch's, that it aborted the recording
+        except RuntimeError as error:  # or torch's own, that the recording was aborted
             failed = failed or error
             if torch.__version__ < MENDED:
                 SPOILT.add(device)

@@ -1,17 +1,17 @@
-"""without_pandas(): pyarrow does not import pandas, which takes half a second; imports_pandas(): whether it will."""
+"""without_pandas(): pyarrow will not import pandas, which takes half a second; imports_pandas(): whether it will."""
 
 import sys
 import warnings
 from importlib.util import find_spec
 from types import ModuleType
 
-ASKED = False  # pyarrow, by without_pandas()
+ASKED = False  # whether without_pandas() has been called
 
 
 def without_pandas() -> None:
-    """Have pyarrow not import pandas at its first value, as it does to know the objects of pandas, unless this process
-    has pandas already. pyarrow looks once, and ignores versions older than 1.0. Its to_pandas() then fails: for the
-    process of a command, not of a library."""
+    """Keep pyarrow from importing pandas at its first value, which it does to recognise pandas objects, unless this
+    process has imported pandas already. pyarrow looks once, and ignores versions older than 1.0. Its to_pandas() then
+    fails: only for a command's process, not for a library."""
     global ASKED
     if not imports_pandas():
         return
@@ -21,7 +21,7 @@ def without_pandas() -> None:
     old.__version__ = "0"  # type: ignore[attr-defined]
     try:
         with warnings.catch_warnings(action="ignore"):  # that it is too old
-            pyarrow.array([])  # which takes no memory, by which memory.py sees whether it has begun
+            pyarrow.array([])  # takes no memory: memory.py looks there for a first table
     finally:
         del sys.modules["pandas"]
     ASKED = True

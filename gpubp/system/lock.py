@@ -1,9 +1,9 @@
-"""One process at a time writes a run: it holds a lock on RUN/checkpoint/lock, which names the process, and in a second
-line its machine.
+"""One process at a time writes a run: it holds a lock on RUN/checkpoint/lock, which names the process and, in a second
+line, its machine.
 
-The lock is flock's: it ends with its process. A network file system may keep the lock of a dead machine; `force`
-takes it. Without flock nothing guards a run, and held() says so. Readers need no lock. The holder deletes unfinished
-files of killed processes. A process whose run was removed or taken stops writing to it: check().
+The lock is flock's: it ends with its process. A network file system may keep the lock of a dead machine; `force` takes
+it over. Without flock nothing guards a run, and held() says so. Readers need no lock. The holder deletes unfinished
+files of killed processes. A process whose run was removed or taken over stops writing to it: check().
 """
 
 import os
@@ -29,9 +29,8 @@ def file(run_dir: Path) -> Path:
 
 @contextmanager
 def held(run_dir: Path, force: bool = False, machine: str = "") -> Iterator[list[str]]:
-    """Hold the lock of the run in `run_dir`, with `force` even if another process has it. machine: what it is, for
-    people. -> notes for the user.
-    Raises CheckpointError with the name of another process that holds it."""
+    """Hold the lock of the run in `run_dir`, with `force` even if another process has it. machine: its description, for
+    people. -> notes for the user. Raises CheckpointError, naming the process, if another one holds the lock."""
     path = file(run_dir)
     if os.path.islink(path.parent):  # Path's raises for a name that is too long
         raise CheckpointError(
@@ -71,7 +70,7 @@ def held(run_dir: Path, force: bool = False, machine: str = "") -> Iterator[list
 
 
 def check(run_dir: Path) -> None:
-    """Raise CheckpointError if this process holds the lock of a run that was removed or taken."""
+    """Raise CheckpointError if this process holds the lock of a run that was removed or taken over."""
     path = file(run_dir)
     mine = [os.fstat(handle.fileno()) for handle, where in HELD.items() if where == path]
     if mine and not (path.exists() and any(os.path.samestat(each, path.stat()) for each in mine)):

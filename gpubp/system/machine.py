@@ -14,8 +14,8 @@ from .free import size
 
 
 def described(where: Sequence[torch.device] = ()) -> str:
-    """Of this machine what the system tells, and the GPUs among the devices `where`: "AMD EPYC 9654, 96 cores, 810 GB;
-    2 x NVIDIA H100"."""
+    """What the system tells about this machine, and the GPUs among the devices `where`: "AMD EPYC 9654, 96 cores, 810
+    GB; 2 x NVIDIA H100"."""
     lines: list[str] = []
     with suppress(OSError):
         lines = Path("/proc/cpuinfo").read_text().splitlines()

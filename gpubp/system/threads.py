@@ -1,5 +1,5 @@
 """How many of torch's threads compute in the calling thread's operations. They wait for each other at the end of every
-operation: on a busy machine for a time slice each, up to a hundred times a small operation itself."""
+operation: on a busy machine for a time slice each, up to a hundred times as long as a small operation."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,8 +10,8 @@ from threadpoolctl import LibController, ThreadpoolController
 
 
 def use(number: int) -> int:
-    """torch and the kernels of engines compute in `number` threads for the calling thread, from now on; others are not
-    affected. -> how many before."""
+    """From now on, torch and the engines' kernels compute in `number` threads for the calling thread; other threads are
+    not affected. -> the previous number."""
     before = torch.get_num_threads()
     if number != before:
         for pool in _pools():
@@ -21,7 +21,7 @@ def use(number: int) -> int:
 
 @contextmanager
 def threads(number: int) -> Iterator[None]:
-    """use(), for a while."""
+    """use(), within a context."""
     before = use(number)
     try:
         yield
@@ -34,6 +34,6 @@ one_thread = partial(threads, 1)  # for operations on a few numbers per network
 
 @cache
 def _pools() -> list[LibController]:
-    """OpenMP's thread pools, of the libraries loaded by now, torch among them: each has a number per calling thread.
-    ThreadpoolController.limit() reads all numbers of all libraries first, which takes fifty times as long."""
+    """OpenMP's thread pools in the libraries loaded by now, torch included: each has a number per calling thread.
+    ThreadpoolController.limit() first reads all numbers of all libraries, which takes fifty times as long."""
     return list(ThreadpoolController().select(user_api="openmp").lib_controllers)
