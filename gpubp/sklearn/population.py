@@ -46,12 +46,12 @@ DOCUMENT = """
         gpubp.Population.create, alternatives or ranges too; None is the optimizer's default. Batches are made equal:
         with 100 samples, batch_size 64 gives two of 50.
     settings : further settings of a gpubp.TrainConfig by name, such as {{"clip_norm": 1.0, "warmup": 100}}.
-    scale_inputs : whether each column is scaled to mean 0 and standard deviation 1 of the training samples.{scaling}
-    early_stopping : whether validation_fraction of the samples{stratified} are held out, with "auto" of 200 or more,
-        and never in partial_fit; a network then stops after n_iter_no_change epochs (None: never) in which their loss
-        has not fallen by tol below its best, and keeps the weights of its best epoch. Otherwise the mean loss of an
-        epoch's minibatches decides, and the last weights stay.
-    warm_start : whether fit() trains the networks on; scaling stays that of the first call.
+    scale_inputs : whether each column is scaled to mean 0 and standard deviation 1 over the training samples.{scaling}
+    early_stopping : whether validation_fraction of the samples{stratified} are held out: with "auto" from 200 samples
+        on, and never in partial_fit. A network then stops after n_iter_no_change epochs (None: never) in which their
+        loss has not fallen by tol below its best, and keeps the weights of its best epoch. Otherwise the mean loss of
+        an epoch's minibatches decides, and the last weights stay.
+    warm_start : whether fit() continues training; scaling stays that of the first call.
     random_state, verbose : as in scikit-learn; verbose shows progress.
     dtype : "float32" or "float64". device, engine : as in gpubp.train_many.
 
