@@ -8,7 +8,7 @@ from collections import deque
 import numpy as np
 
 from ..population import Population
-from ..state import TrainState
+from ..state import RUNNING, TrainState
 
 GROWTH = 4  # at most, of a call over the one before
 LAYER, RATE = 0.002, 1e7  # of a step on the slowest machine: seconds per layer, and weights times samples per second
@@ -31,15 +31,15 @@ class Pace:
 
     def look(self, state: TrainState) -> None:
         """Read the clocks of `state`, after they were updated or changed."""
-        step, running = state.step.numpy(), state.running.numpy()
-        left = state.limit.numpy() - step
+        step, limit, end, status = (each.numpy() for each in (state.step, state.limit, state.end, state.status))
+        left, running = limit - step, status == RUNNING
         self.each = left[running & (left > 0)]
         self.count, self.left, self.taken = len(self.each), 0, 0
         if self.count:
             self.left = int(self.each.max())
         self.alike = not self.count or int(self.each.min()) == self.left
         self.before, self.running = int(step.sum()), int(np.count_nonzero(running))
-        self.whole = state.expected
+        self.whole = int(np.where(running, end, step).sum())
         self.calls: deque[int] = deque(maxlen=3)
 
     @property

@@ -71,7 +71,8 @@ class Sets:
 class Run:
     """number: of the present round, from 1; 0 before the first. open: whether that round has begun and not been
     evaluated. rows (N,): the networks' rows in the results. folds: whether positions in the data are folds. held_out:
-    the evaluation of the present networks on the validation data, if known. share, stream: see side_by_side.py."""
+    the evaluation of the present networks on the validation data, if known. share, stream: see side_by_side.py.
+    sides: the start and end (N,) of the present round, if it has begun here."""
 
     state: TrainState
     config: TrainConfig
@@ -85,6 +86,7 @@ class Run:
     held_out: Evaluation | None = None
     share: int = 0
     stream: int | None = None
+    sides: tuple[Array, Array] | None = None
 
     def __post_init__(self) -> None:
         # which networks are evaluated at the end of the present round; see lengthened()
@@ -139,7 +141,7 @@ class Run:
         self.number, self.open = self.number + 1, True
         state, step, status = self.state, self.state.step.numpy(), self.state.status.numpy()
         self.due = state.running
-        begin, end = self.round(step)
+        self.sides = begin, end = self.round(step)
         self.train_to(end if self.config.decides else np.minimum(end, step + most))
         anew = (step == begin) | (status != RUNNING)  # not a part of a round
         state.total.numpy()[anew & (status != FINISHED)] = 0  # a longer training may continue their totals
@@ -177,7 +179,7 @@ class Run:
         is their best."""
         state, due = self.state, self.due.numpy() & self.open
         step, status = state.step.numpy(), state.status.numpy()
-        first, last = self.round(step - 1)
+        first, last = self.round(step - 1) if self.sides is None else self.sides
         mean = state.total.numpy() / np.maximum(step - first, 1)
         mean[~due | (status == DIVERGED)] = math.nan
         loss = mean if self.held_out is None else self.held_out.loss.numpy()
