@@ -1,10 +1,9 @@
 """replay(): one network of a saved run, trained again alone on the CPU and compared with the run's, bit by bit.
 
 A network's bits depend only on its specification, hyper-parameters, seed, id and data: not on other networks, nor on
-the run's device, slots, groups or interruptions. What depended on other networks is taken from the run: that a search
-stopped the network, and, in population based training, which network it copied. Initial weights, which a run does not
-keep, are drawn again for this network alone, or given. Refused: a damaged checkpoint, other data, an unknown network or
-step.
+the run's device, slots, groups or interruptions. What others decided is taken from the run: that a search stopped the
+network, and, in population based training, which one it copied. Initial weights, which a run does not keep, are redrawn
+for this network alone, or given. Refused: a damaged checkpoint, other data, an unknown network or step.
 """
 
 import hashlib
