@@ -88,7 +88,7 @@ def run(settings: dict[str, Any]) -> int:
 
 
 def html(flag: str, given: str) -> Path:
-    """The file of a page that a flag names. Raises ConfigError for a name whose content browsers show as text."""
+    """The file of a page that a flag names. Raises ConfigError for a name that browsers show as text."""
     found = files.path(flag, given)
     if found.suffix.lower() not in (".html", ".htm"):
         raise ConfigError(f"{flag} {given}: a name that ends in .html expected")

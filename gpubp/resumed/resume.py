@@ -183,7 +183,7 @@ def _settings(
 
 
 def _older_settings(path: Path) -> dict[str, Any] | None:
-    """The settings of a run whose checkpoint, of version 4 or less, has none, if its config.yaml can be read."""
+    """The settings of a run whose checkpoint (version 4 or less) has none: from its config.yaml, if readable."""
     try:
         found = config_file.read(path)
     except ConfigError:
