@@ -260,8 +260,8 @@ def _train(settings: dict[str, Any], trained: Callable[..., Result], prepared: P
 
 @contextmanager
 def _folder(settings: dict[str, Any]) -> Iterator[None]:
-    """Without --run-dir, make a directory named by the data and the time, so that runs that begin in the same second
-    get one each; it is removed if the run writes nothing."""
+    """Without --run-dir, make a directory named by the data and the time; runs that begin in the same second get one
+    each. It is removed if the run writes nothing."""
     if settings["run_dir"]:
         yield
         return
