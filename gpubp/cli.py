@@ -19,7 +19,7 @@ from .line import line, short
 from .runs.signals import terminating
 from .system.lean import without_pandas
 
-DEMO = ["--lr", "1e-4..1e-1:log"]  # the flags of `train` without any
+DEMO = ["--lr", "1e-4..1e-1:log"]  # the flags of `train` if none are given
 
 
 COMMANDS = {
@@ -33,7 +33,7 @@ def parser() -> Parser:
     return _described(*COMMANDS.items())
 
 
-@cache  # which takes as long to describe as a small training
+@cache  # describing it takes as long as a small training
 def _described(*commands: tuple[str, ModuleType]) -> Parser:
     ends = "; ".join(f"{status} {what}" for status, what in STATUSES.items())
     top = Parser(
@@ -58,7 +58,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 1
     except KeyboardInterrupt as stopped:  # before training; commands/outcome.py handles it later
         number = getattr(stopped, "number", signal.SIGINT)
-        if not hasattr(stopped, "result"):  # else the summary has said so
+        if not hasattr(stopped, "result"):  # otherwise the summary has said so
             sys.stderr.write(f"stopped by {signal.Signals(number).name}\n")
         return 128 + number
     except BrokenPipeError:  # the reader of standard output is gone
@@ -88,6 +88,6 @@ def _run(given: list[str], ours: bool) -> int:
 def _dashed(argument: str) -> str:
     """--batch_size means --batch-size."""
     flag, equals, value = argument.partition("=")
-    if flag == "--print_config":  # jsonargparse's
+    if flag == "--print_config":  # jsonargparse's own
         return argument
     return (flag.replace("_", "-") if flag.startswith("--") else flag) + equals + value

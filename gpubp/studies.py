@@ -33,7 +33,7 @@ from .settings.config import HYPER
 from .system import arrays
 
 BINS, DISTINCT = 6, 12  # bins of a column with more than DISTINCT numbers
-RESAMPLES, FEWEST = 2000, 200  # of a bootstrap: as many as DRAWS allows, between these
+RESAMPLES, FEWEST = 2000, 200  # most and fewest of a bootstrap, as DRAWS allows
 DRAWS, AT_ONCE, LEVEL = 1 << 28, 1 << 22, 0.95  # numbers drawn in all, and held at once; of an interval
 SHAPES = ("hidden_layers", "hidden_width")
 

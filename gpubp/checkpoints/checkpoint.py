@@ -9,8 +9,8 @@
                                                  their SHA-256 (stored.py), until two later checkpoints
 
 The manifest has a SHA-256 of itself. Each file is written under another name and renamed, the manifest after its
-tensors, the previous one after that, and only then files that neither names are deleted: a run killed at any instant
-leaves a complete pair. If the newer pair is damaged, load() uses the previous one and says so. Nothing in them can
+tensors, then the previous one; only then are files that neither names deleted: a run killed at any instant leaves a
+complete pair. If the newer pair is damaged, load() uses the previous one and says so. Nothing in these files can
 execute code. Damaged and foreign checkpoints and unknown versions are refused with the reason. A damaged history is
 dropped with a note: no network depends on it.
 """
@@ -48,10 +48,10 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """The populations of a run in training, those that have left it, and the loop's notes: number, history, clock (of
-    Start, None if unknown), seconds, search, queue, and the run's settings, None up to version 4. told: notes for the
-    user from loading. older: whether a newer one is damaged. preparation: the SHA-256 of the run's preparation.json;
-    None without one. version: of the format."""
+    """The populations of a run in training, the networks that have left it, and the loop's notes: number, history,
+    clock (of Start, None if unknown), seconds, search, queue, and the run's settings, None up to version 4. told: notes
+    for the user from loading. older: whether a newer checkpoint is damaged. preparation: the SHA-256 of the run's
+    preparation.json; None without one. version: of the format."""
 
     populations: tuple[Saved, ...]
     ended: Ended
@@ -61,7 +61,7 @@ class Checkpoint:
     preparation: str | None = None
     version: int = UNSHARDED
 
-    @cached_property  # restoring twice would exchange twice
+    @cached_property  # restoring twice would undo it
     def everybody(self) -> list[tuple[TrainState, Tensor]]:
         """All networks, population by population, with their best rows restored, and their rows in the results."""
         device = self.populations[0].state.population.device
@@ -77,8 +77,8 @@ def save(
     """Save `populations` and the loop's `notes` as the run's checkpoint, and keep the previous one. rows: the files
     that have the networks' rows, as Source takes them, if the populations are Rowless.
 
-    Raises CheckpointError if it fails: then the run's checkpoint is unchanged, nothing else is left,
-    and save() may be called again."""
+    Raises CheckpointError if this fails: then the run's checkpoint is unchanged, nothing else is left behind, and
+    save() may be called again."""
     folder = run_dir / "checkpoint"
     manifest, before = folder / MANIFEST, files.found(folder / MANIFEST)
     left = (run_dir / SHARDS).is_dir() and any(
@@ -90,7 +90,7 @@ def save(
     try:
         _write(tensors, manifest, populations, notes, rows, left)
     except BaseException as error:
-        stays = files.found(manifest) == before  # else it failed after the manifest was in place
+        stays = files.found(manifest) == before  # otherwise it failed with the new manifest in place
         if stays:
             with suppress(OSError):
                 tensors.unlink()
@@ -142,8 +142,8 @@ def _write(
 
 def load(run_dir: Path, device: torch.device, rows: Callable[[str], bool] = lambda name: False) -> Checkpoint:
     """The run's checkpoint, on `device`; if it is damaged, the previous one. Another process may save meanwhile, and
-    delete files of rows: those of a name that `rows` wants are read here, the others when somebody asks for them.
-    Raises CheckpointError with the reason if none can be trusted."""
+    delete files of rows: rows whose name `rows` accepts are read now, the others when used. Raises CheckpointError with
+    the reason if neither can be trusted."""
     found, damaged = _newest(run_dir / "checkpoint", partial(_read, device=device, rows=rows))
     if damaged is None:
         return found
@@ -166,7 +166,7 @@ def _newest(folder: Path, read: Callable[[Path], T]) -> tuple[T, CheckpointError
             raise
         except CheckpointError as error:
             damaged = error
-        if seen == files.found(folder / MANIFEST):  # else another was saved meanwhile
+        if seen == files.found(folder / MANIFEST):  # else another one was saved meanwhile
             break
     try:
         return read(folder / PREVIOUS), damaged
@@ -180,7 +180,7 @@ def exists(run_dir: Path) -> bool:
 
 
 def begun(run_dir: Path) -> bool:
-    """Whether a run was started in `run_dir`, and ended before it saved anything."""
+    """Whether a run was started in `run_dir` and ended before it saved anything."""
     folder, records = run_dir / "checkpoint", run_dir / history.FILE
     if not os.path.isdir(folder) or exists(run_dir):  # Path's raises for a name that is too long
         return False
@@ -237,7 +237,7 @@ def _populations(
     manifest: Mapping[str, Any], entries: Sequence[Any], contents: Sequence[dict[str, Tensor]], run_dir: Path,
     device: torch.device, rows: Callable[[str], bool],
 ) -> tuple[Saved, ...]:  # fmt: skip
-    """Those of a manifest. Raises like packing.unpack(), and CheckpointError."""
+    """The populations of a manifest. Raises like packing.unpack(), and CheckpointError."""
     streams = manifest.get("queue") is not None
     if "rows" not in manifest:
         return tuple(packing.unpack(entry, each, streams) for entry, each in zip(entries, contents))
@@ -271,7 +271,7 @@ def _check_notes(notes: Mapping[str, Any]) -> None:
 
 
 def _undamaged(tensors: Path, manifest: Mapping[str, Any]) -> bool:
-    """Whether a file of tensors is what its manifest says. Raises OSError."""
+    """Whether a file of tensors matches its manifest. Raises OSError."""
     if manifest["version"] > 1:
         return bool(files.digest(tensors) == manifest["sha256"])
     files.regular(tensors)
@@ -280,7 +280,7 @@ def _undamaged(tensors: Path, manifest: Mapping[str, Any]) -> bool:
 
 
 def digest_of(path: Path) -> str | None:
-    """SHA-256 of a file of the run that fits in memory; None if there is none."""
+    """SHA-256 of a file of the run, which must fit in memory; None if there is none."""
     content = files.found(path)
     return None if content is None else hashlib.sha256(content).hexdigest()
 
@@ -308,7 +308,7 @@ def _make_room(folder: Path, size: int) -> None:
         if newer and _undamaged(folder / Path(newer["tensors"]).name, newer):
             (folder / PREVIOUS).unlink(missing_ok=True)
             _tidy(folder)
-            if newer.get("shards"):  # which the previous one named
+            if newer.get("shards"):  # only the previous one named it
                 shutil.rmtree(folder.parent / SHARDS, ignore_errors=True)
 
 

@@ -1,8 +1,8 @@
 """Curves: the loss of each network at each evaluation, RUN/curves.bin: an array of KIND that grows.
 
-For people alone: no training reads it, and a checkpoint has nothing of it. A resumed run may append again what a killed
-one wrote after its checkpoint; these are the same numbers, as it has the bits of an uninterrupted run. Bounded: the
-file has the first NETWORKS rows, and of each octave of rounds at most ROUNDS, evenly.
+Only for people: no training reads it, and no checkpoint refers to it. A resumed run may append again what a killed one
+wrote after its checkpoint; the numbers are the same, as it has the bits of an uninterrupted run. The size is bounded:
+the file has the first NETWORKS rows, and at most ROUNDS evenly spaced rounds of each octave.
 """
 
 import errno
@@ -20,12 +20,12 @@ from ..system.arrays import Array
 FILE = "curves.bin"
 KIND = np.dtype([("network", "<u4"), ("step", "<u8"), ("loss", "<f4"), ("validation_loss", "<f4")])
 NETWORKS, ROUNDS = 1 << 17, 1 << 8
-OCTAVES = 64  # of rounds, more than any run has
+OCTAVES = 64  # of rounds, more than any run takes
 AT_ONCE = 1 << 20  # records read at once
 
 
 class Losses(NamedTuple):
-    """Of networks (N,) at an evaluation: their rows and steps, and losses, NaN for networks that have none."""
+    """Networks (N,) at an evaluation: their rows, steps and losses, NaN for networks without one."""
 
     rows: Tensor
     step: Tensor
@@ -34,7 +34,7 @@ class Losses(NamedTuple):
 
 
 def add(run_dir: Path, number: int, found: Iterable[Losses]) -> None:
-    """Append the losses at the end of round `number`, of those that are kept. Raises OSError."""
+    """Append the losses at the end of round `number`, if it is kept, of the networks that are kept. Raises OSError."""
     if number % (1 << max(0, number.bit_length() - ROUNDS.bit_length())):
         return
     content = b"".join(_records(each).tobytes() for each in found)
@@ -57,8 +57,8 @@ def _records(found: Losses) -> Array:
 
 
 def read(run_dir: Path, rows: Iterable[int]) -> dict[int, Array]:
-    """The records of the networks in `rows`, each step once, in order; without networks that have none, as in
-    older runs. Raises OSError."""
+    """The records of the networks in `rows`, each step once, in order; networks without any, as in older runs, are left
+    out. Raises OSError."""
     path, wanted = run_dir / FILE, np.zeros(NETWORKS, bool)
     wanted[[row for row in rows if row < NETWORKS]] = True
     if not path.exists():
@@ -73,7 +73,7 @@ def read(run_dir: Path, rows: Iterable[int]) -> dict[int, Array]:
     records = np.concatenate(pieces)
     records = records[np.lexsort((np.arange(len(records)), records["step"], records["network"]))]
     key = records[["network", "step"]]
-    records = records[np.append(key[1:] != key[:-1], True)[: len(key)]]  # the last of equal ones
+    records = records[np.append(key[1:] != key[:-1], True)[: len(key)]]  # keeps the last of equal ones
     first = np.flatnonzero(np.diff(records["network"], prepend=-1))
     return {int(each["network"][0]): each for each in np.split(records, first[1:]) if len(each)}
 

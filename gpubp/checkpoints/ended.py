@@ -1,10 +1,10 @@
-"""Ended: networks that have left a run to make room for others: their states and figures, in a file or in memory.
+"""Ended: networks that have left a run to make room for others, with states and figures, in a file or in memory.
 
     RUN/ended/0.rows    records of one kind of networks, each with the tensors of a checkpoint (packing.py), FIGURES
 
 Records are appended in the order in which networks leave, at their best rows if these are restored. A checkpoint has
-the number of records and the SHA-256 of their bytes; those that a killed run added later are dropped when it resumes.
-Files are read through memory maps, so what nobody looks at takes no memory, and are found where a run is moved to.
+the number of records and the SHA-256 of their bytes; records that a killed run added later are dropped when it resumes.
+Files are read through memory maps, so unused records take no memory, and move with the run's directory.
 """
 
 import hashlib
@@ -29,20 +29,20 @@ from .packing import Saved
 
 FOLDER = "ended"
 LOSSES = "loss", "validation_loss"
-FIGURES = ("loss", "metric", "validation_loss", "validation_metric", "faults")  # the last not in older files
+FIGURES = ("loss", "metric", "validation_loss", "validation_metric", "faults")  # older files lack the last
 PIECE = 1 << 24  # bytes digested, and records checked, at once
 PENDING = 1 << 24  # bytes kept in memory before they are written
 
 
 class Folder:
-    """The folder of the files, which stays open once it is used."""
+    """The folder of the files; once used, it stays open."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
 
     @cached_property
     def descriptor(self) -> int:
-        """Of the folder. Raises OSError."""
+        """The folder's descriptor. Raises OSError."""
         found = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY)
         weakref.finalize(self, os.close, found)
         return found
@@ -54,7 +54,7 @@ class Folder:
 
 class Log:
     """Networks of one kind. entry: what they have in common, as in a manifest; kind: the dtype of a record; name: of
-    the file in `folder`, None for memory alone. count: networks in the file; waiting: records that are not."""
+    the file in `folder`, None for memory alone. count: networks in the file; waiting: records not yet in it."""
 
     def __init__(self, entry: dict[str, Any], kind: np.dtype[Any], name: str, folder: Folder | None) -> None:
         self.entry, self.kind, self.name, self.folder = entry, kind, name, folder
@@ -62,7 +62,7 @@ class Log:
         self.waiting: list[np.ndarray] = []
 
     def write(self) -> None:
-        """Write what waits. Raises OSError, MemoryError; then nothing has changed."""
+        """Write waiting records. Raises OSError, MemoryError; then nothing has changed."""
         if self.folder is None or not self.waiting:
             return
         records = np.concatenate(self.waiting)
@@ -80,7 +80,7 @@ class Log:
         self.count, self.waiting = self.count + len(records), []
 
     def parts(self) -> Iterator[np.ndarray]:
-        """All records, those in the file first; changes of them are not written. Raises CheckpointError."""
+        """All records, those in the file first; changes to them are not written. Raises CheckpointError."""
         if self.folder is not None and self.count:
             what = f"{self.folder.path / self.name}, of networks that have ended,"
             with files.trusted(what, otherwise="it is shorter than what was written"):
@@ -144,14 +144,14 @@ class Ended:
     def __init__(self, run_dir: Path | None) -> None:
         self.folder = None if run_dir is None else Folder(run_dir / FOLDER)
         self.logs: dict[str, Log] = {}
-        self.statuses = numbers(torch.zeros(0))  # of all
-        self.waiting, self.most = 0, PENDING  # bytes that are not written, and how many may wait
+        self.statuses = numbers(torch.zeros(0))  # counts of all statuses
+        self.waiting, self.most = 0, PENDING  # bytes not yet written, and how many may wait
         self.notes: list[str] = []
 
     def add(self, saved: Saved, figures: Figures) -> None:
-        """Add networks with their figures. If memory ends, none is added."""
+        """Add networks with their figures. If memory runs out, none is added."""
         entry, tensors = packing.pack(saved)
-        spec, config = saved.state.population.spec, saved.config  # which have the rules that are in no table
+        spec, config = saved.state.population.spec, saved.config  # they hold the rules that are not in a table
         entry["spec"] |= {"hidden": spec.hidden, "output": spec.output, "loss": spec.loss}
         entry["config"] |= {"optimizer": config.optimizer, "schedule": config.schedule}
         sides = [each for each in (figures.training, figures.validation) if each is not None]
@@ -164,7 +164,7 @@ class Ended:
         for name in log.kind.names or ():
             records[name] = content[name]
         self.statuses = self.statuses + numbers(saved.state.status)
-        self.logs[kind] = log  # after this nothing more needs memory
+        self.logs[kind] = log  # from here on, nothing needs memory
         log.waiting.append(records)
         self.waiting += records.nbytes
         if self.folder is not None and self.waiting > self.most:
@@ -176,7 +176,7 @@ class Ended:
                 self.most = 2 * self.waiting
 
     def write(self) -> None:
-        """Write what waits. Raises CheckpointError."""
+        """Write waiting records. Raises CheckpointError."""
         try:
             for log in self.logs.values():
                 log.write()
@@ -205,7 +205,7 @@ class Ended:
         return next((found for log in self.logs.values() if (found := log.find(row)) is not None), None)
 
     def outcomes(self) -> list[Outcome]:
-        """Everybody, kind by kind, in the order of leaving."""
+        """All networks, kind by kind, in the order of leaving."""
         return [each for log in self.logs.values() for each in log.outcomes()]
 
 
@@ -216,7 +216,7 @@ def _split(records: np.ndarray) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
 
 
 def record(fields: Sequence[tuple[str, str, tuple[int, ...]]]) -> np.dtype[Any]:
-    """The dtype of a record with these fields, each where its numbers are aligned. Raises ConfigError."""
+    """The dtype of a record with these fields, each aligned for its numbers. Raises ConfigError."""
     formats = [(np.dtype(kind), shape) for _, kind, shape in fields]
     if any(kind.hasobject for kind, _ in formats):
         raise ConfigError("a record holds numbers")

@@ -1,7 +1,7 @@
-"""Records of a run, each a line of JSON in a file of its own, and its history: RUN/history.jsonl, one per evaluation.
+"""Records of a run, lines of JSON in a file of their own, and its history: RUN/history.jsonl, one per evaluation.
 
 New records are appended. A checkpoint has the length and the SHA-256 of its part of the file; records that a killed run
-added later are dropped when the run resumes. Records that differ from what was written are refused.
+added later are dropped when it resumes. Records that differ from what was written are refused.
 """
 
 import hashlib
@@ -16,7 +16,7 @@ from ..errors import CheckpointError
 from ..system import files
 
 FILE = "history.jsonl"
-NUMBERS = ("round", "step", "seconds", "network_steps_per_second")  # of a record; the following are quantiles by name:
+NUMBERS = ("round", "step", "seconds", "network_steps_per_second")  # of a record; these are quantiles by name:
 SPREADS = ("loss", "validation_loss", "metric", "lr")
 SHOWN = {"min", "q10", "median", "q90", "max"}  # quantiles in curves; empty if no value is finite
 
@@ -29,14 +29,14 @@ class Records(list[dict[str, Any]]):
     def __init__(self, records: Iterable[dict[str, Any]] = ()) -> None:
         super().__init__(records)
         self.written, self.digest = 0, hashlib.sha256()  # records in the file, and the hash of its bytes
-        self.file: tuple[int, ...] | None = None  # the one that save() wrote
+        self.file: tuple[int, ...] | None = None  # the file that save() wrote
 
     def __reduce__(self) -> tuple[type, tuple[list[dict[str, Any]]]]:
         return type(self), (list(self),)  # a copy has no file, and a hash cannot be pickled
 
     def save(self, run_dir: Path, number: int | None = None) -> dict[str, Any]:
-        """Write every record to the file, or those up to round `number` while others are added. -> a checkpoint's
-        entry, for load(). Raises OSError; save() may then be called again."""
+        """Write every record to the file, or those up to round `number` while more are added. -> a checkpoint's entry,
+        for load(). Raises OSError; save() may then be called again."""
         path, count = run_dir / self.name, sum(number is None or each["round"] <= number for each in self)
         if self.file is None or self.file != _identity(path):  # an older file, half a record, a link
             self.written, self.digest = 0, hashlib.sha256()
@@ -54,7 +54,7 @@ class Records(list[dict[str, Any]]):
 
     @staticmethod
     def sound(record: Any) -> bool:
-        """Whether `record` is what it should be; any error of Python means that it is not."""
+        """Whether `record` is valid; any error of Python means that it is not."""
         raise NotImplementedError
 
     @classmethod
@@ -80,7 +80,7 @@ class History(Records):
     hidden: dict[str, Any] | None = None
 
     def add(self, record: dict[str, Any], shown: bool) -> None:
-        """Add a record, or hide it: then it is added only if it is the last one at the end."""
+        """Add a record, or hide it: a hidden record is added only if it is the last one at the end."""
         self.hidden = None if shown else record
         if shown:
             self.append(record)
@@ -101,7 +101,7 @@ class History(Records):
 
 
 def with_files(search: Mapping[str, Any] | None, run_dir: Path, number: int) -> dict[str, Any] | None:
-    """The notes of a search, its Records in their files."""
+    """The notes of a search, with its Records written to their files."""
     if search is None:
         return None
     return {key: each.save(run_dir, number) if isinstance(each, Records) else each for key, each in search.items()}

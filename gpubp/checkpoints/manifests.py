@@ -9,13 +9,13 @@ from typing import Any
 from ..errors import CheckpointError
 from ..system import files
 
-FORMAT, VERSION = "gpubp checkpoint", 8  # the latter without slots that are all zero
+FORMAT, VERSION = "gpubp checkpoint", 8  # version 8 leaves out slots that are all zero
 UNSHARDED, SHARDED = 6, 7  # without and with rows in the files of shards
 MANIFEST, PREVIOUS = "manifest.json", "manifest.previous.json"
 
 
 class ForeignError(CheckpointError):
-    """A whole checkpoint of another version of gpubp, for which the previous one is no replacement."""
+    """An intact checkpoint of another version of gpubp; the previous one must not replace it."""
 
 
 def read(path: Path) -> dict[str, Any]:
@@ -33,7 +33,7 @@ def read(path: Path) -> dict[str, Any]:
 
 
 def check(path: Path, manifest: Any) -> None:
-    """Refuse anything but an undamaged manifest of a known version; version 1 has no digest of itself."""
+    """Refuse anything but an undamaged manifest of a known version; version 1 has no digest."""
     if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
         raise CheckpointError(f"{path} is not the manifest of a gpubp checkpoint")
     version = manifest.get("version")

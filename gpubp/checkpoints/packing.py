@@ -1,7 +1,7 @@
-"""A population in training as JSON values and named tensors, and back: what a checkpoint (checkpoint.py) has of each.
+"""A population in training as JSON values and named tensors, and back: what a checkpoint (checkpoint.py) stores of it.
 
-Engines trust the pointers of a state, and digests reveal damage, not intent: so every tensor and value that comes back
-is checked for type, shape and range.
+Engines trust the pointers of a state, and digests reveal damage, not intent: so every tensor and value that is read
+back is checked for type, shape and range.
 """
 
 import math
@@ -59,7 +59,7 @@ def pack(saved: Saved) -> tuple[dict[str, Any], dict[str, Tensor]]:
 
 
 def is_zero_slot(name: str, tensor: Tensor) -> bool:
-    """Whether a tensor of pack() is a slot of every parameter with nothing but zeros, none of them negative."""
+    """Whether a tensor of pack() is a slot, of every parameter, that is all zeros, none of them negative."""
     whole = torch.int32 if tensor.element_size() == 4 else torch.int64
     return name.startswith("slots.") and not bool(tensor.view(whole).any())
 
@@ -73,15 +73,15 @@ def _reference(name: str, value: Any) -> Any:
 
 
 def unpack(entry: Mapping[str, Any], tensors: Mapping[str, Tensor], streams: bool = False) -> Saved:
-    """The population as it was saved. streams: whether networks join it, so that it has any number of rounds. Raises
-    GpubpError for values that a run cannot resume from, or one of the errors of Python and torch for those of another
+    """The population as it was saved. streams: whether networks join it, so that it may have any number of rounds.
+    Raises GpubpError for values that a run cannot resume from, or an error of Python or torch for values of another
     type."""
     spec, config = NetworkSpec.from_dict(entry["spec"]), TrainConfig.from_dict(_values(entry["config"], tensors))
     state = _state(spec, config, entry["seed"], tensors)
     state.check()
     left = {"open": bool(state.left.any()), "folds": False}  # up to version 4
     notes = {name: {**left, **entry["notes"]}[name] for name in NOTES}
-    taken = int(state.step.sum()) + state.population.count  # a round has a step, if only one that did not count
+    taken = int(state.step.sum()) + state.population.count  # each round has a step, even if one that did not count
     _check_notes(notes, math.inf if streams else taken + 1)  # a run made longer may have more than config says
     rows = tensors.get("rows", torch.arange(state.population.count))
     if rows.dtype != torch.int64 or rows.shape != state.step.shape:
@@ -90,14 +90,14 @@ def unpack(entry: Mapping[str, Any], tensors: Mapping[str, Tensor], streams: boo
 
 
 def bare(entry: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> TrainState:
-    """The state alone of networks that unpack() has accepted, or that this process has packed: no number is read."""
-    first = {name: each[:1] for name, each in tensors.items()}  # what a recipe depends on all have in common
+    """Only the state of networks that unpack() has accepted, or that this process has packed: no number is read."""
+    first = {name: each[:1] for name, each in tensors.items()}  # all share what a recipe depends on
     config = TrainConfig.from_dict(_values(entry["config"], first))
     return _state(NetworkSpec.from_dict(entry["spec"]), config, entry["seed"], tensors)
 
 
 def missing(entry: Mapping[str, Any]) -> str | None:
-    """Which rule of an entry is in no table of this process, and how to add it; or None."""
+    """Which rule of an entry this process's tables lack, and how to add it; or None."""
     spec, config = entry["spec"], entry["config"]
     hidden = spec.get("hidden")
     activations = [*(hidden if isinstance(hidden, list) else [hidden]), spec.get("output")]
@@ -166,7 +166,7 @@ def check_rows(each: Sequence[Tensor]) -> None:
 
 
 def _check_notes(notes: Mapping[str, Any], rounds: float) -> None:
-    """Raise ConfigError unless a run can resume from the notes. rounds: at most."""
+    """Raise ConfigError unless a run can resume from the notes. rounds: the most allowed."""
     number = arrays.whole(notes["number"])
     texts = [notes[name] for name in ("engine_reason", "data", "validation") if notes[name] is not None]
     sound = {

@@ -1,9 +1,9 @@
-"""Stored: networks whose rows lie in other files than the rest of their checkpoint, as shards of a cluster leave them.
+"""Stored: networks whose rows are in other files than the rest of their checkpoint, as a cluster's shards leave them.
 
-A manifest names these files, below RUN/shards, with their SHA-256 and the networks of each. Rows are joined when
-somebody asks for them, tensor after tensor: what nobody looks at takes no memory. Opening a file takes as long as it
-has tensors: rows of many populations are fetched together, file after file. Refused: files that are damaged, that
-lie elsewhere, or that do not have every network once.
+A manifest names these files, below RUN/shards, with their SHA-256 and the networks of each. Rows are joined when used,
+tensor by tensor: unused ones take no memory. Opening a file takes longer the more tensors it has, so rows of many
+populations are fetched together, file by file. Refused: files that are damaged, that are elsewhere, or that do not have
+every network once.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -33,12 +33,12 @@ def is_row(name: str) -> bool:
 
 
 def predicts(name: str) -> bool:
-    """Whether networks that are to predict need it."""
+    """Whether predictions need the tensor."""
     return name == "params" or name.startswith("kept.")
 
 
 class Part(NamedTuple):
-    """The networks first, first + step, ... of population `group`: the population number `at` of a file."""
+    """The networks first, first + step, ... of population `group`: population number `at` of a file."""
 
     at: int
     group: int
@@ -47,24 +47,24 @@ class Part(NamedTuple):
 
 
 class Kind(NamedTuple):
-    """Of a tensor (N, P) its dtype and P."""
+    """The dtype and P of a tensor (N, P)."""
 
     dtype: torch.dtype
     width: int
 
 
 class Source:
-    """The rows in `given`, the files of a manifest: of each its name in the run, its SHA-256, and group, first and step
-    of each of its Parts. counts: N of each population; where(name): the file, while it is open. Raises CheckpointError
-    for another file than a shard's, and other errors of Python for values of another type."""
+    """The rows in `given`, the files of a manifest: for each its name in the run, its SHA-256, and group, first and
+    step of each of its Parts. counts: N of each population; where(name): the file, while it is open. Raises
+    CheckpointError for a file that is not a shard's, and errors of Python for values of another type."""
 
     def __init__(
         self, given: Sequence[Mapping[str, Any]], counts: Sequence[int],
         where: Callable[[str], AbstractContextManager[Path]],
     ) -> None:  # fmt: skip
         self.counts, self.where = counts, where
-        self.known: dict[str, tuple[int, ...]] = {}  # of each file that was undamaged when it was last opened
-        self.fetched: dict[tuple[int, str], Tensor] = {}  # that nobody has asked for yet
+        self.known: dict[str, tuple[int, ...]] = {}  # by file, if undamaged when last opened
+        self.fetched: dict[tuple[int, str], Tensor] = {}  # not used yet
         self.digests = {str(each["file"]): each["sha256"] for each in given}
         self.parts = {
             str(each["file"]): [Part(at, *map(int, some)) for at, some in enumerate(each["networks"])] for each in given
@@ -78,14 +78,14 @@ class Source:
 
     @cached_property
     def kinds(self) -> list[dict[str, Kind]]:
-        """Of each population its tensors (N, P), by name. Raises CheckpointError unless the files are undamaged and
+        """For each population, its tensors (N, P) by name. Raises CheckpointError unless the files are undamaged and
         have every network once."""
         kinds: list[dict[str, Kind]] = [{} for _ in self.counts]
         times = [torch.zeros(count, dtype=torch.int32) for count in self.counts]
         for name, parts in self.parts.items():
             shapes: dict[str, dict[str, tuple[str, list[int]]]] = {}
             with self._opened(name) as file:
-                for key in file.keys():  # noqa: SIM118 - no dict
+                for key in file.keys():  # noqa: SIM118 - not a dict
                     number, _, row = key.partition(".")
                     if is_row(row):
                         some = file.get_slice(key)
@@ -107,8 +107,8 @@ class Source:
 
     @contextmanager
     def _opened(self, name: str) -> Iterator[Any]:
-        """A file, whose SHA-256 is taken unless it is the one that was opened before: meanwhile the run may be gone,
-        and another one in its place. Raises CheckpointError."""
+        """Open a file, checking its SHA-256 unless it is the same file as before: another run may have replaced this
+        one meanwhile. Raises CheckpointError."""
         what = f"{name}, which has rows of the run's networks,"
         with files.trusted(what, otherwise="it is not a safetensors file"), self.where(name) as path:
             found = path.stat()
@@ -121,7 +121,7 @@ class Source:
                 yield file
 
     def blank(self, group: int, device: torch.device) -> dict[str, Tensor]:
-        """Tensors without memory in the place of those of a population."""
+        """Tensors without memory in place of a population's."""
         return {
             name: torch.zeros(1, dtype=kind.dtype, device=device).expand(self.counts[group], kind.width)
             for name, kind in self.kinds[group].items()
@@ -134,7 +134,7 @@ class Source:
         return self.fetched.pop((group, name))
 
     def fetch(self, wanted: Mapping[int, Sequence[str]], device: torch.device) -> None:
-        """Read tensors of populations, by their names, before they are asked for. Raises CheckpointError."""
+        """Read tensors of populations, by their names, before they are used. Raises CheckpointError."""
         found = dict[tuple[int, str], Tensor]()
         for group, name in ((group, name) for group, names in wanted.items() for name in names):
             kind = self.kinds[group][name]
@@ -149,7 +149,7 @@ class Source:
 
 
 class Rowless(TrainState):
-    """A TrainState whose rows are elsewhere: in their place it has `params` without memory, and neither slots nor kept
+    """A TrainState whose rows are elsewhere: it has `params` without memory instead, and neither slots nor kept
     rows."""
 
     def tensors(self) -> Iterator[tuple[str, Tensor]]:
@@ -164,7 +164,7 @@ def rowless(state: TrainState) -> Rowless:
 
 
 class StoredPopulation(Population):
-    """A Population whose params are read when somebody asks for them."""
+    """A Population whose params are read when used."""
 
     read: Read
 
@@ -179,7 +179,7 @@ class StoredPopulation(Population):
 
 
 class StoredState(TrainState):
-    """A TrainState whose rows are read when somebody asks for them."""
+    """A TrainState whose rows are read when used."""
 
     read: Read
 

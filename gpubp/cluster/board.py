@@ -1,8 +1,8 @@
-"""Board: how messages of shards come to the driver, each once and in the order in which they were told, also if the
-process between them dies.
+"""Board: how messages of shards reach the driver, each once and in the order of sending, even if the process between
+them dies.
 
-A worker keeps what it has told until the driver has it, tells it again if another board answers, and leaves the rest
-with its report. What is lost with a worker is what its next one tells again from the last checkpoint.
+A worker keeps its messages until the driver has them, sends them again if another board answers, and leaves the rest
+with its report. Messages lost with a worker are sent again by the next one, from the last checkpoint.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ from typing import Any
 from .messages import Looked, Message
 
 Sender = tuple[int, str]  # the number of a shard, and the name of one of its tasks
-Letter = tuple[Sender, int, bytes]  # from whom, its number among theirs, from 1, and the message
+Letter = tuple[Sender, int, bytes]  # the sender, its number among the sender's, from 1, and the message
 
 
 def board() -> type:
-    """The class of what keeps the messages of shards, in order, until the driver takes them. It is made here, so that
-    Ray sends it as it is, and its process need not import this package and torch."""
+    """The class of the actor that keeps the shards' messages, in order, until the driver takes them. It is defined
+    here, so that Ray sends the class itself, and the actor's process need not import this package and torch."""
 
     class Board:
         def __init__(self) -> None:
@@ -30,7 +30,7 @@ def board() -> type:
             self.news: list[Letter] = []
             self.passed: dict[Sender, int] = {}
 
-        def tell(self, letter: Letter) -> tuple[str, int]:  # which board this is, and up to where the driver has them
+        def tell(self, letter: Letter) -> tuple[str, int]:  # which board this is; the last letter that the driver has
             self.news.append(letter)
             return self.name, self.passed.get(letter[0], 0)
 
@@ -47,28 +47,28 @@ class Outbox:
 
     def __init__(self, board: Any, number: int) -> None:
         self.board, self.sender, self.name, self.count = board, (number, secrets.token_hex(8)), "", 0
-        self.held = deque[Letter]()  # which the driver may not have
+        self.held = deque[Letter]()  # messages that the driver may not have
         self.asked = deque[Future[tuple[str, int]]]()
 
     def tell(self, message: Message) -> None:
-        """Tell the driver. An evaluation has reached the board then: a later checkpoint is of after it."""
+        """Tell the driver. For an evaluation, wait until the board has it: a later checkpoint would not repeat it."""
         self.count += 1
         self.held.append((self.sender, self.count, pickle.dumps(message)))
         self.send(self.held[-1])
         self.answers(wait=isinstance(message, Looked))
 
     def rest(self) -> list[Letter]:
-        """What the driver may not have when the board has all."""
+        """The messages that the driver may not have, once the board has all."""
         self.answers(wait=True)
         return [*self.held]
 
     def send(self, letter: Letter) -> None:
-        """Hand it to the board, whichever is there: ray.get() would break off in a task that is cancelled, before it
-        has saved itself."""
+        """Hand a letter to the board, without ray.get(), which would raise in a cancelled task before the shard has
+        saved itself."""
         self.asked.append(self.board.tell.remote(letter).future())
 
     def answers(self, wait: bool) -> None:
-        """Heed those of the board."""
+        """Process the board's answers. wait: for all of them."""
         while self.asked and (wait or self.asked[0].done()):
             name, passed = self.asked.popleft().result()
             while self.held and self.held[0][1] <= passed:
@@ -80,8 +80,8 @@ class Outbox:
 
 
 class Inbox:
-    """The driver's side. passed: of each sender, up to where its messages are here, since these were last given away;
-    have: the same of all; early: those whose predecessors are not here yet."""
+    """The driver's side. have: by sender, the last message that is here with all before it; passed: the same, if new
+    since receipts(); early: messages whose predecessors are not here yet."""
 
     def __init__(self) -> None:
         self.passed, self.have = dict[Sender, int](), dict[Sender, int]()
@@ -93,7 +93,7 @@ class Inbox:
         return passed
 
     def sorted(self, letters: Iterable[Letter]) -> Iterator[tuple[int, Message]]:
-        """The messages among these, and among earlier ones, whose turn it is: of which shard, and what it tells."""
+        """The messages, of these and of early ones, that are next in order: the shard's number, and the message."""
         for sender, number, content in letters:
             have = self.have.get(sender, 0)
             if number > have:

@@ -1,8 +1,8 @@
-"""Driver: one process that hands shards to workers, hears of them, and lets a search decide at meeting points.
+"""Driver: the process that hands shards to workers, hears from them, and lets a search decide at meeting points.
 
-A shard whose worker or machine dies is tried again elsewhere, from its checkpoint, and a board that dies is made again.
-An error of a shard is raised once, after the others have saved. The driver keeps a record (record.py), so that the same
-call goes on after its own death.
+A shard whose worker or machine dies is retried elsewhere, from its checkpoint, and a board that dies is made again. An
+error of a shard is raised once, after the others have saved. The driver keeps a record (record.py), so that repeating
+the call continues after the driver's death.
 """
 
 import signal
@@ -26,11 +26,11 @@ from .record import Record
 from .shards import Job, Shard
 from .storage import Storage
 
-RETRIES = 100  # of a task of which nobody hears, after deaths of its workers
+RETRIES = 100  # of a task that sends no messages, after deaths of its workers
 
 
-class Signalled(Exception):  # noqa: N818 - no error
-    """A signal, number, has ended the run early, all shards have saved, and this is what they are."""
+class Signalled(Exception):  # noqa: N818 - not an error
+    """Signal `number` has ended the run early; all shards have saved, and these are their reports."""
 
     def __init__(self, number: int, reports: list[Report]) -> None:
         super().__init__(signal.Signals(number).name)
@@ -38,8 +38,8 @@ class Signalled(Exception):  # noqa: N818 - no error
 
 
 def _train(job: Job, shard: Shard, sets: Any, phase: int, decision: Any, last: int | None, board: Any) -> Report:
-    """worker.train(), as a task: it ends when the board has all that it told."""
-    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as in the background of a shell: Ray cancels tasks by it
+    """worker.train(), as a task, which ends once the board has all its messages."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as in a shell's background; Ray cancels tasks with SIGINT
         signal.signal(signal.SIGINT, signal.default_int_handler)
     outbox = Outbox(board, shard.number)
     report = worker.train(job, shard, sets, phase, decision, last, outbox.tell)
@@ -47,8 +47,8 @@ def _train(job: Job, shard: Shard, sets: Any, phase: int, decision: Any, last: i
 
 
 class Driver:
-    """shards: whose networks and samples are in the object store, `stored` and `sets`. signals: that should end it;
-    root: of the run; folder: of the record; steps: network-steps of all tasks that returned."""
+    """shards: their networks and samples are in the object store, as `stored` and `sets`. signals: those that should
+    end the run; root: of the run; folder: of the record; steps: network-steps of all tasks that returned."""
 
     def __init__(
         self, ray: Any, job: Job, shards: Sequence[Shard], sets: Any, options: dict[str, Any], together: Together,
@@ -60,7 +60,7 @@ class Driver:
         self.stored = [ray.put(each) for each in shards]
         node = ray.get_runtime_context().get_node_id()
         here = ray.util.scheduling_strategies.NodeAffinitySchedulingStrategy(node, soft=False)
-        again = {"max_restarts": -1, "max_task_retries": -1}  # workers tell it again what it had not passed on
+        again = {"max_restarts": -1, "max_task_retries": -1}  # workers send again what it had not passed on
         self.board = ray.remote(num_cpus=0, scheduling_strategy=here, **again)(board()).remote()
         self.options, self.lifeline, self.tries = options, Lifeline(ray), Tries(0, together.tell, False)
         self.task = ray.remote(**options, max_retries=0)(_train)
@@ -72,7 +72,7 @@ class Driver:
         self.held = self.storage.saves()
 
     def train(self, runs: Sequence[LightRun], search: Search | None, meetings: Sequence[int]) -> list[Report]:
-        """Train all shards to their ends, and let `search` decide over all networks at the rounds `meetings`. Raises
+        """Train all shards to their ends, and let `search` decide about all networks at the rounds `meetings`. Raises
         Signalled, or the error of a shard, or CheckpointError if the storage cannot be written."""
         self.keep()
         for number in meetings[self.record.decided :]:
@@ -84,12 +84,12 @@ class Driver:
         return reports
 
     def close(self) -> None:
-        """End what serves this run alone."""
+        """End whatever serves only this run."""
         self.lifeline.close()
         self.ray.kill(self.board)
 
     def decide(self, runs: Sequence[LightRun], search: Search, number: int, looked: Sequence[Looked]) -> None:
-        """Let the search decide, and write that down."""
+        """Let the search decide, and write the decision down."""
         for run in runs:
             run.number, run.state.source = number, torch.arange(len(run.rows))
         search.decide(number, runs, found_in(runs, self.shards, looked))
@@ -115,13 +115,13 @@ class Driver:
         return reports
 
     def bring(self, runs: Sequence[LightRun], reports: Sequence[Report]) -> None:
-        """Bring what became of the networks into `runs`."""
+        """Bring the networks' new states into `runs`."""
         for shard, report in zip(self.shards, reports):
             for group, index, state in zip(shard.groups, shard.index, report.states):
                 runs[group].state.put_in(index, state)
 
     def exchange(self, exchange: Exchange, decided: Sequence[Decision]) -> None:
-        """Give rows of shards to others, which save them before any shard goes on."""
+        """Give rows of shards to other shards, which save them before any shard continues."""
         phase = self.record.decided
         sources, targets = (sorted({pair[side] for pair in exchange.given}) for side in (0, 1))
         rows: dict[tuple[int, int], Any] = {}
@@ -161,7 +161,7 @@ class Driver:
             if (self.signals or errors) and not stopping:
                 stopping = True
                 for each in tasks:
-                    self.ray.cancel(each, force=False, recursive=False)  # a worker hears of it as of Ctrl-C, and saves
+                    self.ray.cancel(each, force=False, recursive=False)  # for a worker this is like Ctrl-C: it saves
             for each in done:
                 at = tasks.pop(each)
                 try:
@@ -181,7 +181,7 @@ class Driver:
                 if report is not None:
                     self.steps += report.steps
                     self.open(report.letters)
-                if report is not None and report.signals and not stopping:  # of the worker alone
+                if report is not None and report.signals and not stopping:  # only the worker got the signal
                     tasks[start(at)] = at
                 elif not stopping:
                     ended(at, found[at])
@@ -194,7 +194,7 @@ class Driver:
         return found
 
     def shown(self, found: Sequence[Any]) -> list[Report]:
-        """What all shards are, of which `found` tells already of some."""
+        """The reports of all shards; `found` already has some."""
         ended = {at: each for at, each in enumerate(found) if isinstance(each, Report) and each.end is not None}
         others = [at for at in range(len(found)) if at not in ended]
         tasks = [self.showing.remote(self.job, self.stored[at], self.sets, self.record.decided) for at in others]
@@ -219,21 +219,21 @@ class Driver:
         return cause
 
     def hear(self) -> None:
-        """Report what shards have told, and keep the record now and then."""
+        """Report the shards' messages, and keep the record now and then."""
         self.open(self.lifeline.wait(self.ray, self.board.taken.remote(self.inbox.receipts())))
         self.together.tell()
         if time.monotonic() - self.saved > 60 * self.job.minutes:
             self.try_to_keep()
 
     def open(self, letters: Iterable[Letter]) -> None:
-        """Take in what shards have told."""
+        """Take in the shards' messages."""
         for number, message in self.inbox.sorted(letters):
             if isinstance(message, Begun):
                 self.tries.begin(number, *message)
             self.together.hear(number, message)
 
     def try_to_keep(self) -> None:
-        """Write the record, or say why not: shards say for themselves whether they can be saved."""
+        """Write the record, or say why not: shards report themselves whether they can be saved."""
         try:
             self.keep()
         except CheckpointError as error:

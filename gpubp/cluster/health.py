@@ -1,4 +1,4 @@
-"""Health: whether Ray still runs on this machine, how often workers died, and whether shards wait for room."""
+"""Health: whether Ray still runs on this machine, how often workers died, and whether shards wait for resources."""
 
 import math
 import socket
@@ -10,20 +10,20 @@ from typing import Any
 from ..errors import ClusterError
 from ..line import line
 
-DEATHS = 5  # of a shard's workers in a row, without a checkpoint in between, until it is given up
-WAIT = 10.0  # seconds until shards without a worker are told of
+DEATHS = 5  # of a shard's workers in a row, without a new checkpoint, before the shard is given up
+WAIT = 10.0  # seconds until shards without a worker are reported
 TICK = 0.25  # seconds between two looks
 EVERY = 5.0  # seconds between two connections to the head
-AWAY = 30.0  # seconds without one, after which the head counts as away: Ray itself ends the process then
+AWAY = 30.0  # seconds without one, after which the head counts as lost: Ray would end the process
 
 
 class Lifeline:
-    """By a connection to the process of Ray on this machine it is seen that this has ended, and by new ones to the head
-    of the cluster that it has been away for long: Ray would end this whole process without a word then."""
+    """Detects, by a connection to Ray's process on this machine, that it has ended, and, by new connections to the head
+    of the cluster, that it has been away too long: Ray would then end this whole process without a message."""
 
     def __init__(self, ray: Any) -> None:
         self.line, self.heard, self.asked = socket.socket(socket.AF_UNIX), math.inf, 0.0
-        with suppress(AttributeError, OSError, TypeError):  # Ray says nowhere where that is (tried with 2.60)
+        with suppress(AttributeError, OSError, TypeError):  # Ray has no public way to find these (tried with 2.60)
             self.line.connect(ray._private.worker._global_node.raylet_socket_name)
             host, _, port = ray.get_runtime_context().gcs_address.rpartition(":")
             self.head, self.heard = (host.strip("[]"), int(port)), time.monotonic()
@@ -46,7 +46,7 @@ class Lifeline:
                 )
 
     def wait(self, ray: Any, task: Any, waiting: Callable[[], object] = lambda: None) -> Any:
-        """What a task returns. waiting: called after a while without it. Raises ClusterError, or what the task does."""
+        """What a task returns. waiting: called if that takes long. Raises ClusterError, or what the task raises."""
         begun = time.monotonic()
         while not ray.wait([task], timeout=TICK)[0]:
             self.check()
@@ -61,7 +61,7 @@ class Lifeline:
 
 
 class Tries:
-    """Those of each of `count` shards in one phase. tell: the user; heard: whether workers say that they have begun."""
+    """The tries of each of `count` shards in one phase. tell: the user; heard: whether workers report their start."""
 
     def __init__(self, count: int, tell: Callable[[str], object], heard: bool) -> None:
         self.tell, self.heard, self.since = tell, heard, time.monotonic()
@@ -80,15 +80,15 @@ class Tries:
         self.deaths[at] += 1
         if self.deaths[at] == DEATHS:
             return ClusterError(f"shard {at}: its worker died {DEATHS} times since its last checkpoint: {line(error)}")
-        if at not in self.begun:  # else told of when the next one has begun
+        if at not in self.begun:  # otherwise reported when the next one begins
             self.tell(f"shard {at}: its worker died before it began; tried again")
         self.begun.discard(at)
         self.since = time.monotonic()
         return None
 
     def look(self, left: Collection[int], free: Callable[[], str]) -> None:
-        """Say once if none of the shards that are `left` has had a worker for a while, for lack of room. free: what the
-        cluster has, or nothing if that is room for one."""
+        """Say once if none of the shards `left` has had a worker for a while, for lack of resources. free: what the
+        cluster has free, or nothing if that suffices for one."""
         if self.heard and not self.begun & {*left} and time.monotonic() - self.since > WAIT:
             has = free()
             self.since = math.inf if has else time.monotonic()
@@ -97,9 +97,9 @@ class Tries:
 
 
 def free(ray: Any, options: Mapping[str, Any]) -> str:
-    """What the cluster has free of what a task with these `options` needs; nothing if a machine has room for one."""
+    """What is free of the resources that a task with these `options` needs; nothing if a machine has enough for one."""
     needed = {"GPU": options.get("num_gpus", 0), "CPU": options["num_cpus"]}
-    with suppress(AttributeError):  # Ray says nowhere else what a machine has free (tried with 2.60)
+    with suppress(AttributeError):  # Ray has no public list of a machine's free resources (tried with 2.60)
         machines = ray._private.state.available_resources_per_node().values()
         if any(all(each.get(name, 0) >= count for name, count in needed.items()) for each in machines):
             return ""

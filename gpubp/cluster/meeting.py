@@ -1,8 +1,8 @@
-"""Meeting points: what a search (search/) decides over the networks of all shards, in one place.
+"""Meeting points: what a search (search/) decides about the networks of all shards, in one place.
 
-The driver has of every network what is not its row: clocks, hyper-parameters, what evaluations remember. A search sees
-them as the runs that it would see without a cluster. Where it makes networks copies of others, `source` has moved as
-the rows would have, and says whose rows the shards exchange.
+The driver has everything of a network but its row: clocks, hyper-parameters, what evaluations remember. A search sees
+the same runs as without a cluster. If it makes networks copies of others, `source` moves as the rows would, and tells
+which rows the shards exchange.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -26,7 +26,7 @@ from .shards import Part, Shard, by_group, joined
 
 @dataclass(eq=False)
 class LightState(Rowless):
-    """As a search needs it. source (N,): the network whose row each now has."""
+    """A state as a search needs it. source (N,): the network whose row each network now has."""
 
     source: Tensor
 
@@ -37,7 +37,7 @@ class LightState(Rowless):
         none = torch.zeros(1, part.spec.size, dtype=dtype).expand(count, -1)
         population = Population(part.spec, none, part.seed, part.ids.clone())
         state = TrainState.start(population, config, sets.data, part.position.clone(), light=True)
-        own = {name: vars(state)[name].contiguous() for name in ("loss", "total")}  # one number for all, as `none` is
+        own = {name: vars(state)[name].contiguous() for name in ("loss", "total")}  # they may be one number for all
         return cls(**vars(state) | own, source=torch.arange(count))
 
     def tensors(self) -> Iterator[tuple[str, Tensor]]:
@@ -46,7 +46,7 @@ class LightState(Rowless):
         yield "source", self.source
 
     def put_in(self, index: Tensor, values: Tensors) -> None:
-        """Write what is known of the networks `index` (K,)."""
+        """Write what is known about the networks `index` (K,)."""
         mine = dict(self.tensors())
         for name, each in values.items():
             mine[name][index] = each
@@ -76,7 +76,7 @@ def light_runs(parts: Sequence[Part], engines: Sequence[tuple[str, str]], sets: 
 
 
 def found_in(runs: Sequence[LightRun], shards: Sequence[Shard], looked: Sequence[Looked]) -> list[Round]:
-    """What an evaluation found of all networks, from what it found in each shard."""
+    """An evaluation of all networks, from that of each shard."""
     return [joined(parts) for parts in by_group(shards, (each.found for each in looked), len(runs))]
 
 
@@ -91,7 +91,7 @@ def decisions(number: int, runs: Sequence[LightRun], shards: Sequence[Shard]) ->
 
 
 class Exchange:
-    """Which rows go from shard to shard: by (source, target), of each group the networks, in their shards (K,)."""
+    """Rows that go from shard to shard: by (source, target) and group, the networks' places in their shards (K,)."""
 
     def __init__(self, runs: Sequence[LightRun], shards: Sequence[Shard]) -> None:
         self.given: dict[tuple[int, int], dict[int, Tensor]] = {}

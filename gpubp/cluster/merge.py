@@ -1,7 +1,7 @@
-"""One run of the shards that have ended: figures, results and curves, and a checkpoint that names the shards' files.
+"""One run from shards that have ended: figures, results and curves, and a checkpoint that names the shards' files.
 
-The driver handles no row: those stay in the last checkpoints of the shards, where whoever asks for them reads them
-(checkpoints/stored.py). The manifest is written after all else, and what no manifest names is deleted after it.
+The driver handles no rows: they stay in the shards' last checkpoints, and are read from there when used
+(checkpoints/stored.py). The manifest is written after all else; then files that no manifest names are deleted.
 """
 
 from collections.abc import Iterable, Sequence
@@ -40,7 +40,7 @@ class Joining(Saving):
 
 
 def saved(runs: Sequence[LightRun], parts: Sequence[Part], shards: Sequence[Shard], ends: Sequence[End]) -> list[Saved]:
-    """The groups as they are in a checkpoint, but for their rows."""
+    """The groups as in a checkpoint, but without their rows."""
     notes = by_group(shards, (end.notes for end in ends), len(runs))
     return [
         Saved(
@@ -57,7 +57,7 @@ def outcomes(some: Sequence[Saved], shards: Sequence[Shard], ends: Sequence[End]
 
 
 def with_rows(given: Sequence[Outcome], ends: Sequence[End], storage: Storage) -> list[Outcome]:
-    """The same networks, their best rows restored; rows are read from the shards' files when somebody asks for them."""
+    """The same networks, their best rows restored; rows are read from the shards' files when used."""
     source = Source([end.file for end in ends], [len(each.rows) for each in given], storage.file)
     return [
         each._replace(state=StoredState.of(each.state, _ended(partial(source.read, group, HOME), each.state)))

@@ -1,4 +1,4 @@
-"""Messages: what shards tell the driver, and it them. None has a row of a network."""
+"""Messages between shards and the driver. None has a row of a network."""
 
 import math
 import time
@@ -18,7 +18,7 @@ from ..state import TrainState
 
 PATIENCE = 1.0  # seconds between two messages of a shard about its progress
 NONE = torch.empty(0, dtype=torch.float64)
-CLOCKS = ("step", "status", "diverged_step")  # what reporters are told of networks at every evaluation
+CLOCKS = ("step", "status", "diverged_step")  # what reporters receive of networks at every evaluation
 Tensors = dict[str, Tensor]
 
 
@@ -30,7 +30,7 @@ class Begun(NamedTuple):
 
 
 class Looked(NamedTuple):
-    """An evaluation of a shard: its round, of each part the CLOCKS and what was found, and norms of gradients (K,)."""
+    """An evaluation of a shard: its round, for each part the CLOCKS and the figures, and norms of gradients (K,)."""
 
     number: int
     clocks: list[Tensors]
@@ -42,8 +42,8 @@ Message = Begun | Progress | Looked
 
 
 class End(NamedTuple):
-    """What a shard is at its end, or where a signal has ended it: of each part its figures and the notes of a
-    checkpoint; the file that has the rows, as a manifest names it (checkpoints/stored.py), and the file of curves."""
+    """A shard at its end, or where a signal has ended it: for each part, its figures and the notes of a checkpoint; the
+    file that has the rows, as a manifest names it (checkpoints/stored.py), and the file of curves."""
 
     figures: list[Figures]
     notes: list[dict[str, Any]]
@@ -52,9 +52,9 @@ class End(NamedTuple):
 
 
 class Report(NamedTuple):
-    """What a shard's task ends with. looked: its last evaluation, None if `signals` ended it early; states: of each
-    part all but the rows; end: None at a meeting point. steps, seconds: network-steps of this task, and their time;
-    letters: to the driver, which it may not have (board.py)."""
+    """What a shard's task returns. looked: its last evaluation, None if `signals` ended it early; states: of each part,
+    all but the rows; end: None at a meeting point. steps, seconds: network-steps of this task, and their time; letters:
+    messages that the driver may not have (board.py)."""
 
     looked: Looked | None
     states: list[Tensors]
@@ -67,7 +67,7 @@ class Report(NamedTuple):
 
 
 class Decision(NamedTuple):
-    """What a search made of the networks of a shard at the end of a round: of each part all but the rows."""
+    """What a search made of a shard's networks at the end of a round: for each part, all but the rows."""
 
     number: int
     states: list[Tensors]

@@ -26,8 +26,7 @@ from .shards import Part, rules
 
 @dataclass
 class Plan:
-    """What is trained: groups, samples, the design, if it is one, and a search. choices: of each group its engine, and
-    why."""
+    """What is trained: groups, samples, a design and a search, if any. choices: each group's engine, and why."""
 
     parts: Sequence[Part]
     sets: Sets
@@ -57,12 +56,12 @@ class Plan:
 
     @property
     def engines(self) -> tuple[str, ...]:
-        """Of each group."""
+        """The engine of each group."""
         return tuple(name for name, _ in self.choices)
 
     def fit(self, ray: Any, lent: Room, sets: Any, engine: str, device: str, watched: bool) -> list[str]:
         """Let a worker fit the configurations to the data and choose engines, for all workers. -> notes for the user.
-        Raises what that does. watched: whether a reporter handles evaluations."""
+        Raises what that raises. watched: whether a reporter handles evaluations."""
         looks = self.sets.validation is not None or watched
         task = ray.remote(**lent.options)(worker.fit)
         asked = task.remote(self.parts, sets, engine, device, self.folds, looks, self.rules)
@@ -87,12 +86,12 @@ class Plan:
         return light_runs(self.parts, self.choices, self.sets, self.folds)
 
     def digest(self, shards: int) -> str:
-        """Of all that the shards' bits depend on."""
+        """A digest of all that the shards' bits depend on."""
         search = {} if self.search is None else {name: repr(each) for name, each in self.search.to_dict().items()}
         return digest(self.parts, self.engines, self.sets, shards, search)
 
     def begin(self, record: Record, keeping: Path, runs: Sequence[LightRun]) -> list[str]:
-        """Bring back what was decided, if anything was, and begin the search. -> what it does."""
+        """Restore earlier decisions, if any, and begin the search. -> what it does."""
         record.restore(keeping, runs)
         told = remarks(runs)
         if self.search is None:

@@ -1,7 +1,7 @@
-"""What reporters are told of all shards together: one progress, and a record of each evaluation of all networks.
+"""What reporters receive from all shards together: one progress, and a record of each evaluation of all networks.
 
-A record is made when every shard has come to the end of its round, or of its training; figures wait for that. Those
-that shards sent to a driver that has ended since are lost, and so are the records that need them: no network is.
+A record is made when every shard has come to the end of its round, or of its training; figures wait until then. Figures
+sent to a driver that has ended since are lost, as are the records that need them; networks are not.
 """
 
 import time
@@ -22,8 +22,8 @@ from .shards import Shard
 
 class Together:
     """runs: for reporters alone, as they were at the latest record; seconds: of training before this process. meetings:
-    rounds whose records have the decisions of a search, which are not taken yet; rounds: evaluations that some shards
-    have told already; stops: whether a search stops networks, so that nobody knows how many steps are left."""
+    rounds whose records need a search's decisions, not yet taken; rounds: evaluations that some shards have sent
+    already; stops: whether a search stops networks, so that the number of steps left is unknown."""
 
     def __init__(
         self, runs: Sequence[LightRun], shards: Sequence[Shard], listeners: Listeners, history: History, seconds: float,
@@ -41,16 +41,16 @@ class Together:
         self.meetings, self.number, self.after = {*meetings}, 0, runs
         self.begun, self.before = time.monotonic(), seconds
         self.seen = 0, self.seconds  # network-steps and seconds at the last evaluation, or when this process began
-        self.taken = dict[int, int]()  # of each shard its network-steps then
+        self.taken = dict[int, int]()  # each shard's network-steps then
 
     @property
     def seconds(self) -> float:
-        """Of training so far."""
+        """Seconds of training so far."""
         return self.before + time.monotonic() - self.begun
 
     def hear(self, number: int, message: Message) -> None:
-        """What a shard tells."""
-        if isinstance(message, Begun):  # again, perhaps, from its last checkpoint
+        """Take in a shard's message."""
+        if isinstance(message, Begun):  # perhaps again, from its last checkpoint
             self.progress[number] = self.progress[number]._replace(done=message.done, rate=0.0)
             if number not in self.taken:
                 self.taken[number], self.seen = message.done, (self.seen[0] + message.done, self.seen[1])
@@ -77,7 +77,7 @@ class Together:
         """Report progress, and notes for the user."""
         self.notes += notes
         done, rate, running, _, steps, left = zip(*self.progress)
-        compiling = sum(left) * all(left)  # by all shards: until one of them trains
+        compiling = sum(left) * all(left)  # unless a shard trains already
         total = Progress(sum(done), sum(rate), sum(running), notes, 0 if self.stops else sum(steps), compiling)
         self.listeners.tell(lambda reporter: reporter.progress(total))
 
@@ -123,7 +123,7 @@ class Together:
         self.rewrite()
 
     def rewrite(self) -> None:
-        """Bring what was decided into `runs`."""
+        """Bring decisions into `runs`."""
         for mine, theirs in zip(self.runs, self.after):
             mine.state.put_in(torch.arange(len(mine.rows)), dict(theirs.state.tensors()))
 
@@ -136,6 +136,6 @@ def _at_rest(states: Sequence[Tensors]) -> Progress:
 
 
 def _some(norms: Tensor, most: int) -> Tensor:
-    """Up to `most` of these, evenly spaced."""
+    """Up to `most` of the norms, evenly spaced."""
     count = min(most, len(norms))
     return norms[torch.arange(count) * len(norms) // max(1, count)]

@@ -1,12 +1,12 @@
-"""Record: what the driver has decided so far, RUN/shards/driver/, from which the same call goes on.
+"""Record: the driver's decisions so far, in RUN/shards/driver/, from which repeating the call continues.
 
     record.json                the digest of what is trained, how many decisions there were, and the last one's round;
                                whether shards have its rows; the search's settings; the part of history.jsonl, seconds
     decision-00000002.safetensors   what the last decision made of all networks but their rows
     waiting.pt                 evaluations of some shards, which no record has yet, as others have not had them
 
-record.json is written last, with a SHA-256 of each of the others and one of itself: damaged ones are refused, or left
-out, as evaluations are: no network depends on them. Nothing in them can execute code.
+record.json is written last, with a SHA-256 of each of the others and one of itself. Damaged files are refused, except
+evaluations, which are left out: no network depends on them. Nothing in these files can execute code.
 """
 
 import hashlib
@@ -41,9 +41,9 @@ Waiting = dict[int, dict[int, Looked]]  # by round and shard
 
 @dataclass
 class Record:
-    """digest, shards: of what is trained, and how many. decided: decisions so far, the last at the end of the round
-    `number`, in a file of SHA-256 `file`; exchanged: whether shards have its rows; waiting: the SHA-256 of evaluations
-    that wait, if any do."""
+    """digest: of what is trained; shards: how many. decided: decisions so far, the last at the end of the round
+    `number`, in a file with SHA-256 `file`; exchanged: whether shards have its rows; waiting: the SHA-256 of waiting
+    evaluations, if any."""
 
     digest: str
     shards: int
@@ -69,7 +69,7 @@ class Record:
             record = cls(**told)
             plain = [each for each in fields(cls) if each.type in (str, int, bool, float)]
             found = [(each.type, getattr(record, each.name)) for each in plain]
-            if any(type(value) is not kind or value < kind() for kind, value in found):  # or below zero
+            if any(type(value) is not kind or value < kind() for kind, value in found):  # or negative
                 raise ValueError
         try:
             return replace(record, history=History.load(folder, record.history))
@@ -87,17 +87,17 @@ class Record:
                     old.unlink()
 
     def wait(self, folder: Path, waiting: Waiting) -> None:
-        """Write evaluations that wait, before save(). Raises CheckpointError."""
+        """Write waiting evaluations, before save(). Raises CheckpointError."""
         with files.written(folder, CheckpointError):
             folder.mkdir(parents=True, exist_ok=True)
             files.write(folder / WAITING, lambda beside: torch.save(waiting, beside))
             self.waiting = files.digest(folder / WAITING)
 
     def waited(self, folder: Path) -> Waiting:
-        """The evaluations that waited; none if they are not what was written."""
-        with suppress(Exception):  # which a pickle that is none may raise
+        """The evaluations that waited; none if they differ from what was written."""
+        with suppress(Exception):  # an invalid pickle may raise any
             if self.waiting and files.digest(folder / WAITING) == self.waiting:
-                with safe_globals([Looked, Round, Evaluation]):  # besides them it loads tensors and plain values alone
+                with safe_globals([Looked, Round, Evaluation]):  # besides these, only tensors and plain values load
                     return dict(torch.load(folder / WAITING, weights_only=True))
         return {}
 
@@ -119,7 +119,7 @@ class Record:
         self.save(folder)
 
     def restore(self, folder: Path, runs: Sequence[LightRun]) -> None:
-        """Bring the last decision back into `runs`. Raises CheckpointError."""
+        """Restore the last decision in `runs`. Raises CheckpointError."""
         if not self.decided:
             return
         path = self.decision(folder)
@@ -168,7 +168,7 @@ def _told(config: TrainConfig) -> tuple[dict[str, Any], dict[str, torch.Tensor]]
 
 
 def check(record: Record, digest: str, shards: int, run_dir: str) -> Record:
-    """The record of this run. Raises ConfigError for one of another."""
+    """`record`, if it is this run's. Raises ConfigError if it is another's."""
     if record.shards != shards:
         raise ConfigError(f"shards {shards}: the run in {run_dir} began with {record.shards}")
     if record.digest != digest:

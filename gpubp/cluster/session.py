@@ -1,4 +1,4 @@
-"""Session: a connection to Ray, and what it lends. Ray is imported here alone, when it is needed."""
+"""Session: a connection to Ray, and what it lends. Only this file imports Ray, when needed."""
 
 import os
 import signal
@@ -13,7 +13,7 @@ from ..runs.run import Sets
 from ..runs.signals import ENDING
 from ..system import arrays
 
-LEAST = 1 << 27  # bytes of the object store of a Ray that starts here
+LEAST = 1 << 27  # bytes of the object store of a Ray started here
 PATIENCE = 5.0  # seconds until an address must answer
 TOKEN = (
     "; a cluster of Ray 2.60 wants its token: RAY_AUTH_MODE=token, and the token in ~/.ray/auth_token, the file "
@@ -22,7 +22,7 @@ TOKEN = (
 
 
 class Room(NamedTuple):
-    """shards: how many; threads: of each; options: of a task that trains one."""
+    """shards: how many; threads: of each shard; options: of a task that trains one."""
 
     shards: int
     threads: int
@@ -35,8 +35,8 @@ class Room(NamedTuple):
 
 @contextmanager
 def session(address: str, sets: Sets) -> Iterator[tuple[Any, list[str]]]:
-    """The module ray, connected to the cluster at `address`; of "auto" to that of RAY_ADDRESS or of this machine, or
-    else to a Ray of this process, which ends with it. -> also notes for the user. Raises ConfigError."""
+    """The module ray, connected to the cluster at `address`; with "auto", to that of RAY_ADDRESS or of this machine, or
+    else to a Ray started by this process, which ends with it. -> also notes for the user. Raises ConfigError."""
     try:
         import ray
     except ImportError:
@@ -46,7 +46,7 @@ def session(address: str, sets: Sets) -> Iterator[tuple[Any, list[str]]]:
         return
     handlers = {number: signal.getsignal(number) for number in ENDING}
     try:
-        with _exchanged(ray._private.worker, {"_worker_logs_enabled": False}):  # they go to standard output
+        with _exchanged(ray._private.worker, {"_worker_logs_enabled": False}):  # its logs go to standard output
             try:
                 yield ray, _connected(ray, address, sets)
             finally:
@@ -80,8 +80,8 @@ def _connected(ray: Any, address: str, sets: Sets) -> list[str]:
 
 
 def _answers(error: ConnectionError) -> bool:
-    """Whether there is a cluster, at the address with which Ray's error ends, though not for this process: it wants
-    another token. Where no Ray runs, or one has crashed, nobody listens."""
+    """Whether a cluster answers at the address that ends Ray's error, although it refuses this process: it requires
+    another token. If no Ray runs there, or it has crashed, nothing listens."""
     with suppress(OSError, ValueError, OverflowError):
         socket.create_connection(_place(str(error).rpartition(" ")[2]), PATIENCE).close()
         return True
@@ -89,8 +89,8 @@ def _answers(error: ConnectionError) -> bool:
 
 
 def _apart(services: Any) -> AbstractContextManager[None]:
-    """Processes of Ray that start meanwhile are in sessions of their own, so that a signal to the group of this one, as
-    of `timeout`, ends no worker before it has saved; and they listen where this machine alone hears."""
+    """Processes of Ray started inside get their own sessions, so that a signal to this process's group, as from
+    `timeout`, ends no worker before it has saved; and they listen only on this machine."""
     popen: Any = getattr(services, "ConsolePopen", None)
     started = {"ConsolePopen": lambda *given, **more: popen(*given, **more, start_new_session=True)}
     return _exchanged(services, {**started, "resolve_ip_for_localhost": lambda host: host})
@@ -108,7 +108,7 @@ def _place(address: str) -> tuple[str, int]:
 
 @contextmanager
 def _exchanged(module: Any, values: Mapping[str, Any]) -> Iterator[None]:
-    """Names of a module of Ray, which has no settings for that, mean these meanwhile, if it has them (2.60 does)."""
+    """Inside, names of a module of Ray have these values, if it has the names (2.60 does); Ray has no such settings."""
     before = {name: vars(module)[name] for name in values if name in vars(module)}
     try:
         vars(module).update({name: values[name] for name in before})
@@ -118,8 +118,8 @@ def _exchanged(module: Any, values: Mapping[str, Any]) -> Iterator[None]:
 
 
 def room(ray: Any, device: str, shards: int | None) -> tuple[str, Room]:
-    """The device, GPUs if there are any and none is named, and what each of `shards` gets: a GPU, or as many CPUs as
-    there are for each; by default one for each GPU or machine. Raises ConfigError, DeviceError."""
+    """The device (for "auto", GPUs if there are any), and what each of `shards` gets: a GPU, or an equal part of the
+    CPUs; by default one shard for each GPU or machine. Raises ConfigError, DeviceError."""
     given = None if shards is None else arrays.count("shards", shards)
     lent = [node["Resources"] for node in ray.nodes() if node["Alive"]]
     gpus, cpus = ([int(each[name]) for each in lent if each.get(name, 0) >= 1] for name in ("GPU", "CPU"))

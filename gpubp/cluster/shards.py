@@ -1,7 +1,7 @@
-"""The shards of a run: parts of its groups, dealt like cards, so that all cost the same.
+"""The shards of a run: parts of its groups, dealt like cards, so that all shards cost the same.
 
 A network keeps its seed, id and position in the data, and the configuration of its group is cut, not made anew: so a
-shard's networks have the recipe, the kernel and the rounds that they have in the whole run.
+shard's networks have the same recipe, kernel and rounds as in the whole run.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -25,7 +25,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Shard:
-    """number: from 0. groups: the numbers of the whole run's groups of which it has parts; index: of each, which
+    """number: from 0. groups: the numbers of the whole run's groups that the shard has parts of; index: for each, the
     networks (K,) of the group."""
 
     number: int
@@ -34,25 +34,25 @@ class Shard:
     parts: tuple[Part, ...]
 
     def networks(self, shards: int) -> list[list[int]]:
-        """Of each part its group, and the first and the step of its networks' numbers there, among so many shards."""
+        """For each part, its group, and the first and the step of its networks' numbers there, with `shards` shards."""
         return [[group, int(index[0]), shards] for group, index in zip(self.groups, self.index)]
 
     @cached_property
     def rows(self) -> list[Tensor]:
-        """Of each part, its networks' rows in the results."""
+        """For each part, its networks' rows in the results."""
         return [each.rows for each in self.parts]
 
     @cached_property
     def local(self) -> list[Tensor]:
-        """Of each part, the rows that its networks have in the run of the shard."""
+        """For each part, its networks' rows in the shard's own run."""
         counts = [len(each.rows) for each in self.parts]
         return list(torch.arange(sum(counts)).split(counts))
 
 
 class Job(NamedTuple):
-    """What all shards have in common. engines: of each group; rules: that they need by name, which a process of another
-    machine may lack; threads: of a shard on a CPU; minutes: between two checkpoints; shards: how many;
-    norms: of gradients, at most, that a shard tells of at an evaluation."""
+    """What all shards have in common. engines: of each group; rules: those needed, by name, which a process on another
+    machine may lack; threads: of a shard on a CPU; minutes: between two checkpoints; shards: how many; norms: the most
+    gradient norms that a shard sends at an evaluation."""
 
     storage: Storage
     engines: tuple[str, ...]
@@ -66,7 +66,7 @@ class Job(NamedTuple):
 
 
 def by_group(shards: Iterable[Shard], of_shards: Iterable[Iterable[T]], groups: int) -> list[list[tuple[Tensor, T]]]:
-    """Of each group what `of_shards` has of its parts, each with the networks (K,) of the group that the part has."""
+    """For each group, what `of_shards` has of its parts, each with the part's networks (K,) of the group."""
     found: list[list[tuple[Tensor, T]]] = [[] for _ in range(groups)]
     for shard, each in zip(shards, of_shards):
         for group, index, mine in zip(shard.groups, shard.index, each):
@@ -75,7 +75,7 @@ def by_group(shards: Iterable[Shard], of_shards: Iterable[Iterable[T]], groups: 
 
 
 def joined(parts: Sequence[tuple[Tensor, Any]]) -> Any:
-    """The same of a whole group: numbers (N, ...), or a named tuple of such, or None where parts have none."""
+    """The same for a whole group: numbers (N, ...), or a named tuple of such, or None if parts have none."""
     first = parts[0][1]
     if isinstance(first, Tensor):
         whole = first.new_empty(sum(len(index) for index, _ in parts), *first.shape[1:])
@@ -88,7 +88,7 @@ def joined(parts: Sequence[tuple[Tensor, Any]]) -> Any:
 
 
 def dealt(parts: Sequence[Part], number: int) -> Iterator[Shard]:
-    """The networks of all groups, one after the other, to `number` shards in turn."""
+    """The networks of all groups, one after another, dealt to `number` shards in turn."""
     if number > (many := sum(len(each.rows) for each in parts)):
         raise ConfigError(f"shards {number}: the run has {counted(many, 'network')}")
     for mine in range(number):
@@ -113,6 +113,6 @@ def rules(parts: Sequence[Part]) -> dict[str, dict[str, Any]]:
 
 
 def learn(rules: Mapping[str, Mapping[str, Any]]) -> None:
-    """Let the tables of this process, which may have trained another run before, have the `rules` of another one."""
+    """Add the `rules` of another process to the tables of this one, which may have trained another run before."""
     for kind, rows in rules.items():
         TABLES[kind].update(rows)

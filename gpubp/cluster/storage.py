@@ -1,9 +1,9 @@
 """Storage: where the shards of a run save themselves, a directory that all machines share, or any path of fsspec.
 
-A local path is used as it is. Of another, such as s3://bucket/run, every save is a new folder, whose file COMPLETE is
-written last; the newest complete one counts, and the one before it is kept. Names of folders rise with the phase, so
-that what a process writes that was thought dead counts for nothing once the others have gone on; nor does it delete
-what others have written since it began.
+A local path is used as it is. At another, such as s3://bucket/run, every save is a new folder, whose file COMPLETE is
+written last; the newest complete folder counts, and the one before it is kept. Folders' names rise with the phase: if a
+process thought dead still writes, that does not count once the others have moved on, and it deletes nothing that others
+have written since it began.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ class Storage:
 
     @property
     def local(self) -> Path | None:
-        """The directory, unless this is a URL."""
+        """The directory; None for a URL."""
         return None if "://" in self.path else Path(self.path)
 
     def __truediv__(self, name: str) -> Storage:
@@ -71,8 +71,7 @@ class Storage:
 
     @contextmanager
     def file(self, name: str) -> Iterator[Path]:
-        """One file, or a temporary copy of it; if there is none, neither is there one at the path. Raises
-        CheckpointError."""
+        """One file, or a temporary copy of it; if there is none, the path does not exist. Raises CheckpointError."""
         if self.local is not None:
             yield self.local / name
             return
@@ -93,7 +92,7 @@ class Storage:
 
     def push(self, folder: Path, phase: int, held: list[str]) -> str:
         """Save the files of `folder`, unless they are there. held: saves() before this process, and its own since; all
-        but the last ones are deleted. -> where, as what comes before their names. Raises CheckpointError."""
+        but the last ones are deleted. -> where, as a prefix of their names. Raises CheckpointError."""
         if self.local is not None:
             return ""
         system, root = self._system
@@ -103,7 +102,7 @@ class Storage:
             system.pipe_file(f"{save}/{COMPLETE}", b"")
             held.append(save)
             while len(held) > KEPT:
-                with suppress(FileNotFoundError):  # another process has been faster
+                with suppress(FileNotFoundError):  # another process was faster
                     system.rm(held.pop(0), recursive=True)
         return f"{save.rpartition('/')[2]}/"
 
@@ -126,7 +125,7 @@ class Storage:
                 system.get_file(each, str(where))
 
     def check(self, names: Collection[str]) -> list[str]:
-        """All files at a URL, none of a directory. Raises CheckpointError unless these are there."""
+        """All files at a URL; none for a directory. Raises CheckpointError unless `names` are there."""
         found, root = list[str](), ""
         if self.local is None:
             system, root = self._system
@@ -151,7 +150,7 @@ class Storage:
                 if gone := [each for each in found if each not in {f"{root}/{name}" for name in names}]:
                     system.rm(gone)
             return
-        for path in sorted(self.local.rglob("*"), reverse=True):  # folders after what is in them
+        for path in sorted(self.local.rglob("*"), reverse=True):  # folders after their contents
             with suppress(OSError):  # a folder that is not empty
                 if path.is_dir():
                     path.rmdir()
@@ -159,7 +158,7 @@ class Storage:
                     path.unlink()
 
     def saves(self) -> list[str]:
-        """Their folders, oldest first; none of a directory. Raises CheckpointError."""
+        """The folders of saves, oldest first; none for a directory. Raises CheckpointError."""
         if self.local is not None:
             return []
         system, root = self._system
@@ -170,7 +169,7 @@ class Storage:
 
     @contextmanager
     def _told(self, what: str) -> Iterator[None]:
-        """Raise CheckpointError for the errors of whatever library. what: cannot be done."""
+        """Turn errors of any library into CheckpointError. what: the thing that cannot be done."""
         try:
             yield
         except CheckpointError:
@@ -192,12 +191,12 @@ class Storage:
 
 
 def _put(system: AbstractFileSystem, folder: Path, root: str) -> None:
-    for each in sorted(folder.rglob("*"), key=lambda path: path.name == MANIFEST):  # which says that all is there
+    for each in sorted(folder.rglob("*"), key=lambda path: path.name == MANIFEST):  # last: it says that all is there
         if each.is_file() and each.name not in LEFT_OUT and each.suffix != UNFINISHED:
             where = f"{root}/{each.relative_to(folder).as_posix()}"
             try:
                 system.put_file(str(each), where)
-            except FileNotFoundError:  # its folder is missing, or the bucket, which makedirs() would make, at a cost
+            except FileNotFoundError:  # its folder is missing, or the bucket, which makedirs() would create, at a cost
                 if not system.exists(where.partition("/")[0] or "/"):
                     raise
                 system.makedirs(where.rpartition("/")[0], exist_ok=True)

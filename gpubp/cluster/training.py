@@ -1,4 +1,4 @@
-"""train() and train_many() on a cluster: check the arguments, let a Driver train shards, and make one run of them."""
+"""train() and train_many() on a cluster: check the arguments, let a Driver train shards, and join them into one run."""
 
 import tempfile
 import time
@@ -66,20 +66,20 @@ def train_many(
     reporters: Sequence[Reporter] = (), checkpoint_minutes: float = 5.0, settings: Mapping[str, Any] | None = None,
     device: str = "auto", lines: Sequence[str] = (), search: Search | None = None, **common: Any,
 ) -> Result:  # fmt: skip
-    """gpubp.train_many() on a cluster: its networks, dealt to `shards`, train as tasks of Ray, to the same bits.
+    """gpubp.train_many() on a cluster: its networks, dealt to `shards`, train as tasks of Ray, with the same bits.
 
-    cluster: the address of a Ray cluster; "auto" is RAY_ADDRESS or the one that runs here, or else "local", one of this
-    machine that starts for the run. shards: how many; by default one for each GPU, or without GPUs one for each
-    machine; those that find no place wait. Each has a GPU or an equal part of the CPUs; device: "cpu", "cuda", "auto".
-    run_dir: new, on storage that all machines share, or a URL of fsspec's. Shards save themselves below it, and one
-    whose worker dies goes on elsewhere from its last checkpoint. In the end there is one run, as of one machine. If it
-    ends early, by an error, Ctrl-C or SIGTERM, which let shards save first, or by the death of this process, the same
-    call goes on; the signal is then raised again, with the result so far as `result`. Rows of a result are read from
-    the run when somebody asks for them (population, network(), states), and take their memory then; of one that ended
-    early as long as it has not gone on.
+    cluster: the address of a Ray cluster; "auto" is RAY_ADDRESS or the cluster that runs here, or else "local", a
+    cluster on this machine started for the run. shards: how many; by default one for each GPU, or without GPUs one for
+    each machine; shards wait until resources are free. Each has a GPU or an equal part of the CPUs; device: "cpu",
+    "cuda", "auto". run_dir: new, on storage that all machines share, or a URL for fsspec. Shards save themselves below
+    it; if a worker dies, its shard continues elsewhere from its last checkpoint. In the end there is one run, as from
+    one machine. If it ends early, by an error, Ctrl-C or SIGTERM, which let shards save first, or because this process
+    dies, repeating the call continues; a signal is raised again, with the result so far as `result`. Rows of a result
+    are read from the run when used (population, network(), states), and take memory from then on; those of a run that
+    ended early only until it continues.
 
-    Rules of your own, also such as are in no table, go to the workers as they are. Refused, by an error before any
-    training: streams of rows and `slots` (give more shards). Raises also what gpubp.train_many() does."""
+    Custom rules, in a table or not, are sent to the workers. Refused, by an error before any training: streams of rows
+    and `slots` (give more shards). Also raises what gpubp.train_many() raises."""
     if "slots" in common:
         raise ConfigError(f"slots {common['slots']!r}: not on a cluster, where more `shards` wait for their turn")
     if isinstance(design, Iterator):
@@ -149,7 +149,7 @@ def _shared(plan: Plan, wanted: Wanted, storage: Storage, folder: Path, keeping:
             chosen |= {"shards": lent.shards}
             held = opened(folder, chosen, reasons(runs), plan.sets.data.preparation, plan.design)
             lines += stack.enter_context(held)
-            if files.found(keeping / RECORD) != seen:  # before this process had the lock
+            if files.found(keeping / RECORD) != seen:  # changed before this process had the lock
                 raise CheckpointError(f"{storage.path}: another process has just gone on with it: call again")
             record.save(keeping)
             stops = bool(getattr(plan.search, "stops", False))
@@ -187,7 +187,7 @@ def _shared(plan: Plan, wanted: Wanted, storage: Storage, folder: Path, keeping:
 
 
 def _files(reports: Sequence[Report]) -> set[str]:
-    """Those that have the shards' rows, by their names there."""
+    """The files that have the shards' rows, by their names there."""
     return {each.end.file["file"].removeprefix(f"{SHARDS}/") for each in reports if each.end is not None}
 
 
@@ -195,7 +195,7 @@ def _result(
     plan: Plan, driver: Driver, reports: Sequence[Report], runs: Sequence[LightRun], settings: dict[str, Any],
     folder: Path, spent: float, number: int | None,
 ) -> Result:  # fmt: skip
-    """What the shards are; if no signal, `number`, has ended them early, also as the run in `folder`."""
+    """The result of the shards; unless signal `number` has ended them early, also saved as the run in `folder`."""
     told, search, storage = driver.together, plan.search, driver.root
     ends = [each.end for each in reports if each.end is not None]
     networks = saved(runs, plan.parts, driver.shards, ends)
@@ -221,7 +221,7 @@ def _result(
         except (OSError, CheckpointError) as error:
             told.tell(f"{storage.path}: the curves of networks cannot be written: {error}")
         saving.results(results)
-        if saving.unsaved is None:  # else the same call goes on here
+        if saving.unsaved is None:  # otherwise repeating the call continues here
             saving.save()
     found = with_rows(found, ends, storage)
     return Result(

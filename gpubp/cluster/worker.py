@@ -1,8 +1,8 @@
-"""What a worker does with a shard: train it to a meeting point or to its end, give rows to others, take theirs.
+"""What a worker does with a shard: train it to a meeting point or to its end, give rows to other shards, take theirs.
 
 A shard is a run of its own below the whole run's directory: the usual Loop with the usual checkpoints, from which it
-goes on wherever it is tried again. At a meeting point the checkpoint is of the end of the round's steps, before its
-evaluation: whoever loads it finds the same figures again.
+continues wherever it is retried. At a meeting point, the checkpoint is from the end of the round's steps, before the
+evaluation: loading it gives the same figures again.
 """
 
 import math
@@ -40,8 +40,8 @@ from .storage import Storage
 
 @dataclass(kw_only=True)
 class Copied(Saving):
-    """A Saving whose checkpoints are copied to the storage, to the folder `where` of it. phase, held: as push() takes
-    them; rows: that the networks of each part have in the results, by which their curves go."""
+    """A Saving whose checkpoints are copied to the folder `where` of the storage. phase, held: as in push(); rows: of
+    each part's networks in the results, as their curves need."""
 
     storage: Storage
     phase: int
@@ -72,8 +72,8 @@ class ShardLoop(Loop):
     shard: Shard
 
     def phase(self, decision: Decision | None, last: int | None) -> Report:
-        """Train on from `decision`, which the checkpoint may have already, to the end of the round `last`, or to the
-        end. Raises CheckpointError if it cannot be saved: others build on the checkpoint."""
+        """Continue from `decision`, which the checkpoint may have already, to the end of the round `last`, or to the
+        end. Raises CheckpointError if it cannot be saved: other shards rely on the checkpoint."""
         with collected() as self.signals:
             self.begin()
             if decision is not None and self.number == decision.number and self.at_rest():
@@ -82,7 +82,7 @@ class ShardLoop(Loop):
             return self.report(last)
 
     def report(self, last: float | None) -> Report:
-        """Save, evaluate, and tell of all that others need."""
+        """Save, evaluate, and report all that others need."""
         self.save()
         looked, over = None, last is None or bool(self.signals)
         if not self.signals:
@@ -93,7 +93,7 @@ class ShardLoop(Loop):
         return Report(looked, states, end, self.signals, self.done - self.taken, self.step_seconds, self.notes)
 
     def ended(self) -> End:
-        """What is saved, and its figures."""
+        """What is saved, with its figures."""
         assert isinstance(self.saving, Copied)
         file, digest = checkpoint.tensors(self.saving.run_dir)
         notes = [run.saved().notes for run in self.runs]
@@ -103,7 +103,7 @@ class ShardLoop(Loop):
         return End(figures, notes, named, f"{where}{curves.FILE}")
 
     def told(self, last: float | None) -> Looked:
-        """The evaluation at the end of the round `last`, or of networks that have ended, which train in no round."""
+        """The evaluation at the end of the round `last`, or of networks that have ended and are in no round."""
         herald = self.reporters[0]
         assert isinstance(herald, Herald)
         if herald.latest is not None and herald.latest.number == last:
@@ -112,7 +112,7 @@ class ShardLoop(Loop):
         return Looked(self.number, [clocks(run.state) for run in self.runs], found, NONE)
 
     def at_rest(self) -> bool:
-        """Evaluate, if the networks are at the end of a round, and have not been. -> whether they were."""
+        """Evaluate, if the networks are at the end of a round and have not been evaluated. -> whether that was so."""
         complete = any(run.open for run in self.runs) and not any(run.pace.left for run in self.runs)
         if complete:
             self.look()
@@ -153,18 +153,18 @@ def train(
 
 @neutral()
 def show(job: Job, shard: Shard, sets: Sets, phase: int) -> Report:
-    """What a shard is now, of a run that a signal has ended before the shard began, or after it came to rest."""
+    """A shard's report as it is, if a signal has ended the run before the shard began, or after it came to rest."""
     with _opened(job, shard, sets, phase, lambda _: None) as loop:
         loop.signals = [signal.SIGINT]
         loop.begin()
-        loop.taken = 0  # what has trained before is evaluated
+        loop.taken = 0  # evaluates what has trained before
         return loop.report(0)
 
 
 @neutral()
 def give(job: Job, shard: Shard, sets: Sets, wanted: Sequence[Mapping[int, Tensor]]) -> Any:
-    """Rows of a shard at a meeting point, for each that asks for networks (K,) of some groups, or for the only one."""
-    with (job.storage / str(shard.number)).folder() as folder:  # without its lock: it may be taking rows itself
+    """Rows of a shard at a meeting point, for each of `wanted`, or the only one: networks (K,) by group."""
+    with (job.storage / str(shard.number)).folder() as folder:  # without its lock: the shard may be taking rows itself
         loop = _loop(job, shard, sets, folder, lambda _: None, begun=True)
         loop.begin()
         loop.at_rest()
@@ -200,8 +200,8 @@ def take(
 def fit(
     parts: Sequence[Part], sets: Sets, engine: str, device: str, folds: bool, looks: bool, rules: Mapping[str, Any]
 ) -> tuple[list[tuple[TrainConfig, str, str]], list[str]]:
-    """Of each group its configuration, fitted to the data, and its engine, with the reason, as this machine has it; and
-    notes for the user."""
+    """For each group its configuration, fitted to the data, and its engine on this machine, with the reason; and notes
+    for the user."""
     learn(rules)
     maker = Maker(sets, engine, _found(device), folds, looks)
     found = []
@@ -213,7 +213,7 @@ def fit(
 
 
 def _found(device: str) -> list[torch.device]:
-    """See devices(). Raises DeviceError, with the name of this machine: others may have what it lacks."""
+    """See devices(). Raises DeviceError with the name of this machine: others may have what it lacks."""
     try:
         return devices(device)
     except DeviceError as error:
@@ -222,7 +222,7 @@ def _found(device: str) -> list[torch.device]:
 
 @contextmanager
 def _opened(job: Job, shard: Shard, sets: Sets, phase: int, tell: Callable[[Message], object]) -> Iterator[ShardLoop]:
-    """The loop of a shard, which saves itself. What else writes the shard, a process that was thought dead, stops."""
+    """The loop of a shard, which saves itself. A process thought dead that still writes the shard is stopped."""
     storage = job.storage / str(shard.number)
     held = storage.saves()
     with storage.folder() as folder:
@@ -244,7 +244,7 @@ def _loop(
     job: Job, shard: Shard, sets: Sets, folder: Path, tell: Callable[[Message], object], begun: bool
 ) -> ShardLoop:
     """The loop of a shard, from its newest checkpoint if there is one; it writes nothing. begun: whether there must be
-    one, as networks were decided about. Raises CheckpointError."""
+    one, as decisions have been made. Raises CheckpointError."""
     learn(job.rules)
     where = _found(job.device)
     if where == [HOME]:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def flags(flags: Parser) -> None:
-    """The flags of `train` that say so."""
+    """The flags of `train` for clusters."""
     add = flags.flag
     add("--cluster", TEXT, "auto, local, or the address of a Ray cluster: train shards of the networks on its machines")
     add("--shards", COUNT, "with --cluster: how many; by default one for each GPU, or for each machine without any")
@@ -25,8 +25,8 @@ def flags(flags: Parser) -> None:
 
 
 def chosen(path: Path, stored: Any, typed: str | None) -> str | None:
-    """The cluster that was typed, or `stored` in a file. Raises ConfigError for one that only a file names: whoever
-    rules a cluster can run programs here."""
+    """The cluster that was typed, or `stored` in a file. Raises ConfigError if only a file names it: whoever controls a
+    cluster can run programs here."""
     if typed is None and stored not in (None, "local"):
         why = "a file alone does not choose one, as it could run programs here"
         raise ConfigError(f"{line(path)}: cluster {line(stored)!r}: {why}; if you trust it: --cluster {quoted(stored)}")
@@ -34,7 +34,7 @@ def chosen(path: Path, stored: Any, typed: str | None) -> str | None:
 
 
 def check(settings: dict[str, Any]) -> None:
-    """Refuse flags that do not go together."""
+    """Refuse flags that exclude each other."""
     url = "://" in (settings["run_dir"] or "")
     if settings["cluster"] is None and (url or settings["shards"] is not None):
         flag = f"--run-dir {settings['run_dir']}" if url else f"--shards {settings['shards']}"
@@ -44,7 +44,7 @@ def check(settings: dict[str, Any]) -> None:
 
 
 def train_many(settings: dict[str, Any]) -> Callable[..., Result]:
-    """What trains a design."""
+    """The function that trains a design."""
     from .. import cluster
     from ..runs import training
 

@@ -1,5 +1,5 @@
-"""gpubp dashboard: TensorBoard on the curves of a run, or of all runs in a folder, in the foreground, for this machine
-alone."""
+"""gpubp dashboard: TensorBoard on the curves of a run, or of all runs in a folder, in the foreground, only for this
+machine."""
 
 import contextlib
 import io
@@ -18,9 +18,9 @@ from ..system.flags import INDEX, RUN
 from .parser import Parser
 
 ABOUT = "look at curves in TensorBoard"
-HOST = "127.0.0.1"  # nobody else's browser reaches it, and TensorBoard asks for no password
+HOST = "127.0.0.1"  # out of reach for other machines: TensorBoard has no password
 FILES = "events.out.tfevents.*"
-# Without the curves of single networks, for the two kinds of tabs: of more than 40 runs some tabs show none.
+# Leaves out the curves of single networks, for two kinds of tabs: with more than 40 runs, some tabs show none.
 SHOWN = "?runFilter={0}#timeseries&regexInput={0}".format(quote("^(?!.*hparams/network_)", safe=""))
 
 
@@ -75,7 +75,7 @@ def _served(folder: Path, port: int | None) -> str:
             raise ConfigError('TensorBoard is not installed: pip install "gpubp[tensorboard]"') from None
         board = program.TensorBoard()
     try:
-        with contextlib.redirect_stderr(io.StringIO()):  # how to report faults of its loader
+        with contextlib.redirect_stderr(io.StringIO()):  # drops advice on reporting faults of its loader
             board.configure(logdir=str(folder.absolute()), host=HOST, port=port)
             return f"{board.launch()}{SHOWN}"
     except program.TensorBoardServerException as error:

@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 
 LISTS = {"widths": ";", "hidden": ";", "optimizer": ",", "schedule": ",", "batch_size": ",", "init": ","}
 LENGTHS = ("epochs", "steps")
-BYTES = 100  # of a row of a design while it is drawn
-POSITIONS = ("folds", "bootstrap", "per")  # each setting trains a network at each position of the data
+BYTES = 100  # per row of a design while it is drawn
+POSITIONS = ("folds", "bootstrap", "per")  # with these, each setting trains a network at each position of the data
 COMMON = ("output", "loss", "bias", "train_bias", "evaluate_every", "restore_best", "shuffle", "update_order",
           "precision")  # fmt: skip
 WHOLE = ("hidden_width", *LENGTHS)  # whole numbers that may be drawn
@@ -27,7 +27,7 @@ WHOLE = ("hidden_width", *LENGTHS)  # whole numbers that may be drawn
 
 @contextmanager
 def without_rows(settings: dict[str, Any]) -> Iterator[None]:
-    """Errors name no row of a design that nobody has written."""
+    """Errors do not name a row of a design that the user has not written."""
     try:
         yield
     except GpubpError as error:
@@ -37,7 +37,7 @@ def without_rows(settings: dict[str, Any]) -> Iterator[None]:
 
 
 def options(settings: dict[str, Any], name: str) -> list[str]:
-    """The alternatives of a setting, as texts; none if it is not given."""
+    """The alternatives of a setting, as texts; empty if it is not given."""
     given, sign = settings[name], LISTS[name]
     found = [] if given is None else str(given).split(sign)
     if "" in found:
@@ -46,7 +46,7 @@ def options(settings: dict[str, Any], name: str) -> list[str]:
 
 
 def usual(settings: dict[str, Any]) -> dict[str, Any]:
-    """The defaults of the hyper-parameters, if all networks have one optimizer and schedule; else none."""
+    """The defaults of the hyper-parameters, if all networks share one optimizer and schedule; else empty."""
     from ..settings.config import TrainConfig
 
     optimizers, schedules = options(settings, "optimizer"), options(settings, "schedule")
@@ -70,9 +70,9 @@ def topology(given: str) -> tuple[int, ...]:
 
 
 def design(settings: dict[str, Any], prepared: Prepared) -> Design:
-    """The design of `settings`: the cells of --design, and where they are empty the flags, of which ranges are sampled
-    and lists make a grid, as in search/sampling.py. A flag's hyper-parameter is left out of rows without it; a cell is
-    not."""
+    """The design of `settings`: the cells of --design, or, where they are empty, the flags, whose ranges are sampled
+    and whose lists make a grid, as in search/sampling.py. A flag's hyper-parameter is left out of rows whose rules lack
+    it; a cell is not."""
     import numpy as np
 
     from ..runs.design import Design
@@ -104,7 +104,7 @@ def design(settings: dict[str, Any], prepared: Prepared) -> Design:
     if "hidden_width" in columns:
         columns["widths"] = [(sides[0], int(each), sides[1]) for each in columns.pop("hidden_width")]
     hyper, plain = {name: columns.pop(name) for name in HYPER if name in columns}, usual(settings)
-    hyper = {name: each for name, each in hyper.items() if settings[name] != plain.get(name)}  # slots would compute it
+    hyper = {name: each for name, each in hyper.items() if settings[name] != plain.get(name)}  # else slots compute it
     if settings["class_weight"] is not None:
         hyper["class_weight"] = [class_weight(settings["class_weight"])]
     one = {name: each[0] for name, each in columns.items() if len(each) == 1}
@@ -155,7 +155,7 @@ def _check(settings: dict[str, Any], numbers: dict[str, Any], given: Design | No
 
 
 def _placed(rows: Design, flag: str, count: int) -> Design:
-    """A network for each row and each of `count` positions of the data, with the row's seed; or the rows as they are if
+    """A network for each row and each of `count` positions of the data, with the row's seed; or the rows unchanged if
     they have a column fold or entity."""
     import numpy as np
 
@@ -183,7 +183,7 @@ def class_weight(given: str) -> list[float] | str:
 
 
 def _each(values: Any) -> Any:
-    """A list or array of one value for all networks, or of one for each."""
+    """One value for all networks, or a list or array of one for each."""
     alone = isinstance(values, str | tuple) or not hasattr(values, "__len__")
     return [values] if alone else values.numpy() if hasattr(values, "numpy") else values
 
@@ -200,7 +200,7 @@ def _check_widths(widths: Column, sides: tuple[int, int]) -> None:
 
 
 def _check_whole(name: str, given: float | str, found: Any) -> None:
-    """Refuse numbers that are not whole, but for those drawn from a range, which are rounded."""
+    """Refuse numbers that are not whole, except those drawn from a range, which are rounded."""
     from ..search import Range
 
     if isinstance(found, Range):

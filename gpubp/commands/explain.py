@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from ..tutorial import Figure
 
 ABOUT = "one step of one network with every number"
-STEPS, MOST = 10, 100  # further steps of a page
+STEPS, MOST = 10, 100  # further steps on a page
 
 
 def parser() -> Parser:
@@ -35,7 +35,7 @@ def parser() -> Parser:
 
 
 def shown(flags: Parser) -> None:
-    """Add the flags of a step that is shown."""
+    """Add the flags for showing a step."""
     flags.flag("--network", INDEX, "row of the network", 0)
     flags.switch("--full", "all units and terms")
     flags.switch("--json", "as one JSON object")
@@ -88,7 +88,7 @@ def run(settings: dict[str, Any]) -> int:
 
 
 def html(flag: str, given: str) -> Path:
-    """The file of a page that a flag names. Raises ConfigError for a name whose content browsers show as text."""
+    """The file of a page that a flag names. Raises ConfigError for a name that browsers show as text."""
     found = files.path(flag, given)
     if found.suffix.lower() not in (".html", ".htm"):
         raise ConfigError(f"{flag} {given}: a name that ends in .html expected")
@@ -96,7 +96,7 @@ def html(flag: str, given: str) -> Path:
 
 
 def page_of(settings: dict[str, Any]) -> Path | None:
-    """The file of the page, if one is wanted; what does not go with it is refused."""
+    """The file of the page, if requested; flags that do not go with it are refused."""
     steps, page = settings["steps"], settings["html"]
     if page is None:
         if steps is not None:
@@ -116,7 +116,7 @@ def write(
     page: Path, explanations: Iterator[Explanation], title: str, preparation: Preparation | None,
     settings: dict[str, Any], figures: Sequence[Figure] = (),
 ) -> None:  # fmt: skip
-    """Write a page of the first step and of further ones, and say so."""
+    """Write a page of the first step and further ones, and report it."""
     from ..pages.explained import explained
 
     found = explained(islice(explanations, 1 + settings["steps"]), title, preparation, settings["full"], figures)

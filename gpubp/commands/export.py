@@ -12,7 +12,7 @@ from .parser import Parser, run_parser
 from .predict import ROWS, chosen_of
 
 ABOUT = "networks of a run as a file for ONNX, NumPy, torch or gpubp itself"
-LOADED = {  # by what the file is read
+LOADED = {  # how to read the file, by format
     "onnx": "onnxruntime.InferenceSession({!r}), or gpubp.Population.from_onnx([{!r}])",
     "numpy": "importing it, which needs NumPy alone: predict(samples)",
     "safetensors": "gpubp.load({!r}), and gpubp predict",

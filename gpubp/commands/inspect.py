@@ -1,5 +1,5 @@
-"""gpubp inspect: the networks of a run, best, worst and diverged, and what they say together: the distribution over
-seeds, settings over folds and seeds, the effect of every hyper-parameter, and a table by any columns."""
+"""gpubp inspect: the best, worst and diverged networks of a run, and statistics over all: the distribution over seeds,
+settings over folds and seeds, the effect of every hyper-parameter, and a table by any columns."""
 
 from __future__ import annotations
 
@@ -87,7 +87,7 @@ def run(settings: dict[str, Any]) -> int:
 
 
 def picked(study: Study, rows: pa.Table, top: int) -> dict[str, list[dict[str, Any]]]:
-    """The best, worst and diverged networks, with what differs between any."""
+    """The best, worst and diverged networks, with all settings that differ."""
     import numpy as np
 
     from ..results.result import order_of
@@ -104,7 +104,7 @@ def picked(study: Study, rows: pa.Table, top: int) -> dict[str, list[dict[str, A
     ]
     if rows["id"].equals(rows["network"]):
         shown.remove("id")
-    shown = [name for name in shown if rows[name].null_count < rows.num_rows]  # no network diverged, or stopped
+    shown = [name for name in shown if rows[name].null_count < rows.num_rows]  # empty: no network diverged, or stopped
     return {name: rows.select(shown).take(index).to_pylist() for name, index in groups.items()}
 
 
@@ -126,8 +126,8 @@ def _damage(folder: Path) -> list[str]:
 
 
 def results(folder: Path, early: bool = False) -> pa.Table:
-    """The results of a run, a row per network, with what its design alone knows. early: of one that has not ended those
-    that are known so far."""
+    """The results of a run, a row per network, with the settings that only its design has. early: also of a run that
+    has not ended, as known so far."""
     from ..results.saved import RESULTS, read_results
 
     path = folder / RESULTS
@@ -139,7 +139,7 @@ def results(folder: Path, early: bool = False) -> pa.Table:
 
 
 def designed(folder: Path, rows: pa.Table) -> pa.Table:
-    """The rows of a run's networks, with the settings DESIGNED of its design."""
+    """The rows of a run's networks, with the settings DESIGNED from its design."""
     from pyarrow import compute
 
     from ..raw import tables
@@ -156,8 +156,8 @@ def designed(folder: Path, rows: pa.Table) -> pa.Table:
 
 
 def _so_far(folder: Path) -> pa.Table | None:
-    """The results of a run that has not ended, as its last checkpoint and evaluations have them: of a queue those of
-    the networks that have left its slots, if any have. None if nothing is saved."""
+    """The results of a run that has not ended, from its last checkpoint and evaluations; with a queue, those of the
+    networks that have left its slots, if any. None if nothing is saved."""
     from ..checkpoints import checkpoint
     from ..system.ambient import HOME
 
@@ -173,9 +173,9 @@ def _so_far(folder: Path) -> pa.Table | None:
 
 
 def interim(folder: Path, saved: Checkpoint, training: bool = True) -> pa.Table:
-    """The table of results at a checkpoint: of networks that have left their slots, and of those in `training`, with
-    the steps and losses of each at its last evaluation, which may be later, and its best loss up to there; their
-    metrics are unknown."""
+    """The results table at a checkpoint: of networks that have left their slots and, if `training`, of those that
+    train, with the steps and losses of each at its last evaluation, which may be later than the checkpoint, and its
+    best loss until then; their metrics are unknown."""
     from copy import copy
 
     import pyarrow as pa
@@ -218,7 +218,7 @@ def interim(folder: Path, saved: Checkpoint, training: bool = True) -> pa.Table:
 
 
 def _decided(folder: Path, saved: Checkpoint, networks: Sequence[Outcome]) -> dict[str, Tensor]:
-    """What the search of a run adds to its results; nothing where the run has none, or its data are not at hand."""
+    """What a run's search adds to its results; nothing if the run has no search, or its data are not at hand."""
     from ..resumed.resume import search_of
     from .settings import load_data, settings_of
     from .train import kinds

@@ -23,13 +23,13 @@ UNSAVED = 3  # exit status if training ended, but not everything could be writte
 
 
 def ended(run: Path | str, training: Callable[[], Result], cluster: str | None = None) -> Result:
-    """The result of `training`, also if a signal ended it, which the exit status then shows; of a run in shards that a
-    signal or the end of its cluster ends early, how it goes on. run: a path, or a URL; cluster: to be named again."""
+    """The result of `training`, even if a signal ended it, which the exit status then shows. For a run in shards that a
+    signal or the end of its cluster ends early: how to continue. run: a path, or a URL; cluster: to be named again."""
     try:
         return training()
     except (KeyboardInterrupt, ClusterError) as stopped:
         result: Result | None = getattr(stopped, "result", None)
-        if result is not None and result.run_dir is not None and not begun(result.run_dir):  # no shards that go on
+        if result is not None and result.run_dir is not None and not begun(result.run_dir):  # no shards to continue
             return result
         if isinstance(run, str):
             if result is not None or isinstance(stopped, ClusterError):
@@ -42,7 +42,7 @@ def ended(run: Path | str, training: Callable[[], Result], cluster: str | None =
 
 
 def reporters(settings: Mapping[str, Any], folder: Path) -> list[Reporter]:
-    """Progress on standard error, curves for TensorBoard if requested and possible, and requested services."""
+    """Progress on standard error, curves for TensorBoard if requested and possible, and the requested services."""
     found: list[Reporter] = [ConsoleReporter()]
     curves = folder / "tensorboard"
     if settings["tensorboard"]:

@@ -14,7 +14,7 @@ from ..line import line, short
 from ..system import config_file
 from ..system.flags import RUN, Kind
 
-BROKEN = 4  # the status where what is promised does not hold
+BROKEN = 4  # the status if a promise does not hold
 STATUSES = {  # of the process when it ends
     "0": "success",
     "1": "an error, in one sentence on standard error",
@@ -41,11 +41,11 @@ class Parser(jsonargparse.ArgumentParser):
 
     def __init__(self, **settings: Any) -> None:
         super().__init__(allow_abbrev=False, formatter_class=Help, **settings)
-        self.typed: dict[str, Callable[[Path, Any, Any], Any]] = {}  # what a file's value and that of a flag give
-        self.files: list[tuple[str, Path, Any]] = []  # of these settings, what files say
+        self.typed: dict[str, Callable[[Path, Any, Any], Any]] = {}  # how a file's value and a flag's combine
+        self.files: list[tuple[str, Path, Any]] = []  # what files say about these settings
 
     def flag(self, name: str, kind: Kind, about: str, default: Any = None, also: Sequence[str] = ()) -> None:
-        """Add --name, and other names of it; without a default it may be null, as if a file did not have it."""
+        """Add --name, and further names for it; without a default it may be null in a file, as if absent."""
         known = kind.or_null() if default is None else kind
         self.add_argument(name, *also, type=known, default=default, help=about, metavar=kind.name)
 
@@ -54,7 +54,7 @@ class Parser(jsonargparse.ArgumentParser):
         self.add_argument(name, action="store_true", help=about)
 
     def format_help(self, *formatter: Any, **named: Any) -> str:
-        """The help, without the control character that jsonargparse puts into that of --print_config."""
+        """The help, without the control character that jsonargparse puts into the text of --print_config."""
         return str(super().format_help(*formatter, **named)).replace(" \b", "")
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
@@ -101,7 +101,7 @@ class Parser(jsonargparse.ArgumentParser):
             return f"--config {found[1]}: a readable file of settings expected"
         if found := re.match(r'Parser key "(\w+)": (.*)', message):  # of a file
             return f"{found[1]} {found[2]}"
-        if found := re.match(r"Option '([\w.-]+)' is not accepted", message):  # of a file, without a command
+        if found := re.match(r"Option '([\w.-]+)' is not accepted", message):  # in a file, without a command
             return unknown("setting", found[1], {action.dest for action in self._actions} - {"help"})
         if found := re.search(r"accept option '([\w.-]+)'", message):  # of a file
             known = [flag.removeprefix("--").replace("-", "_") for flag in self.flags]
@@ -123,7 +123,7 @@ class Parser(jsonargparse.ArgumentParser):
 
 
 def run_parser(about: str) -> Parser:
-    """Flags of a command on a run."""
+    """Flags of a command that takes a run."""
     flags = Parser(description=about)
     flags.add_argument("run", type=RUN, help="the directory of a run")
     return flags

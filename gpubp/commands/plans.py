@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def check(settings: dict[str, Any]) -> None:
-    """Refuse what has no plan. Raises ConfigError."""
+    """Refuse settings that have no plan. Raises ConfigError."""
     if settings["data"] == "tutorial":
         raise ConfigError("--plan: --data tutorial does not have it")
     if settings["cluster"] is not None:
@@ -26,7 +26,7 @@ def check(settings: dict[str, Any]) -> None:
 def tell(
     settings: dict[str, Any], prepared: Prepared, design: Design, dtype: torch.dtype, search: Search | None
 ) -> int:
-    """Print the plan. -> exit status. Raises what the training would before it begins."""
+    """Print the plan. -> exit status. Raises what training would raise before it begins."""
     from ..runs import planning
     from .printing import console, print_json
     from .study_tables import parts

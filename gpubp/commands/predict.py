@@ -111,7 +111,7 @@ def samples_of(data: str) -> str | Table:
 def _predictions(
     model: Model, samples: str | Table, chosen: str | int | list[int], each: bool, proba: bool
 ) -> Iterator[pa.Table]:
-    """The predictions for some samples at a time."""
+    """The predictions, some samples at a time."""
     pieces, word = model.pieces(samples, chosen, each, proba), "probability" if proba else "prediction"
     heads = [f"network_{row}" for row in model.chosen(chosen).tolist()] if each else [word]
     parts = _parts(model, proba)
@@ -136,7 +136,7 @@ def _spread(
 
 
 def _kept(samples: str | Table, given: str, preparation: Preparation) -> pa.Table:
-    """These columns of the samples, of a file as they are written there."""
+    """The columns `given` of the samples; of a file, as written there."""
     import pyarrow as pa
 
     from ..raw.frames import written
@@ -148,7 +148,7 @@ def _kept(samples: str | Table, given: str, preparation: Preparation) -> pa.Tabl
 
 
 def _beside(kept: pa.Table, tables: Iterable[pa.Table]) -> Iterator[pa.Table]:
-    """The rows of `tables`, each behind its own of `kept`."""
+    """The rows of `tables`, each after its row of `kept`."""
     import pyarrow as pa
 
     at = 0
@@ -160,7 +160,7 @@ def _beside(kept: pa.Table, tables: Iterable[pa.Table]) -> Iterator[pa.Table]:
 
 
 def _parts(model: Model, proba: bool) -> Sequence[Any]:
-    """What the last dimension of predictions is: classes or target columns."""
+    """The meaning of predictions' last dimension: classes or target columns."""
     if (proba and model.classes) or model.preparation is None:
         return model.classes
     return [column.name for column in model.preparation.target_columns]

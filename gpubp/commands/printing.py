@@ -14,13 +14,13 @@ from ..line import line
 
 
 def console() -> Console:
-    """Standard output, where brackets are brackets and :star: is no star; wide enough for whole numbers where nobody
-    says how wide it is."""
+    """Standard output, where brackets stay brackets and :star: is not an emoji; if its width is unknown, wide enough
+    for whole numbers."""
     return Console(markup=False, emoji=False, width=None if sys.stdout.isatty() else 160)
 
 
 def print_json(values: Mapping[str, Any]) -> None:
-    """One object on one line; what JSON cannot say, NaN and infinity, is null."""
+    """One object on one line; NaN and infinity, which JSON lacks, become null."""
 
     def plain(value: Any) -> Any:
         if isinstance(value, dict):

@@ -37,7 +37,7 @@ def run(settings: dict[str, Any]) -> int:
     prepared, given = load_data(before), dict[str, Any](init=before["init"])
     if before["data"] == "tutorial":
         given = {"population": tutorial.population(dtype=DTYPES[before["dtype"]])}
-    elif not (folder / DESIGN).is_file():  # of an older version; else the design has it
+    elif not (folder / DESIGN).is_file():  # from an older version; otherwise the design has them
         given["init_scale"] = train.sampled(before).get("init_scale")
     found = replay(folder, row, settings["step"], data=prepared.training, validation=prepared.validation, **given)
     if settings["json"]:

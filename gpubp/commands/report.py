@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 ABOUT = "a run as a page of HTML that needs no network: curves, settings, predictions"
 FILE = "report.html"
 OURS = b'<meta name="generator" content="gpubp '  # the beginning of every page
-TOP = 5  # networks of each kind in tables
+TOP = 5  # networks of each kind, in tables
 
 
 def parser() -> Parser:
@@ -51,7 +51,7 @@ def run(settings: dict[str, Any]) -> int:
 
 
 def facts(folder: Path) -> Any:
-    """What the report of a run tells of. Raises CheckpointError."""
+    """The content of a run's report. Raises CheckpointError."""
     import torch
 
     from ..checkpoints import checkpoint, curves
@@ -101,14 +101,14 @@ def facts(folder: Path) -> Any:
 
 
 def _clock(notes: dict[str, Any]) -> str:
-    """The number of records that rises with training, in those of older runs too."""
+    """The number of records that rises with training, also in older runs' records."""
     known = notes["clock"] or ("step" if notes["queue"] is None else "network_steps")
     return known if all(known in each for each in notes["history"]) else "step"
 
 
 def _rows(folder: Path, saved: Checkpoint, networks: Any) -> tuple[pa.Table, list[str]]:
-    """A row per network: the run's results, or if it has not ended, or goes on, what is known at its last checkpoint.
-    -> them, and notes for the reader."""
+    """A row per network: the run's results, or, if it has not ended or has been resumed, what is known at its last
+    checkpoint. -> the rows, and notes for the reader."""
     steps = networks.in_order([state.step for state, _ in saved.everybody]).tolist()
     try:
         rows = results(folder)

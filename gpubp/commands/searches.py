@@ -1,4 +1,4 @@
-"""--search: which networks of a run go on, and how hyper-parameters are drawn."""
+"""--search: which networks of a run continue, and how hyper-parameters are drawn."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ if TYPE_CHECKING:
     from ..runs.loop import Search
     from ..settings.config import TrainConfig
 
-PARTS = 20  # exchanges of pbt, by default
+PARTS = 20  # default number of pbt's exchanges
 
 
 def flags(add: Callable[..., None]) -> None:
-    """The flags of `train` that say so."""
+    """The flags of `train` for searches."""
     add("--sampling", TEXT, "how ranges are drawn: sobol, or random, which draws from lists too", "sobol")
     add(
         "--search",

@@ -18,7 +18,7 @@ from ..system.flags import Kind, RefusedError
 
 
 def load_data(settings: dict[str, Any], begins: bool = False) -> sources.Prepared:
-    """The data of the settings of `train`, ready for training. begins: for one that refuses flags that do nothing."""
+    """The data of the settings of `train`, ready for training. begins: for a new run, which refuses idle flags."""
     names = ("loss", "scale", "impute", "validation", "seed", "scale_targets", "task", "min_samples", "folds", "group",
              "bootstrap", "stratify")  # fmt: skip
     return sources.load(
@@ -31,12 +31,12 @@ def load_data(settings: dict[str, Any], begins: bool = False) -> sources.Prepare
 
 
 def located(data: str) -> str:
-    """The name of data, or the absolute path of their file: a run may be resumed from another folder."""
+    """The name of data, or their file's absolute path: a run may be resumed from another folder."""
     return data if data in sources.SOURCES else str(Path(data).absolute())
 
 
 def of_run(settings: dict[str, Any], now: str | None) -> dict[str, Any]:
-    """The settings of a run, with its data where they are `now`, or were. Raises DataError for a file that is gone."""
+    """The settings of a run, with its data at `now`, or where they were. Raises DataError for a file that is gone."""
     found = located(settings["data"] if now is None else now)
     if now is None and found not in sources.SOURCES and not Path(found).exists():
         raise DataError(f"{found} is missing, which the run was trained on; --data FILE says where it is now")
@@ -44,7 +44,7 @@ def of_run(settings: dict[str, Any], now: str | None) -> dict[str, Any]:
 
 
 def readable(settings: dict[str, Any]) -> dict[str, Any]:
-    """The settings of a run without the flags of text files where its data are none: up to 0.1.0 they did nothing."""
+    """The settings of a run, without text files' flags if its data are no text file: up to 0.1.0 they did nothing."""
     return settings | dict.fromkeys(TEXT_FILES if is_parquet(settings["data"]) else (), None)
 
 
@@ -68,9 +68,9 @@ def _listed(names: str | None) -> tuple[str, ...]:
 
 
 def settings_of(folder: Path, flags: Mapping[str, tuple[Kind, Any]], call: str = "resume") -> dict[str, Any]:
-    """The settings of a run of `train`, whose flags have these kinds and defaults: its checkpoint's, or, before the
-    first one and up to version 4, those of its config.yaml. call: the function that a run from Python takes instead.
-    Raises CheckpointError if there are none."""
+    """The settings of a run of `train`, whose flags have these kinds and defaults: from its checkpoint, or, before the
+    first one and up to version 4, from its config.yaml. call: the function that a run from Python takes instead. Raises
+    CheckpointError if there are none."""
     path = folder / "checkpoint" / manifests.MANIFEST
     begun = checkpoint.begun(folder)
     settings = None if begun else checkpoint.settings(folder)
@@ -82,7 +82,7 @@ def settings_of(folder: Path, flags: Mapping[str, tuple[Kind, Any]], call: str =
             raise CheckpointError(str(error)) from None
     if not isinstance(settings, dict) or "data" not in settings:
         raise CheckpointError(f"{path} names no data: the run was started from Python; {call} it there: gpubp.{call}")
-    if "stratify" not in settings and settings.get("folds") is not None:  # up to 0.1.0, by class numbers alone
+    if "stratify" not in settings and settings.get("folds") is not None:  # up to 0.1.0, only by class numbers
         settings["stratify"] = settings.get("loss") == "cross_entropy" and settings.get("group") is None
     settings = _checked(path, settings, flags, whole=begun)
     with suppress(CheckpointError):  # a damaged preparation is written again
@@ -96,8 +96,8 @@ def settings_of(folder: Path, flags: Mapping[str, tuple[Kind, Any]], call: str =
 def _checked(
     path: Path, settings: dict[str, Any], flags: Mapping[str, tuple[Kind, Any]], whole: bool
 ) -> dict[str, Any]:
-    """The settings of a run, checked as flags of `train`, with the defaults of those that an older version did not
-    have, unless the file must be `whole`, because the run restarts from it; raises CheckpointError for invalid ones."""
+    """The settings of a run, checked as flags of `train`; settings that an older version lacked get defaults, unless
+    the file must be `whole`, because the run restarts from it. Raises CheckpointError for invalid settings."""
     flags = {name: flag for name, flag in flags.items() if name != "run_dir"}
     for name in settings:
         if name not in flags:

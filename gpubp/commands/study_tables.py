@@ -30,8 +30,8 @@ bars: medians, between the quantiles of all networks"""
 
 
 def networks(screen: Console, picked: Mapping[str, Sequence[Mapping[str, Any]]], many: Mapping[str, int]) -> None:
-    """The best, worst and diverged networks, a row each, or where there is no room for that some columns at a time. If
-    the best are all, the worst are not listed again."""
+    """The best, worst and diverged networks, a row each, or, if they do not fit, some columns at a time. If the best
+    are all networks, the worst are not listed again."""
     for name, entries in picked.items():
         if not entries or (name == "worst" and len(entries) == many[name]):
             continue
@@ -43,7 +43,7 @@ def networks(screen: Console, picked: Mapping[str, Sequence[Mapping[str, Any]]],
 
 
 def _rows(screen: Console, title: str, names: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """A table, or where there is no room for it a column for each row, some at a time."""
+    """A table, or, if it does not fit, a column for each row, some at a time."""
     table = _table(names)
     for row in rows:
         table.add_row(*row)
@@ -110,7 +110,7 @@ def parts(screen: Console, plan: Plan) -> None:
 
 
 def faults(screen: Console, entries: Sequence[Mapping[str, Any]]) -> None:
-    """What was not finite first in networks that diverged."""
+    """What first was not finite in networks that diverged."""
     if not entries:
         return
     table = _table(["not finite first", "networks", "median step"], whole=True)
@@ -182,7 +182,7 @@ def _print(screen: Console, title: str, table: Table, below: str = "") -> None:
 
 
 def _table(columns: Sequence[str], whole: bool = False) -> Table:
-    """A table whose names of columns break after an underscore, unless `whole`. No number is ever cut off."""
+    """A table whose columns' names break after an underscore, unless `whole`. Numbers are never cut off."""
     table = Table(box=box.SIMPLE_HEAD, padding=(0, 1), show_edge=False, pad_edge=False)
     for name in columns:
         head = line(name) if whole else line(name).replace("_", "_\n", 1).replace("..", "..\n")
@@ -191,7 +191,7 @@ def _table(columns: Sequence[str], whole: bool = False) -> Table:
 
 
 def _place(value: Any) -> tuple[bool, float]:
-    """Sorts values and bins of numbers; texts stay as they come; None is last."""
+    """A sort key for values and bins of numbers; texts keep their order; None is last."""
     number = value[0] if isinstance(value, tuple) else value
     return value is None, number if isinstance(number, int | float) else 0.0
 
@@ -201,7 +201,7 @@ def _with_error(mean: Any, error: float | None) -> str:
 
 
 def _label(value: Any) -> str:
-    """A value, none, or a range as flags write it."""
+    """A value, "none", or a range as in flags."""
     if value is None:
         return "none"
     if not isinstance(value, tuple):

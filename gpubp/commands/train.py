@@ -29,14 +29,14 @@ TUTORIAL = {  # the settings of --data tutorial
     "optimizer": "sgd", "hidden": "sigmoid", "output": "sigmoid", "bias": "layer", "train_bias": False,
     "widths": "2,2,2", "loss": "half_squared_error", "batch_size": 1,
 }  # fmt: skip
-LACKS = (  # flags that it does not have
+LACKS = (  # flags that --data tutorial does not take
     "init_scale", "class_weight", "scale", "scale_targets", "target", "impute", "validation", "per", "min_samples",
     "folds", "group", "stratify", "bootstrap", "design", "slots", "hidden_width", "search", "budget", "factor",
     "cluster", "shards", "task", "delimiter", "decimal", "thousands", "encoding", "drop", "text", "dates",
 )  # fmt: skip
 
 
-@cache  # others ask for its kinds
+@cache  # other commands use its kinds
 def parser() -> Parser:
     """The command's flags."""
     flags = Parser(
@@ -131,7 +131,7 @@ def run(settings: dict[str, Any]) -> int:
     if settings["data"] == "tutorial":
         return _tutorial(settings)
     clusters.check(settings)
-    if settings["cluster"] is None:  # whose machines may have other devices
+    if settings["cluster"] is None:  # a cluster's machines may have other devices
         name_device(settings)
     prepared = load_data(settings, begins=True)
     settings |= {"loss": prepared.loss, **prepared.settings}
@@ -162,7 +162,7 @@ def fill(settings: dict[str, Any], samples: int) -> None:
 
 
 def as_the_tutorial(settings: dict[str, Any]) -> None:
-    """Put the tutorial's settings in place of the defaults. Raises ConfigError for others."""
+    """Replace the defaults by the tutorial's settings. Raises ConfigError for other settings."""
     from .. import tutorial
 
     known = kinds()
@@ -209,7 +209,7 @@ def _dtype(settings: dict[str, Any], default: str) -> torch.dtype:
 
 
 def _config(settings: dict[str, Any]) -> TrainConfig:
-    """The tutorial's configuration, with ranges and lists sampled; refused before anything is allocated if the
+    """The tutorial's configuration, with ranges and lists sampled; refused, before anything is allocated, if the
     population would not fit."""
     from .. import memory, tutorial
     from ..population import DTYPES
@@ -227,7 +227,7 @@ def _config(settings: dict[str, Any]) -> TrainConfig:
 
 
 def sampled(settings: dict[str, Any]) -> dict[str, Any]:
-    """The numbers that are given, of hyper-parameters and init_scale, with ranges and lists sampled."""
+    """The given numbers of hyper-parameters and init_scale, with ranges and lists sampled."""
     from ..search import sample
     from ..settings.config import HYPER
 
@@ -236,7 +236,7 @@ def sampled(settings: dict[str, Any]) -> dict[str, Any]:
 
 
 def _train(settings: dict[str, Any], trained: Callable[..., Result], prepared: Prepared | None) -> Result:
-    """The result of `trained`, which takes the arguments that all runs of the command line have in common."""
+    """The result of `trained`, which is called with the arguments that all runs of the command line share."""
     from . import outcome
     from .settings import located
 
@@ -260,8 +260,8 @@ def _train(settings: dict[str, Any], trained: Callable[..., Result], prepared: P
 
 @contextmanager
 def _folder(settings: dict[str, Any]) -> Iterator[None]:
-    """Without --run-dir make a directory, named by the data and the time, which goes if the run writes nothing: runs
-    that begin in one second have one each."""
+    """Without --run-dir, make a directory named by the data and the time; runs that begin in the same second get one
+    each. It is removed if the run writes nothing."""
     if settings["run_dir"]:
         yield
         return

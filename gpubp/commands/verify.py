@@ -1,4 +1,4 @@
-"""gpubp verify: what is promised, checked on this machine, for a run, for settings of `train`, or for an example."""
+"""gpubp verify: the promises, checked on this machine, for a run, for settings of `train`, or for an example."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from ..verify.subject import Subject
 
 ABOUT = "check the promises on this machine, for a run or for settings"
-WIDE = 100  # columns of a screen that has room for the table
+WIDE = 100  # columns of a screen that fits the table
 
 
 def parser() -> Parser:
@@ -65,8 +65,8 @@ def run(settings: dict[str, Any]) -> int:
 
 
 def _print(rows: list[Row], seconds: float) -> None:
-    """A table, or where there is no room for one, lines for each row; why some are not checked or do not hold; and a
-    sentence on all."""
+    """A table, or, if it does not fit, lines for each row; why some are not checked or do not hold; and a summary
+    sentence."""
     from .printing import console
 
     screen = console()
@@ -140,7 +140,7 @@ def _subject(settings: dict[str, Any]) -> Subject:
 
 
 def _of_run(folder: Path, device: str) -> Subject:
-    """That of a run of `train`, or of a run from Python, whose data are not known."""
+    """The subject of a run of `train`, or of a run from Python, whose data are not known."""
     from ..checkpoints import checkpoint
     from ..runs.design import DESIGN, Design
     from ..system.ambient import HOME
@@ -151,7 +151,7 @@ def _of_run(folder: Path, device: str) -> Subject:
     try:
         found = settings_of(folder, train.kinds())
     except CheckpointError:
-        saved = checkpoint.load(folder, HOME)  # raises if it is no run at all
+        saved = checkpoint.load(folder, HOME)  # raises if it is not a run at all
     else:
         return _of_settings(found, device, design)
     population, notes = saved.populations[0].state.population, saved.populations[0].notes
@@ -164,7 +164,7 @@ def _of_run(folder: Path, device: str) -> Subject:
 
 
 def _of_settings(settings: dict[str, Any], device: str, design: Design | None) -> Subject:
-    """That of settings of `train`, with their data if these can be read. design: a run's, if it has one."""
+    """The subject of settings of `train`, with their data if these can be read. design: a run's, if it has one."""
     from ..population import DTYPES
     from ..verify.subject import scaled_down
     from .settings import load_data
@@ -190,7 +190,7 @@ def _of_settings(settings: dict[str, Any], device: str, design: Design | None) -
 
 
 def _unread(settings: dict[str, Any]) -> Any:
-    """What settings say of data that cannot be read; all networks then have the same samples."""
+    """What settings say about data that cannot be read; all networks then have the same samples."""
     settings |= dict.fromkeys(designs.POSITIONS)
     given, training = designs.options(settings, "widths"), SimpleNamespace(networks=None)
     widths = designs.topology(given[0]) if given else (1, 1)

@@ -20,7 +20,7 @@ from .layout import Kind, Layout, choices
 INF = float("inf")
 COMPILING = 2.0  # seconds to compile a topology's kernels; 0: each gets its own at once
 HALF_CYCLE = 6e-10  # seconds
-SLOWER = 1.2  # of products whose sizes the compiler does not know
+SLOWER = 1.2  # factor on products whose sizes the compiler does not know
 NOTED = 0.02  # seconds; less is not worth a file
 
 

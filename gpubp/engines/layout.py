@@ -94,8 +94,7 @@ class Layout:
         return (-(-width // self.pitch_unit) | 1) * self.pitch_unit
 
     def pitch(self, width: int) -> int:
-        """For a block's matrix: odd_pitch(), or 1 for a single column in a wide block, which reads a v of it at
-        once."""
+        """Of a block's matrix: odd_pitch(), or 1 for a single column in a wide block, which reads a v of it at once."""
         return 1 if width == 1 and self.kind == Kind.GPU_WIDE and not self.tf32 else self.odd_pitch(width)
 
     @property

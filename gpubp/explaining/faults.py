@@ -1,8 +1,8 @@
-"""What was not finite first, in the step in which a network diverged: that step is taken again, on a copy.
+"""What first was not finite in the step in which a network diverged: that step is repeated on a copy.
 
-The rows, slots and clocks of a network that diverged are those before its last step, which did not count, so that
-nothing has to be watched while networks train. It is taken by the definition (engines/block.py): what is finite there,
-as a sum in another order may be, has no answer.
+A diverged network's rows, slots and clocks are those before its last step, which did not count, so that nothing has to
+be watched during training. The step is repeated by the definition (engines/block.py): if all is finite there, as a sum
+in another order may be, there is no answer.
 """
 
 from collections.abc import Sequence
@@ -20,11 +20,11 @@ from ..settings.recipe import Recipe
 from ..state import Status, TrainState
 from ..system.ambient import neutral
 
-NONE = -1  # in the place of a number of quantities(): the network has not diverged, or nobody can tell
+NONE = -1  # instead of a place in quantities(): the network has not diverged, or it is unknown
 
 
 def quantities(spec: NetworkSpec, recipe: Recipe) -> list[str]:
-    """What a step computes, as text; the numbers of first_faults() are places in it."""
+    """What a step computes, as texts; the numbers of first_faults() are places among them."""
     layers = layer_names(spec)
     slots = [f"{recipe.optimizer}'s {slot}" for slot in recipe.rule.slots]
     forward = [f"{name} of {layer}" for layer in layers for name in ("net", "out")]
@@ -39,8 +39,8 @@ def layer_names(spec: NetworkSpec) -> list[str]:
 @neutral()
 @torch.no_grad()
 def first_faults(state: TrainState, data: Dataset) -> Tensor:
-    """(N,) int16: which of quantities() was the first that was not finite in each network's last step; NONE for those
-    that have not diverged. The rows are those at the end of the training (stopping.restore)."""
+    """(N,) int16: which of quantities() first was not finite in each network's last step; NONE for networks that have
+    not diverged. The rows are those at the end of the training (stopping.restore)."""
     spec, batch, params = state.population.spec, state.recipe.batch_size, state.population.params
     found = torch.full((len(params),), NONE, dtype=torch.int16)
     lost = (state.status == Status.diverged).nonzero().squeeze(1)
@@ -49,13 +49,13 @@ def first_faults(state: TrainState, data: Dataset) -> Tensor:
     data = data.to(params.device, params.dtype)
     for part in blocks(spec, len(lost), batch, params.element_size(), params.device):
         some = state.rows(lost[part])
-        stopping.restore(some)  # present and kept rows were exchanged, and are again
+        stopping.restore(some)  # undoes the exchange of present and kept rows
         found[lost[part].cpu()] = next_faults(some, data).cpu()
     return found
 
 
 def next_faults(state: TrainState, data: Dataset) -> Tensor:
-    """The same of the next step of a block of networks, whatever became of them."""
+    """The same for the next step of a block of networks, whatever their status."""
     clocks = state.population.ids, state.position, state.step
     order = data.order(state.population.seed, *clocks, 1, state.recipe.batch_size, state.recipe.shuffle)
     watch = Watch(state)
@@ -64,7 +64,7 @@ def next_faults(state: TrainState, data: Dataset) -> Tensor:
 
 
 class Watch(Block):
-    """A block of networks for one step. found (N,): which of quantities() was not finite first."""
+    """A block of networks for one step. found (N,): which of quantities() first was not finite."""
 
     def __init__(self, state: TrainState) -> None:
         super().__init__(state, kernel_widths(state.population.spec.widths, state.recipe.batch_size))
@@ -73,7 +73,7 @@ class Watch(Block):
         self.found = torch.full_like(self.now, NONE, dtype=torch.int16)
 
     def see(self, name: str, *numbers: Tensor) -> None:
-        """Look at numbers (N, ...) of a quantity, in the order in which they are computed."""
+        """Check numbers (N, ...) of a quantity, in the order of computation."""
         for each in numbers:
             bad = ~each.flatten(1).isfinite().all(1) & (self.found == NONE)
             self.found = self.found.masked_fill(bad, self.place[name])
@@ -98,7 +98,7 @@ class Watch(Block):
         super().update_layer(number, grads)
         layer, (inputs, outputs, *_) = self.layers[number], self.spec.layout[number]
         weight, bias = self.parts[number]
-        for slot, name in enumerate(self.rule.slots):  # those of the padding do not matter
+        for slot, name in enumerate(self.rule.slots):  # padding does not matter
             some = weight.slots[slot][:, :inputs, :outputs], bias.slots[slot][:, :outputs]
             self.see(f"{self.recipe.optimizer}'s {name} of {layer}", *some)
         self.see(f"weights of {layer}", weight.param, bias.param)

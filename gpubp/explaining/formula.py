@@ -1,4 +1,4 @@
-"""Formulas that rows of rules have beside their code, with names or numbers to read; those of a step are computed.
+"""Formulas that rules' rows have beside their code, written with names or numbers; those of a step are computed.
 
 A formula is an expression of Python, with the FUNCTIONS and Piecewise((value, condition), ..., (value, True)).
 """
@@ -16,18 +16,18 @@ from ..maths.schedules import Schedule
 FUNCTIONS: dict[str, Any] = {
     "sqrt": math.sqrt, "cos": math.cos, "floor": math.floor, "min": min, "max": max, "pi": math.pi,
 }  # fmt: skip
-WARM = {  # the factor of a warm-up, and what a schedule has in the place of step and total
+WARM = {  # the factor of a warm-up, and what replaces step and total in a schedule
     "warm": "warmup_start + (1 - warmup_start)*min(step/warmup, 1)",
     "after": "max(step - warmup, 0)",
     "left": "total - warmup",
 }
-KEEP = "keep"  # what a decoupled weight decay leaves of a parameter
+KEEP = "keep"  # the factor that decoupled weight decay leaves to a parameter
 NAME = re.compile(r"\b([A-Za-z]\w*)(\^?)")
 
 
 def written(formula: str, known: Mapping[str, str]) -> str:
-    """The formula in the notation of the text with what is known in the place of names, in brackets where a power of it
-    could be read otherwise."""
+    """The formula in the text's notation, with known values in place of names, in brackets if a power would be
+    ambiguous."""
 
     def filled(name: re.Match[str]) -> str:
         text = known.get(name[1], name[1])
@@ -45,8 +45,8 @@ def of_step(
     schedule: Schedule, rule: Optimizer, values: Mapping[str, float], results: Mapping[str, float]
 ) -> dict[str, dict[str, Any]]:
     """The formula and value of each number that all parameters share in a step: of the schedule, of what the optimizer
-    prepares, and of decoupled decay. values: hyper-parameters, columns, step and total. results: those that are known;
-    others are computed. A learning rate that does not change has no formula."""
+    prepares, and of decoupled decay. values: hyper-parameters, columns, step and total. results: known results; others
+    are computed. A learning rate that does not change has no formula."""
     known, made = {**values}, dict(schedule.formulas)
     if values.get("warmup"):
         made = {name: _renamed(text, step="after", total="left") for name, text in made.items()}
@@ -79,7 +79,7 @@ def _computed(formula: ast.expr, known: Mapping[str, float]) -> Any:
 
 
 class _Chosen(ast.NodeTransformer):
-    """The value in place of each Piecewise whose condition is the first that holds."""
+    """Replaces each Piecewise by its value with the first condition that holds."""
 
     def __init__(self, known: Mapping[str, float]) -> None:
         self.known = known

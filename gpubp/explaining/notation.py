@@ -1,7 +1,7 @@
 """How the text of an explanation writes numbers, sums and lists, and which rules it writes out as formulas.
 
-A number has the digits of its precision. Long sums and lists are cut in the middle or after the first few, and
-say so, unless `full`.
+A number has the digits of its precision. Unless `full`, long sums and lists are cut in the middle or after the first
+few, and say so.
 """
 
 from collections.abc import Callable, Iterator
@@ -19,7 +19,7 @@ ERRORS = {
 
 
 class Heading(NamedTuple):
-    """The title of a part, of level 1, or of a layer in it, of level 2."""
+    """The title of a part (level 1), or of a layer in it (level 2)."""
 
     title: str
     level: int = 1
@@ -29,8 +29,8 @@ class Heading(NamedTuple):
 
 
 class Term(NamedTuple):
-    """A quantity's name and what it is equal to, from its formula to its number; a single side is a sentence. sample,
-    slot: the sample that it is about, if there are several, and its place in the batch."""
+    """A quantity's name and what it equals, from its formula to its number; a single side is a sentence. sample, slot:
+    the term's sample, if there are several, and its place in the batch."""
 
     sides: tuple[str, ...]
     sample: int | None = None
@@ -66,7 +66,7 @@ class Notation:
         return range(count if self.full or count <= UNITS else FEW)
 
     def more(self, count: int, what: str) -> Iterator[Term]:
-        """The line that says how many are not shown."""
+        """The line that says how many are left out."""
         if len(self.few(count)) < count:
             yield self.term(f"... and {count - FEW} more {what}")
 

@@ -71,9 +71,9 @@ def explain(state: TrainState, data: Dataset, network: int = 0) -> Explanation:
 def explain_steps(
     state: TrainState, data: Dataset, network: int = 0, shown: int | None = None, restored: int | None = None
 ) -> Iterator[Explanation]:
-    """explain() of the next step, of the one after it, and so on, without evaluations in between; a step that does not
-    count is the last. shown: the network's row as the text has it, if it is another; restored: the step that its
-    parameters are of, if that is another than all else is of."""
+    """explain() of the next step, the one after it, and so on, without evaluations in between; a step that does not
+    count is the last. shown: the row to show in the text, if it differs; restored: the step from which the parameters
+    are, if all else is from another step."""
     row, data = _alone(state, data, network)
     counts, joined = True, None if restored is None else {"row": restored, "rest": int(row.step[0])}
     while counts:
@@ -98,7 +98,7 @@ def _alone(state: TrainState, data: Dataset, network: int) -> tuple[TrainState, 
 @neutral()
 @torch.no_grad()
 def _step(row: TrainState, data: Dataset, network: int) -> dict[str, Any]:
-    """Take the next step of the one network of `row`, called `network`. -> its numbers"""
+    """Take the next step of the single network of `row`, called `network`. -> its numbers"""
     population, recipe = row.population, row.recipe
     status, number = Status(int(row.status[0])).name, int(row.step[0])
     place = (population.seed, population.ids, row.position, row.step)
@@ -106,7 +106,7 @@ def _step(row: TrainState, data: Dataset, network: int) -> dict[str, Any]:
     block = Recorder(row, data.batch(index, row.position))
     block.step(block.batch)
     for layer in block.layers:
-        for name in ("weight", "bias"):  # frozen ones never met the optimizer
+        for name in ("weight", "bias"):  # frozen ones never reach the optimizer
             layer[name].setdefault("new", layer[name]["value"])
     _, total, loss, _ = block.look()
     counts = bool(block.leave(row, 0)[0])
@@ -217,8 +217,8 @@ class Recorder(Block):
         return plain(tensor[0, : at.inputs, : at.outputs].T if tensor.ndim == 3 else tensor[0, : at.outputs])
 
     def gradient(self, number: int, grad_weight: Tensor, grad_bias: Tensor) -> list[Tensor]:
-        """Block's, recording the gradients and their deltas. At this point the weights above are those through which
-        the engine propagates the delta: the old ones, or in the layerwise order the new ones."""
+        """Block's, recording the gradients and their deltas. At this point, the weights above are those through which
+        the engine propagates the delta: the old ones, or, in layerwise order, the new ones."""
         layer, at = self.layers[number], self.spec.layout[number]
         arriving = self.out_slope
         if number < len(self.parts) - 1:

@@ -48,7 +48,7 @@ class Text(Update):
             yield self.term(f"A number is not finite{first}: this step does not count, and the network has diverged.")
 
     def each_sample(self, lines: Callable[..., Iterator[Term]], *arguments: Any) -> Iterator[Term]:
-        """`lines` of every sample shown, each with its sample if there are several."""
+        """`lines` of every sample shown, each naming its sample if there are several."""
         for s in self.few(self.batch):
             sample = self.step["samples"][s] if self.batch > 1 else None
             yield from (term._replace(sample=sample, slot=s) for term in lines(s, *arguments))
@@ -103,7 +103,7 @@ class Text(Update):
         names, values, below = layer["weight"]["names"][u], layer["weight"]["value"][u], layer["below"]
         bias, value = (
             layer["bias"][key][: u + 1][-1:] for key in ("names", "value")
-        )  # the unit's, the layer's, or none
+        )  # the unit's bias, the layer's, or none
         net, out = n(layer["net"][s][u]), n(layer["out"][s][u])
         yield self.term(
             f"net_{unit}",

@@ -1,6 +1,6 @@
 """The text of an update: the step's learning rate, the gradient that the optimizer takes, slots, direction, new weight.
 
-Formulas are those of the rules' rows, which steps.py recorded beside their results; a rule without has names alone.
+Formulas are those of the rules' rows, which steps.py recorded beside their results; a rule without any has only names.
 """
 
 from collections.abc import Callable, Iterator
@@ -9,7 +9,7 @@ from typing import Any
 from .formula import KEEP, written
 from .notation import Heading, Notation, Term
 
-Known = dict[str, tuple[str, str]]  # of a name in a formula: what it is called, and its number
+Known = dict[str, tuple[str, str]]  # for a name in a formula: its text and its number
 
 
 class Update(Notation):
@@ -27,7 +27,7 @@ class Update(Notation):
         return written(formula, names), written(formula, numbers)
 
     def rates(self) -> Iterator[Heading | Term]:
-        """What all parameters share in the step: the scheduled learning rate, and what the optimizer makes of it."""
+        """What all parameters share in the step: the scheduled learning rate, and what the optimizer makes from it."""
         step, n = self.step, self.number
         given = {**step["hyper"], **step["columns"], **step["memory"]}
         given |= {"step": step["number"], "total": step["total"], "scheduled": step["lr"]}
@@ -43,7 +43,7 @@ class Update(Notation):
             self.known[name] = shown, value
 
     def clipped_norm(self) -> Iterator[Term]:
-        """The factor of every gradient where the norm is limited."""
+        """The factor on every gradient, if the norm is limited."""
         if "clip" in self.step:
             norm, factor, n = self.step["norm"], self.step["clip"], self.number
             yield self.term("norm", "the norm of the whole gradient", n(norm))
@@ -104,7 +104,7 @@ class Update(Notation):
 
     @property
     def rate(self) -> tuple[str, str]:
-        """What the direction is multiplied by: by its name if it has a formula."""
+        """The direction's factor: its name, if it has a formula."""
         named = [name for name in ("rate", "scheduled") if name in self.step["rates"] and self.step["formulas"]]
         number = self.number(self.step["rate"])
         return (named[0] if named else number), number

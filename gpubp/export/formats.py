@@ -1,4 +1,4 @@
-"""FORMATS: the formats of files by name; write(), in the one that the name of the file says."""
+"""FORMATS: file formats by name; format_of(): the format that a file's name implies; write()."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -11,7 +11,7 @@ from .members import Members
 
 
 class Format(NamedTuple):
-    """A kind of file. suffix: of its name; write: members, path."""
+    """A kind of file. suffix: of its name; write: takes members and path."""
 
     suffix: str
     write: Callable[[Members, Path], None]
@@ -26,7 +26,7 @@ FORMATS = {
 
 
 def format_of(path: Path, to: str | None) -> str:
-    """The name of the format `to`, or of that which `path` ends with. Raises ConfigError."""
+    """The name of the format `to`, or by default of the one that `path` ends with. Raises ConfigError."""
     if to == "sklearn":
         raise ConfigError(
             "to 'sklearn': an estimator is an object in Python, whose files are pickles, which can execute code; "
@@ -44,7 +44,7 @@ def format_of(path: Path, to: str | None) -> str:
 
 
 def write(members: Members, path: Path, name: str) -> None:
-    """Write the networks to a file of the format `name`, which is there whole or not at all. Raises DataError if it
-    cannot be written."""
+    """Write the networks to a file of the format `name`: the whole file, or none. Raises DataError if it cannot be
+    written."""
     with files.written(path, DataError):
         FORMATS[name].write(members, path)

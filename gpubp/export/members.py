@@ -1,6 +1,6 @@
-"""Members: the networks that a file of another format holds, and what every format asks of them.
+"""Members: the networks that a file of another format holds, and what every format needs of them.
 
-Refused: networks of several entities in one file, and losses whose inverse link is a function of their own.
+Refused: networks of several entities in one file, and losses with an inverse link of their own.
 """
 
 from collections.abc import Mapping, Sequence
@@ -25,7 +25,7 @@ from ..raw.tables import listed
 
 Array = npt.NDArray[Any]
 
-LINKS: Mapping[Any, str] = {  # inverse links by the names of activations, and two that are none
+LINKS: Mapping[Any, str] = {  # inverse links by the names of activations, and two that are not activations
     losses.same: "identity",
     losses.rate: "exp",
     losses.margin: "hard_tanh",
@@ -35,7 +35,7 @@ LINKS: Mapping[Any, str] = {  # inverse links by the names of activations, and t
 
 
 class Group(NamedTuple):
-    """Networks of one specification: params (k, P); ids (k,); place (k,), where they are among all members."""
+    """Networks of one specification: params (k, P); ids (k,); place (k,), their places among all members."""
 
     spec: NetworkSpec
     params: Tensor
@@ -53,7 +53,7 @@ class Group(NamedTuple):
 
     @property
     def link(self) -> str:
-        """The loss's inverse link, by its name in LINKS. Raises SpecError for another function."""
+        """The name in LINKS of the loss's inverse link. Raises SpecError for another function."""
         function = LOSSES[self.spec.loss].inverse_link
         if function not in LINKS:
             raise SpecError(
@@ -63,7 +63,7 @@ class Group(NamedTuple):
         return LINKS[function]
 
     def functions(self, table: Mapping[str, Any], where: str) -> list[Any]:
-        """The rows of its activations in a format's `table`, called `where`. Raises SpecError for one that it lacks."""
+        """The rows of its activations in a format's `table`, called `where`. Raises SpecError if it lacks one."""
         for name in self.spec.activations:
             if str(name) not in table:
                 raise SpecError(f"activation {name!r} has no row in {where}; add one: {where}[{str(name)!r}] = ...")
@@ -71,7 +71,7 @@ class Group(NamedTuple):
 
 
 class Scaling(NamedTuple):
-    """What members do to inputs and expected targets: offset and factor, float64, (1, width), or (K, width) where they
+    """What members do to inputs and expected targets: offset and factor, float64, (1, width), or (K, width) if they
     differ between members."""
 
     offset: Array
@@ -82,8 +82,8 @@ class Scaling(NamedTuple):
 
 @dataclass(frozen=True)
 class Members:
-    """K networks. rows: theirs in the results. preparation, position (K,): as in Model. classes: the labels, or () for
-    numbers. results: the results table, a row per member, or None."""
+    """K networks. rows: their rows in the results. preparation, position (K,): as in Model. classes: the labels, or ()
+    for numbers. results: the results table, a row per member, or None."""
 
     groups: Sequence[Group]
     rows: Sequence[int]
@@ -97,14 +97,14 @@ class Members:
 
     @property
     def task(self) -> str:
-        """What they predict, as in Preparation."""
+        """The kind of prediction, as in Preparation."""
         if self.preparation is not None:
             return self.preparation.task
         return "classes" if self.classes else "numbers"
 
     @property
     def logits(self) -> bool:
-        """Whether outs are logits, of which a member makes probabilities."""
+        """Whether outs are logits, from which a member makes probabilities."""
         return LOSSES[self.groups[0].spec.loss].takes == "logit"
 
     @property
@@ -114,7 +114,7 @@ class Members:
 
     @property
     def columns(self) -> tuple[Column, ...]:
-        """The columns of raw samples; without a preparation ()."""
+        """The columns of raw samples; () without a preparation."""
         return () if self.preparation is None else self.preparation.columns
 
     @property
@@ -124,7 +124,7 @@ class Members:
 
     @property
     def dtype(self) -> np.dtype[Any]:
-        """Of the networks' numbers."""
+        """The dtype of the networks' numbers."""
         return np.dtype(str(self.groups[0].params.dtype).removeprefix("torch."))
 
     def check_entities(self) -> None:
@@ -150,7 +150,7 @@ class Members:
         return Scaling(*(part.numpy() for part in own))
 
     def scaling_of(self, group: Group) -> Scaling | None:
-        """That of the members of a group: (width,), or (k, 1, width)."""
+        """The scaling of a group's members: (width,), or (k, 1, width)."""
         if self.scaling is None:
             return None
         place = group.place.numpy()
@@ -158,6 +158,6 @@ class Members:
 
     @property
     def about(self) -> str:
-        """In a few words, without names from data."""
+        """A description in a few words, without names from data."""
         widths = dict.fromkeys("-".join(map(str, each.spec.widths)) for each in self.groups)
         return f"{counted(len(self), 'network')} of {listed(widths, 3)}"

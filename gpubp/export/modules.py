@@ -45,9 +45,9 @@ HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_p
 
 
 def sequential(spec: NetworkSpec, row: Tensor) -> nn.Sequential:
-    """row (P,) -> Linear and activation, alternating, with copies of its numbers; an identity output adds nothing.
+    """row (P,) -> Linear and activation, alternating, with copies of its numbers; an identity output adds no module.
 
-    A bias shared by a layer becomes as many equal ones; frozen biases get requires_grad=False.
+    A layer's shared bias becomes one equal bias per unit; frozen biases get requires_grad=False.
     """
     modules: list[nn.Module] = []
     for name, (weight, bias) in zip(spec.activations, spec.layers(row[None])):
@@ -143,14 +143,14 @@ def rows(modules: Iterable[nn.Sequential], loss: str) -> tuple[NetworkSpec, Tens
 
 
 def check_several(what: str, given: object) -> None:
-    """Raise SpecError, which says `what` is expected, unless `given` has items."""
+    """Raise SpecError, saying that `what` is expected, unless `given` has items."""
     if not isinstance(given, Iterable) or not getattr(given, "ndim", 1):
         raise SpecError(f"{what}, not {given!r}")
 
 
 def alike(call: str, what: str, found: Iterable[tuple[str, NetworkSpec, Tensor]]) -> tuple[NetworkSpec, Tensor]:
-    """The specification and the rows (N, P) of what `call` is given: of each its name, and its own, (P,) or (K, P).
-    Raises SpecError unless they are one population's, and for none."""
+    """The specification and the rows (N, P) of the networks given to `call`. found: for each the name, specification,
+    and (P,) or (K, P). Raises SpecError unless they form one population, and for none."""
     rows: list[Tensor] = []
     first, others = "", tuple[object, ...]()
     for name, spec, row in found:
@@ -202,7 +202,7 @@ def _row(module: nn.Module, where: str, loss: str) -> tuple[NetworkSpec, Tensor]
 
 
 def _parts(module: nn.Module | None, where: str) -> Iterator[tuple[str, Any]]:
-    """The modules that a Sequential calls, also inside Sequentials, with their positions; without Identity.
+    """The modules that a Sequential calls, those of nested Sequentials too, with their positions; without Identity.
     Raises SpecError for a module that computes more than its class."""
     if not isinstance(module, nn.Module):
         raise SpecError(f"{where} is a {type(module).__name__}; a Sequential of Linear and activations expected")
@@ -223,7 +223,7 @@ def _parts(module: nn.Module | None, where: str) -> Iterator[tuple[str, Any]]:
 
 
 def _is(part: nn.Module, kind: type[nn.Module]) -> bool:
-    """Whether `part` computes the same as `kind`, of which it may be a subclass."""
+    """Whether `part` computes the same as `kind`; it may be a subclass."""
     return isinstance(part, kind) and type(part).forward is kind.forward
 
 

@@ -38,7 +38,7 @@ return 0.5 * net * (1 + share)""",
     "hard_tanh": "return np.clip(net, -1, 1)",
     "sine": "return np.sin(net)",
 }
-HELPERS = {  # called by others
+HELPERS = {  # functions that others call
     "erf": """\
 def erf(net):
     return np.vectorize(math.erf, otypes=[net.dtype])(net)
@@ -61,7 +61,7 @@ def numbers(text, dtype, *shape):
     return np.frombuffer(base64.b64decode(text), dtype).reshape(shape)
 ''',
 }
-FEW = 4000  # numbers of an array that is written as text, for people
+FEW = 4000  # numbers of an array up to which it is written as text, for people
 
 COLUMN = '''\
 def column(samples, place):
@@ -193,7 +193,7 @@ def source(members: Members) -> str:
 
 
 def _function(name: str) -> str:
-    """The name of an activation's function, which nothing else in the module has."""
+    """The name of an activation's function, unique in the module."""
     return name if name in ACTIVATIONS else f"{name}_activation"
 
 
@@ -225,7 +225,7 @@ def _constants(members: Members) -> str:
 
 
 def _group(members: Members, at: int, group: Group) -> str:
-    """The numbers of the networks of one specification, and a function of them."""
+    """The numbers of the networks of one specification, and the function that computes them."""
     arrays: dict[str, str] = {}
     single = len(group.place) == 1
 
@@ -283,12 +283,12 @@ def _answers(members: Members) -> str:
 
 
 def _literal(value: Any) -> str:
-    """A list or a dict of texts, numbers and truth values as Python."""
+    """A list or a dict of texts, numbers and truth values as Python source."""
     return pprint.pformat(value, width=116, compact=True, sort_dicts=False)
 
 
 def _array(values: Array) -> str:
-    """An array as Python: numbers that read back to the same bits, or, if there are many, their bytes."""
+    """An array as Python source: numbers that read back to the same bits, or, if there are many, their bytes."""
     name = f"np.{values.dtype}"
     if values.size <= FEW:
         text = np.array2string(values, threshold=FEW + 1, separator=", ", floatmode="unique", max_line_width=110)

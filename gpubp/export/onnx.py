@@ -1,11 +1,11 @@
 """An ONNX file of one network, or of several together, from raw samples to labels and probabilities, or to numbers in
-the units of the targets; of several also what Ensemble says of their doubt.
+the units of the targets; for several, also Ensemble's measures of doubt.
 
-Inputs are `numbers` (M, columns) in float64, NaN where one is missing, and `texts` (M, columns), "" where one is
-missing, numbers among them as raw/arrow.as_text() writes them, each with its columns in the order of training; or,
-without a preparation, `inputs` (M, I). The inputs are prepared in float64, the networks compute in their own precision,
-`net`'s functions by the operators of ONNX, and outputs are float64. Networks of one topology are computed together,
-their weights stacked (K, I, O).
+Inputs are `numbers` (M, columns) in float64, NaN if missing, and `texts` (M, columns), "" if missing, with numbers
+among them as raw/arrow.as_text() writes them, each with its columns in the order of training; or, without a
+preparation, `inputs` (M, I). The inputs are prepared in float64, the networks compute in their own precision, `net`'s
+functions by the operators of ONNX, and outputs are float64. Networks of one topology are computed together, their
+weights stacked (K, I, O).
 
 Refused: files of more than 2 GB, which protobuf cannot hold, and activations without a row in onnx_graph.FUNCTIONS.
 """
@@ -23,10 +23,10 @@ from ..system import files
 from .members import Array, Group, Members
 from .onnx_graph import FUNCTIONS, LINKS, Graph, needed
 
-OPSET, IR = 19, 9  # Equal of texts is as new as that
+OPSET, IR = 19, 9  # Equal for texts needs them
 MOST = 2**31 - 1  # bytes of a message
-TINY = float(np.finfo(np.float64).tiny)  # in place of a probability of 0, whose logarithm is infinite
-INPUTS, OUTS = "inputs", "outs"  # what networks take, and what they say before the loss's inverse link; of several
+TINY = float(np.finfo(np.float64).tiny)  # instead of a probability of 0, whose logarithm is infinite
+INPUTS, OUTS = "inputs", "outs"  # what networks take, and their outs before the loss's inverse link; with several
 # groups inputs_0, outs_0, inputs_1 and so on
 
 
@@ -63,7 +63,7 @@ def model(members: Members) -> Any:
 
 
 def _described(members: Members) -> dict[str, Any]:
-    """What a person may ask of the file: the columns of its inputs, what its outputs mean, and whose networks."""
+    """A description for people: the columns of the file's inputs, what its outputs mean, and its networks."""
     targets = () if members.preparation is None else members.preparation.target_columns
     return {
         "numbers": [each.name for each in members.columns if each.categories is None],
@@ -84,8 +84,7 @@ def _constant(name: str, values: Array) -> Any:
 
 
 def _prepared(graph: Graph, members: Members) -> tuple[list[Any], str]:
-    """The graph's inputs, and those of all networks (M, I) before scaling, float64; without a preparation as they
-    are."""
+    """The graph's inputs, and the networks' inputs (M, I) before scaling, float64; unchanged without a preparation."""
     if not members.columns:
         return [graph.value(INPUTS, members.dtype, members.width)], INPUTS
     numbers = [each for each in members.columns if each.categories is None]
@@ -117,8 +116,8 @@ def _prepared(graph: Graph, members: Members) -> tuple[list[Any], str]:
 
 
 def _said(graph: Graph, members: Members, group: Group, given: str, suffix: str) -> str:
-    """What the networks of a group say (k, M, O), or one alone (M, O), float64, in the units of the targets. suffix: of
-    the names of its tensors."""
+    """The predictions of a group's networks (k, M, O), or of one alone (M, O), float64, in the units of the targets.
+    suffix: of the tensors' names."""
     alone, scaling, net = len(members) == 1, members.scaling_of(group), given
     graph.single = members.dtype == np.float32
     if scaling is not None:
@@ -144,7 +143,7 @@ def _said(graph: Graph, members: Members, group: Group, given: str, suffix: str)
 
 
 def _scaled(graph: Graph, given: str, *steps: tuple[str, Array]) -> str:
-    """`given` after these operations, without those that change nothing."""
+    """`given` after these operations, skipping those that change nothing."""
     for operator, values in steps:
         if (values != (0 if operator in ("Add", "Sub") else 1)).any():
             given = graph.add(operator, given, graph.keep(values))
@@ -188,7 +187,7 @@ def _answers(graph: Graph, members: Members, said: Sequence[str]) -> list[Any]:
 
 
 def _entropies(graph: Graph, classes: bool, each: str, mean: str) -> None:
-    """entropy and mutual_information, those of Ensemble, of the networks' probabilities (K, M, O) and their mean."""
+    """entropy and mutual_information, as in Ensemble, of the networks' probabilities (K, M, O) and their mean."""
     total, own = (_entropy(graph, chances, classes) for chances in (mean, each))
     gap = graph.add("Sub", total, graph.add("ReduceMean", own, graph.keep([0]), keepdims=0))
     graph.add("Identity", total, name="entropy")
@@ -196,7 +195,7 @@ def _entropies(graph: Graph, classes: bool, each: str, mean: str) -> None:
 
 
 def _entropy(graph: Graph, chances: str, classes: bool) -> str:
-    """In nats, of probabilities (..., classes), or of each (...) that is one of yes."""
+    """The entropy in nats of probabilities (..., classes), or of each single probability (...) of a yes."""
     if not classes:
         no = graph.add("Sub", graph.number(1), chances)
         both = [graph.add("Unsqueeze", part, graph.keep([-1])) for part in (no, chances)]

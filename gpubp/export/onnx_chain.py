@@ -1,7 +1,7 @@
 """Chain: the layers and activations of an ONNX file's graph, read backwards from a tensor.
 
-A layer is Gemm, or MatMul and Add, with constant weights. What stands between layers is text: its operators and numbers
-in one form. Conversions of floats, and of shapes that leave each sample its numbers, are none.
+A layer is Gemm, or MatMul and Add, with constant weights. What lies between layers becomes text, operators and numbers
+in a standard form. Conversions of floats, and of shapes if each sample keeps its numbers, are skipped.
 """
 
 from collections.abc import Iterable, Mapping
@@ -23,11 +23,11 @@ DEFAULTS: dict[str, dict[str, Any]] = {  # of attributes
     "LogSoftmax": {"axis": -1},
 }
 COMMUTATIVE = ("Add", "Mul", "Max", "Min")
-DEEPEST = 16  # operators within operators of an activation
+DEEPEST = 16  # nesting of an activation's operators
 
 
 class Layer(NamedTuple):
-    """weight (k, I, O) and bias (k, O) of k networks; given: the tensor that it takes."""
+    """weight (k, I, O) and bias (k, O) of k networks; given: the layer's input tensor."""
 
     given: str
     weight: Array
@@ -35,12 +35,12 @@ class Layer(NamedTuple):
 
 
 class Chain:
-    """The nodes of a graph by the tensors that they make, and its constants."""
+    """The nodes of a graph by their output tensors, and its constants."""
 
     def __init__(self, nodes: Iterable[Any], constants: Mapping[str, Array | str], where: str) -> None:
         self.nodes = {out: node for node in nodes for out in node.output}
         self.constants, self.where = constants, where
-        self.widths: dict[str, int] = {}  # that changes of shape leave
+        self.widths: dict[str, int] = {}  # widths of samples after changes of shape
 
     def wrong(self, name: str, what: str) -> SpecError:
         """An error at a tensor."""
@@ -59,7 +59,7 @@ class Chain:
         return found
 
     def through(self, name: str, start: str) -> str:
-        """The tensor with the same numbers of each sample, before conversions of floats and of shapes."""
+        """The tensor with the same numbers for each sample, before conversions of floats and of shapes."""
         for _ in self.nodes:
             node = self.nodes.get(name)
             if name == start or node is None or not self._converts(name, node):
@@ -68,7 +68,7 @@ class Chain:
         return name
 
     def _converts(self, name: str, node: Any) -> bool:
-        """Whether a node makes a tensor of the numbers of another; of changes of shape it notes the width."""
+        """Whether a node makes a tensor with the numbers of another; notes the width after a change of shape."""
         settings = {each.name: _value(each) for each in node.attribute}
         kind = node.op_type if node.domain in ("", "ai.onnx", "ai.onnx.ml") and node.input else ""
         shape = self._whole(node.input[1]) if len(node.input) > 1 else [*settings.get("axes", [])]
@@ -84,7 +84,7 @@ class Chain:
         return floats or flat or kind in ("Identity", "ZipMap")
 
     def _whole(self, name: str) -> list[int] | None:
-        """A short constant of whole numbers; of a shape whose first part is computed -1 and the last."""
+        """A short constant of whole numbers; for a shape whose first part is computed, -1 and the last part."""
         node = self.nodes.get(name)
         if node is not None and node.op_type == "Concat":
             last = self.constants.get(node.input[-1])
@@ -146,7 +146,7 @@ class Chain:
         return None
 
     def _layer(self, name: str, given: str, weight: Array, bias: Bias) -> Layer:
-        """A layer of these numbers. Raises SpecError for shapes that are none."""
+        """A layer of these numbers. Raises SpecError for shapes that do not make one."""
         weight = weight[None] if weight.ndim == 2 else weight
         right = weight.ndim == 3 and 0 not in weight.shape
         if right and bias is not None:
@@ -165,8 +165,8 @@ class Chain:
         return Layer(given, weight, bias)
 
     def expression(self, name: str, start: str, deep: int = 0) -> tuple[str, set[str]]:
-        """What computes a tensor from the layer below, or from `start`: operators and numbers, with x for that, as text
-        of one form; and the name of x. Conversions are no operators."""
+        """How a tensor is computed from the layer below, or from `start`: operators and numbers, with x for that input,
+        as text in a standard form; and the name of x. Conversions are skipped."""
         if deep > DEEPEST:
             raise self.wrong(name, f"takes more than {DEEPEST} operators")
         name = self.through(name, start)
@@ -200,7 +200,7 @@ def _short(value: Any) -> str:
 
 
 def _value(attribute: Any) -> Any:
-    """A number, a text or whole numbers of an attribute; of others their kind."""
+    """The number, text or whole numbers of an attribute; for others, their kind."""
     kind = {1: "f", 2: "i", 3: "s", 7: "ints"}.get(attribute.type)
     value = getattr(attribute, kind) if kind else f"attribute of kind {attribute.type}"
     return value.decode(errors="replace") if isinstance(value, bytes) else value

@@ -1,7 +1,7 @@
 """An ONNX file as its graph and the constants in it.
 
-Weights are in the file, or beside it in the one that has its name and `.data`, as torch's exporter writes them: no
-other path in a file is opened. Refused: files that are no ONNX, and those of more than 2 GB.
+Weights are in the file, or beside it in a file of its name and `.data`, as torch's exporter writes them: no other path
+in a file is opened. Refused: files that are not ONNX, and those of more than 2 GB.
 """
 
 import math
@@ -17,7 +17,7 @@ from .members import Array
 from .onnx import MOST
 from .onnx_graph import needed
 
-TIMES = 4  # bytes of memory for a byte of a file: of the file, its message and arrays
+TIMES = 4  # bytes of memory per byte of a file: for the file, its message and arrays
 
 
 def read(path: Path) -> Any:

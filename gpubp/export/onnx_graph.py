@@ -1,7 +1,7 @@
 """Graph: the nodes and constants of an ONNX file; FUNCTIONS: a row for each activation, the operators that compute it.
 
-Operators are those of opset 19. ONNX Runtime has some of them in float32 alone: a network in float64 gets the same
-function from others, and for gelu erf in float32.
+Operators are those of opset 19. ONNX Runtime has some of them only in float32: a network in float64 gets the same
+function from other operators, and for gelu erf in float32.
 """
 
 from collections.abc import Callable
@@ -16,7 +16,7 @@ from .members import Array
 
 
 def needed() -> None:
-    """Raise ConfigError without the package onnx."""
+    """Raise ConfigError if the package onnx is missing."""
     if find_spec("onnx") is None:
         raise ConfigError('ONNX files need the package onnx: pip install "gpubp[onnx]"')
 
@@ -46,7 +46,7 @@ class Graph:
         return out
 
     def number(self, value: float) -> str:
-        """A number of the type of a network's."""
+        """A number of the networks' type."""
         array = np.asarray(value, np.float32 if self.single else np.float64)
         return self.keep(array, f"{array.dtype}_{float(value)!r}")
 
@@ -64,7 +64,7 @@ Rule = Callable[[Graph, str], str]
 
 
 def _operator(rule: Rule, operator: str, **attributes: Any) -> Rule:
-    """An operator that computes the same as `rule`, which ONNX Runtime has in float32 alone, in other types `rule`."""
+    """In float32 an operator that equals `rule`, as ONNX Runtime has it in no other type; in other types `rule`."""
     return lambda graph, net: graph.add(operator, net, **attributes) if graph.single else rule(graph, net)
 
 

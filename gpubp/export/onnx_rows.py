@@ -1,9 +1,9 @@
 """Rows from ONNX files: the networks in a graph that is a chain of layers and activations.
 
-A layer is Gemm, or MatMul and Add, with constant weights; an activation is an operator, or several, that compute one of
-ACTIVATIONS: any that onnx.py writes, and those of VARIANTS. Conversions of floats, and of shapes that leave each sample
-its numbers, may stand anywhere. The graph is read backwards from the tensor `end` to the tensor `start`, so what
-prepares samples and what turns outs into labels may stand before and behind them.
+A layer is Gemm, or MatMul and Add, with constant weights; an activation is one or several operators that compute one of
+ACTIVATIONS: any that onnx.py writes, and those of VARIANTS. Conversions of floats, and of shapes if each sample keeps
+its numbers, may be anywhere. The graph is read backwards from the tensor `end` to the tensor `start`, so preparation of
+samples may come before `start`, and operators that turn outs into labels after `end`.
 
 Refused: weights of other types than float32 and float64, and, by the name of the operator and its tensor, all else,
 such as a scaler of the samples. Nothing in a file is executed.
@@ -35,7 +35,7 @@ VARIANTS = {  # activations as other libraries write them, in the form of Chain.
     "Clip[max=1,min=-1](x)": "hard_tanh",
     "Where(Greater(x,20),x,Softplus(x))": "softplus",
 }
-OUTPUTS = {  # functions that the loss has already, in place of an activation of the output
+OUTPUTS = {  # functions that belong to the loss here, where others have an output activation
     "Softmax[axis=-1](x)": "cross_entropy",
     "Softmax[axis=1](x)": "cross_entropy",
     "LogSoftmax[axis=-1](x)": "cross_entropy",

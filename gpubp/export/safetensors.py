@@ -1,9 +1,9 @@
-"""A safetensors file with rows of networks and all that predicts with them: what gpubp.load() reads back.
+"""A safetensors file with rows of networks and all that predictions need: gpubp.load() reads it back.
 
 `metadata["gpubp"]` is JSON: format, version, for each population its specification and seed, and the preparation. The
-tensors of population 0 are `0.params` (k, P), `0.ids` and `0.place`, where its networks are among all; `position` and
-`rows` are those of all networks; `results` the bytes of a Parquet file with a row per network. Nothing in the file is
-executed. Refused: files of other kinds and versions, without networks, and what does not fit together.
+tensors of population 0 are `0.params` (k, P), `0.ids` and `0.place`, its networks' places among all; `position` and
+`rows` are of all networks; `results` has the bytes of a Parquet file with a row per network. Nothing in the file is
+executed. Refused: files of other kinds and versions, without networks, or with contents that do not match.
 """
 
 import json

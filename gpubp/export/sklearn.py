@@ -2,15 +2,14 @@
 
 estimator() is a Pipeline from raw samples, a frame with the columns of training or an array of them in their order, to
 MLPClassifier or MLPRegressor; of several networks a VotingClassifier or VotingRegressor, which takes the mean.
-scikit-learn fits them on stand-in samples, so that they have all that it keeps of a fit, and then they get the
-networks' numbers. They train on as scikit-learn's do: with its loss, and with biases where there were none.
+scikit-learn fits them on stand-in samples, so that they have all that it keeps from a fit; then they get the networks'
+numbers. Further training is scikit-learn's: with its loss, and with biases even if there were none.
 
-Probabilities of several columns are those of an MLPClassifier of samples with several labels, 1 for those that they
-have; of one column those of the classes 0 and 1.
+Probabilities of several columns are those of an MLPClassifier for samples with several labels, 1 for labels that a
+sample has; of one column, those of the classes 0 and 1.
 
-Targets that training scaled are scaled back by the last layer's weights, and the two outputs of a network of two
-classes become one, their difference: then weights are float64. Refused, by name: what an MLP of scikit-learn does not
-have.
+The last layer's weights undo the scaling of targets, and the two outputs of a network of two classes become one, their
+difference: in both cases weights are float64. Refused, by name: what an MLP of scikit-learn does not have.
 """
 
 import itertools
@@ -53,7 +52,7 @@ LOSSES = {  # by the activation of the output, which in scikit-learn belongs to 
 
 def estimator(members: Members) -> Any:
     """The fitted estimator of one network, or of several together. Raises SpecError and ConfigError for what
-    scikit-learn has none of."""
+    scikit-learn does not have."""
     members.check_entities()
     networks: dict[int, Any] = {}
     for group in members.groups:
@@ -80,7 +79,7 @@ def estimator(members: Members) -> Any:
 
 
 def _labels(members: Members) -> tuple[Label, ...]:
-    """The classes; those of probabilities without labels 0 and 1, or, of several columns, their numbers."""
+    """The classes; for probabilities without labels, 0 and 1, or, with several columns, their numbers."""
     outputs = members.groups[0].spec.widths[-1]
     if members.classes or members.groups[0].link != "sigmoid":
         return members.classes
@@ -103,7 +102,7 @@ def _mlp(members: Members, group: Group, at: int) -> Any:
     labels = np.array(_labels(members))
     inputs = np.zeros((max(1, len(labels)), spec.widths[0]))
     if len(labels):
-        several = out == "logistic" and spec.widths[-1] > 1  # labels that a sample has or has not
+        several = out == "logistic" and spec.widths[-1] > 1  # several labels per sample
         mlp = MLPClassifier(**settings).partial_fit(inputs, np.eye(len(labels)) if several else labels, classes=labels)
     else:
         settings |= {"loss": "poisson"} if out == "exp" else {}
@@ -113,7 +112,7 @@ def _mlp(members: Members, group: Group, at: int) -> Any:
         mlp = MLPRegressor(**settings).partial_fit(inputs, target[:, 0] if members.flat else target)
     mlp.coefs_, mlp.intercepts_ = _numbers(members, group, at)
     mlp.t_, mlp.n_iter_, mlp.loss_curve_, mlp.loss_, mlp.best_loss_ = 0, 0, [], np.inf, np.inf
-    del mlp._optimizer  # with the moments of the stand-in samples; training on makes another
+    del mlp._optimizer  # it has moments of the stand-in samples; further training makes a new one
     return mlp
 
 
@@ -137,13 +136,13 @@ def _numbers(members: Members, group: Group, at: int) -> tuple[list[Array], list
 
 
 def _inputs(members: Members, place: int) -> Any:
-    """The transformer of raw samples for a member. It takes the columns of a frame by their names, as one that was
-    fitted on a frame does."""
+    """The transformer of raw samples for a member. It takes the columns of a frame by name, like one fitted on a
+    frame."""
     columns = [each.at(int(members.position[place])) for each in members.columns]
-    named = any(each.name != f"inputs[{at}]" for at, each in enumerate(columns))  # so an .npz calls its places
+    named = any(each.name != f"inputs[{at}]" for at, each in enumerate(columns))  # the names that an .npz gets
     runs, start = [], 0
     for _, run in itertools.groupby(columns, lambda each: each.name if each.numeric else each.categories is not None):
-        some = [*run]  # one alone that takes numbers, whose type others may change
+        some = [*run]  # a step that takes numbers is alone: others may change their type
         steps = _numeric(some) if some[0].categories is None else _texts(some)
         if named:
             steps[0].feature_names_in_ = np.array([each.name for each in some], object)
@@ -172,8 +171,8 @@ def _numeric(columns: Sequence[Column]) -> list[Any]:
 
 
 def _texts(columns: Sequence[Column]) -> list[Any]:
-    """Steps for columns of texts: numbers as texts where categories are such, or else refused; missing ones, None, NaN
-    and pandas.NA, filled, or refused as NaN where training refused them; and an input per category."""
+    """Steps for columns of texts: numbers become texts if categories are such texts, else are refused; missing texts
+    (None, NaN, pandas.NA) are filled, or refused as NaN if training refused them; one input per category."""
     categories = [np.array(each.categories, object) for each in columns]
     stand_in = np.array([[each[0] for each in categories]], object)
     encoder = OneHotEncoder(categories=categories, handle_unknown="ignore", sparse_output=False).fit(stand_in)
@@ -184,16 +183,16 @@ def _texts(columns: Sequence[Column]) -> list[Any]:
         kinds = [NA]  # fills all three
     truths = {"truths": are_truths(columns[0].categories or ())}
     steps = [_function(as_texts, stand_in, **truths)] if columns[0].numeric else []
-    for missing in (*kinds, None):  # the last finds none to fill, and refuses NaN
+    for missing in (*kinds, None):  # the last finds nothing to fill, and refuses NaN
         imputer = SimpleImputer(missing_values=missing, strategy="most_frequent", keep_empty_features=True)
         imputer.fit(stand_in)
         imputer.statistics_ = np.array([np.nan if each.fill is None else each.fill for each in columns], object)
         steps.append(imputer)
-    return [*steps, _function(np.vectorize(str.__str__, otypes=[object]), stand_in), encoder]  # which takes a str alone
+    return [*steps, _function(np.vectorize(str.__str__, otypes=[object]), stand_in), encoder]  # it takes only str
 
 
 def _function(function: Any, stand_in: Array, **named: Any) -> Any:
-    """A step that leaves columns their names."""
+    """A step that keeps columns' names."""
     return FunctionTransformer(function, feature_names_out="one-to-one", kw_args=named).fit(stand_in)
 
 

@@ -1,7 +1,7 @@
-"""A file with the state dict of a network as torch.nn.Module, model.network(row), or of a ModuleList of several.
+"""A file with the state dict of a network as a torch.nn.Module, model.network(row), or of a ModuleList of several.
 
-torch.load(path, weights_only=True), torch's default, reads it without executing anything. It holds no topology:
-`model.network(row).load_state_dict(...)`, or a module with the same parts, takes it.
+torch.load(path, weights_only=True), torch's default, reads it without executing anything. It does not hold the
+topology: load it with `model.network(row).load_state_dict(...)`, or into a module with the same parts.
 """
 
 from pathlib import Path

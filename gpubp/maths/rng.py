@@ -24,7 +24,7 @@ from ..errors import ConfigError
 from ..system import arrays
 
 Words = Any  # tensors or NumPy's arrays of integers, or a number
-COUNTED = ("cpu",)  # the types of devices on whose memory NumPy computes
+COUNTED = ("cpu",)  # types of devices whose memory NumPy can use
 FEW = 1 << 17  # up to this many numbers, one thread is faster than several
 WORD = 0xFFFFFFFF
 WEIGHTS, ORDER, DROPOUT, SEARCH = range(4)  # the streams

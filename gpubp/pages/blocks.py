@@ -1,4 +1,4 @@
-"""Blocks of a page as HTML: sections, tables, places for figures. What they quote is text, whatever is in it."""
+"""Blocks of a page as HTML: sections, tables, places for figures. What they quote stays text, whatever is in it."""
 
 import html
 from collections.abc import Iterable, Mapping, Sequence
@@ -51,7 +51,7 @@ def records(rows: Sequence[Mapping[str, Any]], about: str) -> str:
 
 
 def words(name: str) -> str:
-    """The name of a figure, to be read."""
+    """The name of a figure in words."""
     return name.replace("_", " ")
 
 
@@ -61,7 +61,7 @@ def share(part: int, whole: int) -> str:
 
 
 def label(*values: Any) -> str:
-    """A value, none, or a range."""
+    """A value, "none", or a range."""
     return ", ".join(
         "none" if each is None else " to ".join(map(shown, each)) if isinstance(each, list | tuple) else shown(each)
         for each in values
@@ -69,7 +69,7 @@ def label(*values: Any) -> str:
 
 
 def shown(value: Any) -> str:
-    """A cell, with four digits of a number that is not whole."""
+    """A cell; a number that is not whole has four digits."""
     if value is None or value != value:
         return ""
     if isinstance(value, bool) or not isinstance(value, int | float):
@@ -78,5 +78,5 @@ def shown(value: Any) -> str:
 
 
 def safe(value: Any) -> str:
-    """Foreign text that is no markup, in an element or in quotes, and on one line."""
+    """Foreign text on one line, escaped for an element or for quotes."""
     return html.escape(line(value))

@@ -1,7 +1,7 @@
 """A network as a drawing (SVG) with the numbers of its steps: a column for each layer, a line for each weight.
 
-Of a wide layer the first units are drawn, as they are listed. All numbers stand in the drawing; which of them show is
-up to the page: #shown's data-phase, data-slot (of the sample) and data-step choose by `rules`.
+Of a wide layer only the first units are drawn, the ones listed. The drawing has all numbers; the page decides which of
+them show: #shown's data-phase, data-slot (of the sample) and data-step choose by `rules`.
 """
 
 import html
@@ -12,30 +12,30 @@ from .by_step import by_step
 from .drawn import PHASES, Drawn, View
 from .formula import TOTAL
 
-WIDE, ROW, LINE, SPACE = 142, 16, 24, 18  # pixels: of a unit, of its rows, of a box of one line, between two units
+WIDE, ROW, LINE, SPACE = 142, 16, 24, 18  # pixels of a unit, its rows, a box of one line, and between two units
 OWN = 92  # pixels of a unit's own bias, beside its name
-ABOVE, LAST = 42, 40  # above the columns, and before the last one
-NUMBER = 72, 31  # a number of a line, with its name above it
-LABELLED = 9  # lines between two layers that all have their numbers; of more, those that are lit have
+ABOVE, LAST = 42, 40  # pixels above the columns, and before the last one
+NUMBER = 72, 31  # pixels of a line's number, with its name above it
+LABELLED = 9  # lines between two layers up to which all have numbers; of more, only lit ones
 LABEL = 15  # letters of a unit's label
 
 
 class Spot(NamedTuple):
-    """Where a place is: the left end of its middle."""
+    """A place's position: the left end of its middle."""
 
     x: float
     y: float
 
 
 def rules(slots: int) -> str:
-    """The rules that hide what is not of the chosen phase and sample."""
+    """The style rules that hide whatever does not belong to the chosen phase and sample."""
     hidden = [f'#shown[data-phase="{phase}"] [data-p]:not([data-p="{phase}"])' for phase in PHASES]
     hidden += [f'#shown[data-slot="{slot}"] [data-k]:not([data-k="{slot}"])' for slot in range(slots)]
     return ",\n".join(hidden) + " { display: none; }"
 
 
 class Drawing:
-    """Where the places are, and their elements. values: those of the first step's explanation. labels: what inputs and
+    """The places' positions, and their elements. values: those of the first step's explanation. labels: what inputs and
     outputs are, by unit."""
 
     def __init__(
@@ -52,12 +52,12 @@ class Drawing:
         self.spots = dict(self._spots())
 
     def _height(self, place: str) -> float:
-        """Of its box: a line with its name, and one for each row; a single row stands beside the name."""
+        """The height of a place's box: a line with its name, and one for each row; a single row is beside the name."""
         most = max(map(len, self.steps[0].rows[place].values()))
         return LINE + ROW * ((most if most > 1 else 0) + (place in self.labels))
 
     def _column(self, number: int) -> list[str]:
-        """The places of a column from above; `more` for the units that are not drawn."""
+        """The places of a column from top to bottom; `more` for the units that are not drawn."""
         units = self.units[number]
         found = [units[k] for k in self.few(len(units))] + (["more"] if len(self.few(len(units))) < len(units) else [])
         if self.network["bias"] == "layer" and number < len(self.layers):
@@ -98,7 +98,7 @@ class Drawing:
         )
 
     def _titles(self) -> str:
-        """What each column is."""
+        """The columns' titles."""
         names = [("inputs", ""), *((each["name"], each["activation"]) for each in self.layers)]
         names.append(("total error", self.network["loss"]))
         return "".join(
@@ -108,7 +108,7 @@ class Drawing:
         )
 
     def _edges(self) -> str:
-        """The lines, and on top of all of them their numbers."""
+        """The lines and, on top of them, their numbers."""
         lines, numbers = [], []
         for number, layer in enumerate(self.layers):
             units, below = self.units[number + 1], self.units[number]
@@ -141,7 +141,7 @@ class Drawing:
         return f'<g class="line" data-place="{place}">{drawn}<line class="near" {ends}/></g>'
 
     def _number(self, place: str, number: int, below: str, unit: str) -> str:
-        """A weight's number on its line, where no two numbers of a layer meet."""
+        """A weight's number on its line, placed so that no two numbers of a layer meet."""
         part = 1 / (len(self.few(len(self.units[number + 1]))) + 1) if self._labelled(number) else 0.5
         start, end = self._right(below), self.spots[unit]
         x, y = start.x + part * (end.x - start.x), start.y + part * (end.y - start.y)
@@ -162,7 +162,7 @@ class Drawing:
             )
 
     def _box(self, place: str) -> str:
-        """A unit, a layer's bias, the total error, or how many units are not drawn."""
+        """A unit, a layer's bias, the total error, or the number of units not drawn."""
         x, y = self.spots[place]
         if place.startswith("more"):
             units = self.units[int(place.removeprefix("more"))]
@@ -210,7 +210,7 @@ def _row(left: float, right: float, y: float, label: str, each: Sequence[str]) -
 
 
 def _when(view: View) -> str:
-    """The attributes by which the page chooses a view."""
+    """The attributes that let the page choose a view."""
     return f' data-p="{view.phase}"' + ("" if view.slot is None else f' data-k="{view.slot}"')
 
 

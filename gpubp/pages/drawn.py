@@ -1,6 +1,6 @@
-"""The numbers of a step that a drawing shows, by place (see formula.py): of explaining/steps.py, with few digits.
+"""The numbers of a step that a drawing shows, by place (see formula.py): from explaining/steps.py, with few digits.
 
-A place shows what belongs to one of the PHASES, and to one sample if it has numbers for each.
+A place shows what belongs to one of the PHASES, and to one sample if it has numbers for each sample.
 """
 
 from collections import defaultdict
@@ -12,7 +12,7 @@ from .formula import TOTAL
 
 PHASES = ("forward", "backward", "update")
 DIGITS = 4
-WIDTHS = 4  # of lines: a weight's size among those of its layer
+WIDTHS = 4  # widths of lines: a weight's size among those of its layer
 
 Written = Callable[[float | str], str]
 Row = tuple[str, str]  # a quantity's name and its number
@@ -26,14 +26,14 @@ class View(NamedTuple):
 
 
 class Drawn(NamedTuple):
-    """Of one step: the rows of every place by view; for every weight the classes of its line."""
+    """For one step: the rows of every place by view; for every weight, the classes of its line."""
 
     rows: dict[str, dict[View, list[Row]]]
     lines: dict[str, str]
 
 
 def drawn(values: Mapping[str, Any], few: Callable[[int], range]) -> Drawn:
-    """What to draw of the values of an explanation. few: which of so many units or samples."""
+    """What to draw of the values of an explanation. few: which units or samples, from their number."""
     n, layers = Notation(DIGITS, False).number, values["layers"]
     slots = few(len(values["inputs"]))
     rows: dict[str, dict[View, list[Row]]] = defaultdict(dict)
@@ -79,7 +79,7 @@ def _total(values: Mapping[str, Any], s: int, n: Written) -> dict[View, list[Row
 
 
 def _parameters(layer: Mapping[str, Any], few: Callable[[int], range]) -> list[tuple[str, tuple[int, ...]]]:
-    """The weights and biases of a layer that are drawn: name, and unit and input, or number of the bias."""
+    """A layer's weights and biases that are drawn: name, and unit and input, or the bias's number."""
     weights, biases = layer["weight"]["names"], layer["bias"]["names"]
     found: list[tuple[str, tuple[int, ...]]] = [
         (weights[u][i], (u, i)) for u in few(len(weights)) for i in few(len(weights[u]))

@@ -1,8 +1,8 @@
 """A page that explains steps of one network: a drawing beside the terms, each with its formula, numbers and result.
 
-It shows the numbers of explaining/steps.py in the words of explaining/text.py; its script chooses what is seen, and
-computes nothing. Of wide layers and large batches the first units, weights and samples are listed, as in the text,
-unless `full`; a page of more than LIMIT characters is refused.
+It shows the numbers of explaining/steps.py in the words of explaining/text.py; its script chooses what shows, and
+computes nothing. Unless `full`, wide layers and large batches list only the first units, weights and samples, as in the
+text; a page of more than LIMIT characters is refused.
 """
 
 import html
@@ -30,7 +30,7 @@ CHART = 300, 30  # pixels of the chart of errors
 
 
 class Step(NamedTuple):
-    """What is shown of one step."""
+    """What the page shows of one step."""
 
     number: int
     about: list[str]
@@ -48,8 +48,8 @@ def explained(
     full: bool = False,
     figures: Sequence[Figure] = (),
 ) -> str:
-    """The page. explanations: of steps that follow each other, one or more. figures: of the tutorial, if it is its
-    network. Raises ConfigError if the page were larger than LIMIT."""
+    """The page. explanations: of one or more consecutive steps. figures: the tutorial's, if this is its network. Raises
+    ConfigError if the page would be larger than LIMIT."""
     each = iter(explanations)
     first = next(each)
     few = Notation(0, False).few
@@ -113,7 +113,7 @@ class Page:
         self.slots = len(few(len(values["inputs"])))
 
     def html(self) -> str:
-        """All of it."""
+        """The whole page."""
         styles = [text("explained.css"), rules(len(self.steps)), drawing.rules(self.slots)]
         figures = "" if self.printed is None else self.printed.section()
         beside = (lambda *_: "") if self.printed is None else self.printed.beside
@@ -132,7 +132,7 @@ class Page:
         return by_step([write(step) for step in self.steps], tag)
 
     def _about(self) -> str:
-        """The sentences at the head."""
+        """The sentences at the top."""
         most = max(len(step.about) for step in self.steps)
         lines = (
             self._vary(lambda step, k=k: line(step.about[k]) if k < len(step.about) else None)  # type: ignore[misc]
@@ -141,7 +141,7 @@ class Page:
         return "".join(f"<p>{each}</p>" for each in lines)
 
     def _panel(self) -> str:
-        """The step, what the drawing shows of it, and the drawing."""
+        """The choice of step, the choice of what the drawing shows, and the drawing."""
         number = self._vary(lambda step: f"{step.number + 1:,}")
         error = self._vary(lambda step: Notation(9, False).number(step.error), "b")
         picture = drawing.Drawing(self.values, [step.drawn for step in self.steps], self.few, self.labels).svg()
@@ -154,7 +154,7 @@ class Page:
         )
 
     def _slider(self) -> str:
-        """Over the steps, with their errors as a line below it."""
+        """A slider over the steps, with their errors as a line below it."""
         last = len(self.steps) - 1
         if not last:
             return ""
@@ -216,6 +216,6 @@ class Page:
 
 
 def _radio(name: str, value: str, label: str) -> str:
-    """A choice, which is made if it is the first."""
+    """A choice; the first one is selected."""
     made = " checked" if value in (PHASES[0], "0") else ""
     return f'<label><input type="radio" name="{name}" value="{value}"{made}><span>{label}</span></label>'

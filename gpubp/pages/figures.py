@@ -1,5 +1,5 @@
-"""What the figures of a report show, as plain numbers of five digits; report.js draws them. Bounded, however many
-networks, evaluations and samples there are.
+"""What the figures of a report show, as plain numbers of five digits; report.js draws them. Their size is bounded,
+however many networks, evaluations and samples there are.
 """
 
 import math
@@ -14,33 +14,33 @@ from ..raw.tables import Array
 from ..results.result import keys_of, order_of, worth
 from ..studies import Group, Study
 
-NETWORKS, LOST = 1000, 150  # shown singly: those that have a figure, and those that diverged
-BEST = 10  # that are among them
-EVALUATIONS, KNOTS = 250, 60  # of bands, and of the curve of one network
+NETWORKS, LOST = 1000, 150  # networks shown singly: with a figure, and diverged
+BEST = 10  # of the best that are among them
+EVALUATIONS, KNOTS = 250, 60  # points of bands, and of one network's curve
 SETTINGS, CATEGORIES, BINS = 12, 20, 40
-WIDE = 10  # ratio of the ends of an axis from which it is logarithmic
+WIDE = 10  # ratio of an axis's ends above which it is logarithmic
 BANDS = ("min", "q10", "q25", "median", "q75", "q90", "max")
 
 
 def number(value: Any) -> Any:
-    """A number with five digits; None in the place of one that is not finite; anything else as it is."""
+    """A number with five digits; None for one that is not finite; anything else unchanged."""
     if isinstance(value, float | np.floating):
         return float(f"{value:.5g}") if math.isfinite(value) else None
     return int(value) if isinstance(value, np.integer) else value
 
 
 def numbers(values: Any) -> list[Any]:
-    """The same of each."""
+    """number() of each."""
     return [number(each) for each in (values.tolist() if hasattr(values, "tolist") else values)]
 
 
 def settings(values: Sequence[Any]) -> list[Any]:
-    """The same of settings, of which an infinite one is the text "inf"."""
+    """The same for settings; an infinite one becomes the text "inf"."""
     return ["inf" if isinstance(each, float) and each == math.inf else number(each) for each in values]
 
 
 def thinned(count: int, most: int) -> list[int]:
-    """At most so many of the first `count` whole numbers, evenly, with both ends."""
+    """At most `most` of the first `count` whole numbers, evenly spaced, with both ends."""
     return sorted({*np.linspace(0, count - 1, min(count, most)).round().astype(int).tolist()}) if count else []
 
 
@@ -52,7 +52,7 @@ def wide(values: Any) -> bool:
 
 
 def bands(history: Sequence[Mapping[str, Any]], clock: str) -> dict[str, Any]:
-    """Quantiles over networks at each evaluation: at, its `clock`, and for each figure that is known BANDS by name."""
+    """Quantiles over networks at each evaluation: at, its `clock`, and BANDS by name for each known figure."""
     some = [history[at] for at in thinned(len(history), EVALUATIONS)]
     panels = {}
     for key in ("loss", "validation_loss", "metric"):
@@ -62,8 +62,8 @@ def bands(history: Sequence[Mapping[str, Any]], clock: str) -> dict[str, Any]:
 
 
 def statuses(history: Sequence[Mapping[str, Any]], clock: str, networks: int) -> dict[str, Any]:
-    """at, the `clock`, seconds and rate of each evaluation, and how many of the `networks` had each status that some
-    have had; those that it does not count were waiting for a slot."""
+    """at (the `clock`), seconds and rate of each evaluation, and how many of the `networks` had each status that
+    occurs; networks not counted were waiting for a slot."""
     some = [history[at] for at in thinned(len(history), EVALUATIONS)]
     counted = [each["statuses"] | {"waiting": max(0, networks - sum(each["statuses"].values()))} for each in some]
     names = [name for name in (counted[0] if some else ()) if any(each.get(name) for each in counted)]
@@ -76,8 +76,8 @@ def statuses(history: Sequence[Mapping[str, Any]], clock: str, networks: int) ->
 
 
 def shown(study: Study) -> tuple[list[int], list[int]]:
-    """The networks that are shown singly: evenly by rank, with the best, the median and the worst, best first; and some
-    of those that diverged."""
+    """The networks shown singly: evenly spaced by rank, with the best, the median and the worst, best first; and some
+    that diverged."""
     ranked = order_of(study.results).numpy()
     ranked = ranked[study.counted[ranked]]
     at = sorted(
@@ -88,8 +88,8 @@ def shown(study: Study) -> tuple[list[int], list[int]]:
 
 
 def points(study: Study, names: Sequence[str]) -> dict[str, Any]:
-    """The networks that are shown singly, column by column: their row, rank from 1 (None if they diverged), figure, and
-    the values of these columns."""
+    """The networks shown singly, column by column: row, rank from 1 (None if diverged), figure, and the values of the
+    columns `names`."""
     good, lost = shown(study)
     rows = [*good, *lost]
     ranked = order_of(study.results).numpy()
@@ -103,8 +103,8 @@ def points(study: Study, names: Sequence[str]) -> dict[str, Any]:
 
 
 def effects(study: Study) -> list[dict[str, Any]]:
-    """The strongest settings that differ, and the keys of entities: name, explained, correlation, whether its numbers
-    stand on a logarithmic axis, and its groups; of very many texts the largest groups."""
+    """The settings with the strongest effects, and the keys of entities: name, explained, correlation, whether the axis
+    is logarithmic, and groups; for very many texts, the largest groups."""
     found = [(each.name, each.explained, each.correlation, each.groups) for each in study.effects()]
     keys = [key for key in keys_of(study.results) if len(study.results[key].unique()) > 1]
     found = [*found, *((key, math.nan, None, study.by([key])) for key in keys)]
@@ -117,7 +117,7 @@ def _effect(
     kind = study.results[name].type
     figures = bool(pa.types.is_integer(kind) or pa.types.is_floating(kind))
     values, left = [each.values[name] for each in groups], 0
-    own = figures and 1 < len(groups) == study.results.num_rows  # each network has a number of its own
+    own = figures and 1 < len(groups) == study.results.num_rows  # each network has its own number
     if not figures:
         left = max(0, len(groups) - CATEGORIES)
         groups = sorted(groups, key=lambda each: -each.networks)[:CATEGORIES]
@@ -162,7 +162,7 @@ def pair(study: Study, found: Sequence[Mapping[str, Any]]) -> dict[str, Any] | N
 
 
 def histogram(study: Study) -> dict[str, Any] | None:
-    """How many networks have a figure between the edges of at most BINS bins, in the logarithm if it is wide."""
+    """How many networks have a figure between the edges of at most BINS bins, logarithmic if the range is wide."""
     values = study.values[study.counted]
     if len(values) < 2 or values.min() == values.max():
         return None
@@ -174,7 +174,7 @@ def histogram(study: Study) -> dict[str, Any] | None:
 
 
 def curves(records: Mapping[int, Array]) -> dict[str, Any]:
-    """The curves of networks by row: step, loss and, if it is known, validation loss at at most KNOTS evaluations."""
+    """The curves of networks by row: step, loss and, if known, validation loss, at no more than KNOTS evaluations."""
     found = {}
     for row, each in records.items():
         some = each[thinned(len(each), KNOTS)]

@@ -1,7 +1,7 @@
 """Formulas in the notation of explaining/text.py as HTML, and the places of a network that they name.
 
-A place is a unit (i1, h2, h1_2, o1), a weight (w5), a bias (b1, b_h1) or the total error. All that a formula names
-besides, such as a custom rule, is plain text.
+A place is a unit (i1, h2, h1_2, o1), a weight (w5), a bias (b1, b_h1) or the total error. Anything else that a formula
+names, such as a custom rule, is plain text.
 """
 
 import html
@@ -14,7 +14,7 @@ SYMBOL = rf"(?:[A-Za-z]\w*?_{TOTAL}|(?:[A-Za-z]\w*?_)??{PLACE})"
 PARTS = re.compile(rf"(?:([A-Za-z]\w*?)_)??({PLACE}|{TOTAL})")
 TOKEN = re.compile(rf"(?<!\w)d({SYMBOL})/d({SYMBOL})(?!\w)|(\^?)(?<!\w)({SYMBOL})(?!\w)(\+?)")
 POWER = r"-?[\d.]+(?:e[+-]\d+)?|[a-z]\w*(?:\([^()]*\))?"  # a number, a name, a function
-OF_TOTAL = ("E", "loss")  # names without a place of their own
+OF_TOTAL = ("E", "loss")  # names for the total error
 
 
 def places(*texts: str) -> list[str]:
@@ -56,7 +56,7 @@ def _symbol(symbol: str) -> str:
 
 
 def _plain(text: str) -> str:
-    """What stands between the symbols."""
+    """The text between symbols."""
     found = html.escape(text).replace(" * ", "\u00a0×\u00a0").replace(" - ", " −\u00a0").replace("sqrt(", "√(")
     found = re.sub(r"-(?=\(|ln\b)|-$", "−", found)
     found = re.sub(r"([a-z]\w*)\+(?!\d)", r"\1<sup>+</sup>", found)

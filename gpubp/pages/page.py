@@ -1,4 +1,4 @@
-"""One self-contained page: its style, its scripts and its data stand in it, and it may load nothing else."""
+"""One self-contained page: it contains its style, scripts and data, and may load nothing else."""
 
 import html
 import json
@@ -31,7 +31,7 @@ FRAME = """<!doctype html>
 
 
 def page(title: str, body: str, *, styles: Sequence[str] = (), scripts: Sequence[str] = ()) -> str:
-    """The page. `body` is HTML, what it quotes already escaped; `styles` and `scripts` are text of ours."""
+    """The page. `body` is HTML, with quoted text already escaped; `styles` and `scripts` are our own text."""
     return FRAME.format(
         version=__version__,
         policy=POLICY,
@@ -43,18 +43,18 @@ def page(title: str, body: str, *, styles: Sequence[str] = (), scripts: Sequence
 
 
 def text(name: str) -> str:
-    """That of a file beside this one."""
+    """The text of a file beside this one."""
     return (HERE / name).read_text(encoding="utf-8")
 
 
 def embedded(name: str, value: Any) -> str:
-    """`value` as JSON that a script finds by its id `name`. No text in it can end the element, or is not seen."""
+    """`value` as JSON that a script finds by its id `name`. No text in it can end the element or stay invisible."""
     written = json.dumps(_seen(value), allow_nan=False, separators=(",", ":")).replace("<", "\\u003c")
     return f'<script type="application/json" id="{html.escape(name)}">{written}</script>'
 
 
 def _seen(value: Any) -> Any:
-    """JSON whose texts and names have nothing that a person does not see, but line breaks and our no-break spaces."""
+    """JSON whose texts and names have no invisible characters except line breaks and our no-break spaces."""
     if isinstance(value, str):
         return "".join(each if each in "\n\u00a0" else line(each) for each in re.split("([\n\u00a0])", value))
     if isinstance(value, dict):

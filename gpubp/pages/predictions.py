@@ -1,8 +1,8 @@
-"""What the best network and the ensemble of the best say of the validation samples: a matrix of classes, or residuals.
+"""How the best network, and the ensemble of the best, predict the validation samples: matrix of classes, or residuals.
 
-With folds every fold's samples are predicted by the networks that did not train on them, those of the best setting, and
-together those of the best settings; with entities by the best networks of each. The networks were chosen by the same
-samples, so the figures are a little better than those of new samples would be.
+With folds, each fold's samples are predicted by networks that did not train on them: those of the best setting, and
+together those of the best settings; with entities, by the best networks of each. The same samples chose the networks,
+so the figures are a little better than on new samples.
 """
 
 from collections.abc import Sequence
@@ -22,13 +22,13 @@ from ..samples.data import Dataset
 from ..studies import Study
 from .figures import number, numbers, thinned
 
-MEMBERS = 10  # of the ensemble, for each fold or entity
-POSITIONS, SAMPLES = 300, 200_000  # folds or entities, and samples of each, that are predicted
-SHOWN, CLASSES, TARGETS = 1500, 30, 4  # of residuals, and of matrices
+MEMBERS = 10  # of the ensemble, per fold or entity
+POSITIONS, SAMPLES = 300, 200_000  # most folds or entities, and samples of each, that are predicted
+SHOWN, CLASSES, TARGETS = 1500, 30, 4  # most residuals shown, classes of a matrix, and targets
 
 
 class Trained(NamedTuple):
-    """Networks with their study. position (N,): their places in the data. preparation: of raw samples, or None."""
+    """Networks with their study. position (N,): their positions in the data. preparation: of raw samples, or None."""
 
     populations: Populations
     position: Tensor
@@ -37,7 +37,7 @@ class Trained(NamedTuple):
 
 
 def predictions(trained: Trained, validation: Dataset) -> list[dict[str, Any]]:
-    """Of the best network and, if there are several, of the ensemble: name, and matrix() or residuals(); none if all
+    """For the best network and, if there are several, the ensemble: name, and matrix() or residuals(); none if all
     diverged."""
     rows = chosen(trained, validation)
     folds = "fold" in trained.study.results.column_names
@@ -55,12 +55,12 @@ def predictions(trained: Trained, validation: Dataset) -> list[dict[str, Any]]:
 
 
 def chosen(trained: Trained, validation: Dataset) -> dict[int, Tensor]:
-    """For each position in the data that has own samples, its networks, best first."""
+    """For each position in the data that has its own samples, its networks, best first."""
     study, ranked = trained.study, order_of(trained.study.results)
     ranked = ranked[torch.from_numpy(study.counted)[ranked]]
     if validation.networks is None:
         return {0: ranked} if len(ranked) else {}
-    if "fold" in study.results.column_names:  # settings, by the mean of their folds
+    if "fold" in study.results.column_names:  # rank settings by the mean over folds
         place = np.full(len(study.setting), len(study.setting))
         place[study.ranking] = np.arange(len(study.ranking))
         order = np.argsort(place[study.setting], kind="stable")
@@ -100,7 +100,7 @@ def _judged(trained: Trained, said: Sequence[tuple[Array, Array]]) -> dict[str, 
 
 
 def matrix(actual: Array, predicted: Array, labels: Sequence[Any]) -> dict[str, Any]:
-    """How many samples of a class (a row) were given which (a column), of at most CLASSES: the last are the others."""
+    """How many samples of a class (row) were predicted as which (column), for at most CLASSES, the last for others."""
     size = len(labels)
     counts = np.bincount(actual * size + predicted, minlength=size * size).reshape(size, size)
     names, right, all_of_them = [str(each) for each in labels], int(counts.trace()), int(counts.sum())
@@ -115,7 +115,7 @@ def matrix(actual: Array, predicted: Array, labels: Sequence[Any]) -> dict[str, 
 
 
 def residuals(actual: Array, predicted: Array, names: Sequence[str] | None) -> list[dict[str, Any]]:
-    """Of the first TARGETS targets: figures over all samples, and some samples, evenly in the order of the target."""
+    """For the first TARGETS targets: figures over all samples, and some samples, evenly in the target's order."""
     found = []
     for at in range(min(TARGETS, actual.shape[1])):
         target, error = actual[:, at], predicted[:, at] - actual[:, at]

@@ -25,7 +25,7 @@ class Printed:
         self.named: Mapping[str, Figure] = {each.name: each for each in figures}
 
     def beside(self, name: str, new: bool) -> str:
-        """What is printed for a term of the first step: HTML, or nothing. new: it is about the error after it."""
+        """What is printed for a term of the first step: HTML, or nothing. new: if it is about the error after it."""
         figure = self.named.get(AFTER_ONE if new else name)
         if figure is None or not figure.printed:
             return ""

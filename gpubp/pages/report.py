@@ -1,6 +1,6 @@
 """The report of a run as one page: its tables as HTML, and figures.py's numbers, which report.js draws with Plot.
 
-Every figure has a table or a sentence beside it that says the same. All that a run names is text.
+A table or a sentence beside each figure says the same. All that a run names is text.
 """
 
 from collections.abc import Mapping, Sequence
@@ -16,7 +16,7 @@ from .blocks import figure, label, pairs, records, safe, section, share, shown, 
 from .page import embedded, page, text
 
 LIBRARIES = ("d3.min.js", "plot.umd.min.js")
-CLOCKS = {"step": "training step", "network_steps": "network-steps"}  # what records and figures have of them
+CLOCKS = {"step": "training step", "network_steps": "network-steps"}  # by name in records: their text
 STEPS = 8  # rows of the tables of bands and statuses
 WORDS = {"loss": "training loss", "metric": "validation {}", "validation_loss": "validation loss"}
 
@@ -29,10 +29,10 @@ PREDICTIONS = "Of the validation samples. The networks were chosen by them, so n
 
 
 class Facts(NamedTuple):
-    """What a report tells of. name: of the run; study: of its results table; picked: its best, worst and diverged
+    """The content of a report. name: of the run; study: of its results table; picked: its best, worst and diverged
     networks, a row each by column; history: its records; curves: the records of networks by row; predictions: as from
     predictions.py; unknown: why there are none; settings: by name; about: engine, machine and rate, likewise; told:
-    notes for the reader; clock: of CLOCKS; networks: with those that wait, by default those of the table."""
+    notes for the reader; clock: of CLOCKS; networks: including those that wait, by default those of the table."""
 
     name: str
     study: Study

@@ -1,7 +1,7 @@
-"""The terms of steps as lists of HTML, part by part and in them layer by layer: each with its formula, the formula with
-numbers, and the result, of every step.
+"""The terms of steps as HTML lists, part by part and, within parts, layer by layer: each with its formula, the formula
+with numbers, and the result, at every step.
 
-A term has the places of the network that it is about (data-own) and those that it uses (data-uses), and the phase and
+A term names the places of the network that it is about (data-own) and that it uses (data-uses), and the phase and
 sample in which the drawing shows them.
 """
 
@@ -15,9 +15,9 @@ from .formula import TOTAL, markup, places
 
 UPDATE = "The Learning Rate", "The New Error"
 NEW = UPDATE[-1]
-MANY = 100  # terms; of more, the layers are folded
+MANY = 100  # terms; with more, the layers are folded
 
-Key = tuple[str, str, str, int]  # part, layer, a term's name, and which of those that have this name
+Key = tuple[str, str, str, int]  # part, layer, a term's name, and its number among terms of this name
 Terms = dict[Key, Term]
 
 
@@ -90,13 +90,13 @@ def _term(name: str, part: str, own: Sequence[str], terms: Sequence[Term | None]
 
 
 def _side(terms: Sequence[Term | None], k: int) -> str:
-    """Side `k` of the terms, from the end if negative; of those that have it, and for which it is not also the last."""
+    """Side `k` of the terms, from the end if negative, for terms that have it as a side other than the last."""
     sides = [None if term is None or 0 < len(term.sides) - 1 <= k else term.sides[k] for term in terms]
     return by_step(sides, write=markup)
 
 
 def _there(terms: Sequence[Term | None], sides: int = 0) -> str:
-    """The attribute of what is there at the steps whose term has more than so many sides."""
+    """The attribute of an element that shows at the steps whose term has more than `sides` sides."""
     return attribute([step for step, term in enumerate(terms) if term and len(term.sides) > sides], len(terms))
 
 

@@ -141,8 +141,7 @@ class Shards:
         return first.concatenate(*others).rows(slice(most))
 
     def leave(self, read: Callable[[], object]) -> bool:
-        """Whether rows in host memory stay the same until gather(), or until memory runs out, which waits for
-        read()."""
+        """Whether rows in host memory stay the same until gather(), or until memory runs out, once read() returns."""
         for shard in self.shards:
             shard.read = read
         return all(shard.stays for shard in self.shards)

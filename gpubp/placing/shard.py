@@ -223,8 +223,8 @@ class Shard:
         return self.there
 
     def _data(self, whole: Dataset) -> Dataset:
-        """The data on the device, which stay there; or, if groups take turns, one buffer with two seats for separate
-        data, so that a recording serves all groups."""
+        """The data on the device, which stay there; or, if groups take turns, a buffer with two seats for separate
+        data, so that one recording serves all groups."""
         key, home = id(whole), self.data[id(whole)]
         if key not in self.sent and (self.stays or self.shared or home.networks is None):
             self.sent[key] = home.to(self.device, self.home.population.params.dtype)

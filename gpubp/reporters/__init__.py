@@ -1,6 +1,6 @@
 """Reporters receive the events of a run: start, progress, every evaluation, end (docs/reporters.md).
 
-What they show does not grow with the number of networks: a run of a million reports as much as one of ten.
+What they show does not grow with the number of networks: a run of a million networks reports as much as one of ten.
 """
 
 import math
@@ -18,10 +18,10 @@ from .snapshot import quantiles as quantiles
 
 class Start(NamedTuple):
     """The start of a run. parameters: of the largest network; steps: network-steps of all networks, 0 if unknown, as of
-    a stream; done: those before a resume; step: the most of one network. lines: notes for the user; settings: the whole
+    a stream; done: those before a resume; step: the most of any network. lines: notes for the user; settings: the whole
     configuration by name; history: the records of the evaluations before a resume. clock: the number of a record that
-    rises from one to the next: `step`, or, where networks do not all take their steps together, as in a queue,
-    `network_steps`."""
+    rises from one to the next: `step`, or `network_steps` if networks do not all take their steps together, as in a
+    queue."""
 
     networks: int
     parameters: int
@@ -39,8 +39,8 @@ class Start(NamedTuple):
 
     @property
     def text(self) -> str:
-        """What is trained, and by what."""
-        now = "" if self.steps else " at a time"  # of a stream, whose length is unknown
+        """What is trained, and with what."""
+        now = "" if self.steps else " at a time"  # for a stream, whose length is unknown
         many = f" in {self.populations} populations, of up to" if self.populations > 1 else " of"
         return f"{counted(self.networks, 'network')}{now}{many} {self.parameters:,} parameters. {self.engine_reason}"
 
@@ -48,9 +48,9 @@ class Start(NamedTuple):
 class Progress(NamedTuple):
     """The progress of a run. done: network-steps so far; rate: recent network-steps/s, 0 until known; running:
     networks, including those that diverged since the last evaluation; notes: for the user; steps: network-steps of the
-    whole run, if no further network stops early, an estimate while networks wait for others to end, 0 while their
-    number is unknown, as where halving stops some. compiling: populations, of several, whose kernels are still to be
-    compiled, before the first step."""
+    whole run, if no further network stops early; an estimate while networks wait for others to end; 0 while their
+    number is unknown, as when halving stops some. compiling: before the first step, how many of several populations
+    have kernels still to be compiled."""
 
     done: int
     rate: float
@@ -73,13 +73,13 @@ class Reporter:
         """After every evaluation, with its record in the history."""
 
     def looked(self, snapshot: Snapshot) -> None:
-        """The same, with the networks one by one; its `record` is that of the history. Need not be there."""
+        """The same, with the networks one by one; its `record` is that of the history. This method is optional."""
 
     def finish(self, result: Result) -> None:
-        """After the last step, when everything is saved that can be (`result.unsaved`)."""
+        """After the last step, when everything that can be saved is saved (`result.unsaved`)."""
 
     def failed(self) -> None:
-        """The run ends with an error, which is raised next: release the screen and files."""
+        """The run ends with an error, raised after this: release the screen and files."""
 
 
 def check(reporters: Sequence[Reporter]) -> None:
@@ -93,12 +93,12 @@ def check(reporters: Sequence[Reporter]) -> None:
 
 
 def watches(reporter: Reporter, calls: Sequence[str] = ("evaluated", "looked")) -> bool:
-    """Whether `reporter` handles evaluations, by one of these `calls`."""
+    """Whether `reporter` handles evaluations, in one of these `calls`."""
     kind = type(reporter)
     return any(getattr(kind, name, None) not in (None, getattr(Reporter, name)) for name in calls)
 
 
 def due(number: int, first: int, octave: int) -> bool:
-    """Whether evaluation `number`, from 1, is one of the `first`, or later one of `octave` while numbers double: a long
-    run shows its points at log-spaced places, and a run that resumes shows the same."""
+    """Whether evaluation `number`, from 1, is one of the `first`, or later one of `octave` each time numbers double: a
+    long run shows log-spaced points, and a resumed run the same ones."""
     return number <= first or int(octave * math.log2(number)) > int(octave * math.log2(number - 1))

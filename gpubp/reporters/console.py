@@ -65,7 +65,7 @@ class ConsoleReporter(Reporter):
         share = f"{100 * progress.done / total:3.0f} %" if total else f"{progress.done:,} network-steps"
         if self.bar is not None:
             text = rate + self.brief
-            self.bar.tasks[0].total = total or None  # update() takes None for the total that it has
+            self.bar.tasks[0].total = total or None  # update() would take None as no change
             self.bar.update(self.task, completed=progress.done, text=text, share=share)
             return
         now = time.monotonic()
@@ -79,7 +79,7 @@ class ConsoleReporter(Reporter):
             self.say(f"{share}  {rate}  {self.loss}  {left}{progress.running:,} running")
 
     def compiling(self, text: str) -> None:
-        """Show it in the bar, or as a line every few seconds."""
+        """Show `text` in the bar, or as a line every few seconds."""
         if self.bar is not None:
             self.bar.update(self.task, text=text)
         elif time.monotonic() - self.spoken >= PATIENCE:

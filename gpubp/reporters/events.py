@@ -1,6 +1,6 @@
 """Event files of TensorBoard, by tensorboard's own protocol buffers, record writer and reader.
 
-Imports tensorboard, which need not be installed: tensorboard.py imports this file when a reporter is made.
+Imports tensorboard, which is optional: tensorboard.py imports this file when a reporter is made.
 """
 
 import secrets
@@ -31,11 +31,11 @@ with warnings.catch_warnings():
     from tensorboard.util.tensor_util import make_tensor_proto
 
 NAME = "events.out.tfevents."
-BUCKETS = 30  # as tensorboard's own
+BUCKETS = 30  # as in tensorboard itself
 
 
 class EventFile:
-    """A new file in `folder`. Its name is random, so that nobody can plant a link there. Raises OSError."""
+    """A new file in `folder`. Its name is random, so that no other user can plant a link there. Raises OSError."""
 
     def __init__(self, folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
@@ -61,13 +61,12 @@ class EventFile:
         self.file.flush()
 
     def close(self) -> None:
-        """No more is written."""
+        """Close the file."""
         self.file.close()
 
 
 def last_step(folder: Path) -> int:
-    """The last step of the points in the files of `folder`, -1 if there are none. What cannot be read counts as not
-    there."""
+    """The last step of the points in the files of `folder`, -1 if there are none. Unreadable files count as missing."""
     last = -1
     for path in sorted(folder.glob(f"{NAME}*")):
         try:
@@ -88,7 +87,7 @@ def scalar(tag: str, value: float) -> Any:
 
 
 def histogram(tag: str, values: Tensor) -> Any:
-    """How `values` (K,), one or more and finite, spread over buckets of one width from the least to the largest."""
+    """A histogram of `values` (K,), one or more and finite, in buckets of equal width from the least to the largest."""
     numbers = values.double().numpy()
     low, high = float(numbers.min()), float(numbers.max())
     edges, counts = np.array([low, high]), np.array([len(numbers)])
@@ -127,5 +126,5 @@ def charts(bands: Mapping[str, tuple[str, str, str]], several: Mapping[str, list
 
 
 def trial(settings: Mapping[str, Any], name: str) -> Any:
-    """The hyper-parameters of a network, a row under HParams beside the curves of its folder."""
+    """The hyper-parameters of a network: a row under HParams, beside the curves of its folder."""
     return hparams.hparams_pb(dict(settings), trial_id=name).value[0]

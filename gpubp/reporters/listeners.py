@@ -8,8 +8,8 @@ from .snapshot import Snapshot
 
 
 class Listeners:
-    """silenced: those of `reporters` that failed to write, as on a full disk or a closed pipe, and are called no more,
-    and why. told: called with each reason."""
+    """silenced: the `reporters` that failed to write, as on a full disk or a closed pipe, and why; they are not called
+    again. told: called with each reason."""
 
     def __init__(self, reporters: tuple[Reporter, ...], told: Callable[[str], None]) -> None:
         self.reporters, self.told = reporters, told
@@ -24,7 +24,7 @@ class Listeners:
     def tell(self, what: Callable[[Reporter], None]) -> None:
         """Call every reporter."""
         for reporter in tuple(self.listening):
-            if reporter not in self.listening:  # it failed during the report of another's failure
+            if reporter not in self.listening:  # it failed while another's failure was reported
                 continue
             try:
                 what(reporter)

@@ -9,7 +9,7 @@ from typing import Any
 from ..errors import ConfigError
 from .service import Service
 
-LONGEST, MOST = 500, 100  # characters of a value, and settings of a call, that every server of MLflow takes
+LONGEST, MOST = 500, 100  # characters per value and settings per call that every MLflow server accepts
 
 
 class MLflowReporter(Service):

@@ -1,8 +1,8 @@
 """Service: what reporters to a tracking service have in common (mlflow.py, wandb.py).
 
-A thread talks to the service, so that a slow one holds up no step. The first failure ends the reporter: it is told
-once, and training goes on. RUN/NAME.json has the id of the service's run and its last step: a run that resumes goes on
-with the same run there, and repeats no point.
+A thread talks to the service, so that a slow service holds up no step. The first failure ends the reporter: it is
+reported once, and training continues. RUN/NAME.json has the id of the service's run and its last step: a resumed run
+continues the same run there, without repeating points.
 """
 
 import json
@@ -24,7 +24,7 @@ from ..system import files
 from . import Reporter, Start, due
 
 CURVES = 256, 32  # of due(): at most 1,000 points in 2^31 evaluations
-PATIENCE = 60.0  # seconds that a training which has ended waits for the service
+PATIENCE = 60.0  # seconds that an ended training waits for the service
 
 
 class Service(Reporter):
@@ -34,7 +34,7 @@ class Service(Reporter):
 
     @abstractmethod
     def open(self, run: str | None, settings: Mapping[str, Any]) -> str:
-        """Begin a run with these settings, or go on with `run`. -> its id."""
+        """Begin a run with these settings, or continue `run`. -> its id."""
 
     @abstractmethod
     def log(self, values: Mapping[str, float], step: int) -> None:
@@ -49,7 +49,7 @@ class Service(Reporter):
         """End the run. good: whether training has come to its end."""
 
     def start(self, start: Start) -> None:
-        """Open the run, and tell it what it does not know."""
+        """Open the run, and send it the points that it lacks."""
         self.kept = None if start.run_dir is None else Path(start.run_dir) / f"{self.name}.json"
         self.clock, self.hidden = start.clock, dict[str, Any]()
         self.failure: Exception | None = None
@@ -77,7 +77,7 @@ class Service(Reporter):
         self._check()
 
     def failed(self) -> None:
-        """End the run there."""
+        """End the service's run."""
         if hasattr(self, "thread"):
             self._end(good=False, patience=1.0)
 
@@ -97,7 +97,7 @@ class Service(Reporter):
             self.failure = error
 
     def _check(self) -> None:
-        """Raise a failure as one to write, which ends this reporter alone (listeners.py)."""
+        """Raise a failure as a failed write, which ends only this reporter (listeners.py)."""
         if self.failure is not None:
             raise OSError(f"{self.name}: {self.failure}") from self.failure
 

@@ -1,4 +1,4 @@
-"""Snapshot: the networks of a run after an evaluation, for reporters, made from what the run holds when asked for."""
+"""Snapshot: the networks of a run after an evaluation, for reporters; values are computed from the run when used."""
 
 from collections.abc import Callable, Sequence
 from functools import cached_property, lru_cache
@@ -17,8 +17,8 @@ QUANTILES = {"min": 0.0, "q10": 0.1, "q25": 0.25, "median": 0.5, "q75": 0.75, "q
 
 
 class Snapshot:
-    """record: of the evaluation. All tensors are (N,), in one order; `rows` are the networks' rows in the results. Of a
-    queue there are the networks in its slots. loss: mean training loss of the round, NaN for networks that did not
+    """record: of the evaluation. All tensors are (N,), in one order; `rows` are the networks' rows in the results. With
+    a queue, these are the networks in its slots. loss: mean training loss of the round, NaN for networks that did not
     train in it; validation_loss, validation_metric: of the validation data, None without them. gradient_norms(most):
     the norms of the gradients of up to `most` of the networks that train, on the minibatch of their next step."""
 
@@ -31,22 +31,22 @@ class Snapshot:
 
     @cached_property
     def rows(self) -> Tensor:
-        """In the results."""
+        """The networks' rows in the results."""
         return _joined(self.parts)
 
     @cached_property
     def status(self) -> Tensor:
-        """Of gpubp.Status, after the decisions of a search."""
+        """Values of gpubp.Status, after the decisions of a search."""
         return torch.cat([each.status for each in self.states])
 
     @cached_property
     def loss(self) -> Tensor:
-        """Of training."""
-        return _joined([each.loss for each in self.found])
+        """The networks' rows in the results."""
+        return _joined(self.parts)
 
     @cached_property
     def held_out(self) -> list[Evaluation]:
-        """On the validation data, or empty."""
+        """The evaluation on the validation data, or empty."""
         return [each.held_out for each in self.found if each.held_out is not None]
 
     @cached_property
@@ -61,7 +61,7 @@ class Snapshot:
 
     @cached_property
     def diverged_step(self) -> Tensor:
-        """The step that did not count, -1 if all did."""
+        """The step that did not count, -1 if none."""
         return torch.cat([each.diverged_step for each in self.states])
 
     @property
@@ -82,8 +82,8 @@ class Snapshot:
     def describe(
         self, number: int, seconds: float, done: int, rate: float, metric: str, others: Tensor | None = None
     ) -> None:
-        """Make `record`, of the round `number`, after `done` network-steps; its quantiles are of the networks that have
-        not diverged. others: statuses of networks that left."""
+        """Make `record`, of the round `number`, after `done` network-steps; its quantiles leave out diverged networks.
+        others: statuses of networks that left."""
         alive = self.status.numpy() != DIVERGED
 
         def spread(values: Tensor | None) -> dict[str, float] | None:
@@ -125,8 +125,8 @@ def quantiles(values: Tensor | Array) -> dict[str, float]:
 
 
 def ends(values: Tensor) -> dict[str, float]:
-    """The min, median and max of the finite `values` (N,) as studies have them: of two in the middle the median is the
-    mean. Empty if none is finite."""
+    """The min, median and max of the finite `values` (N,) as in studies: the median is the mean of two middle values.
+    Empty if none is finite."""
     finite = values[values.isfinite()].double().cpu().numpy()
     return dict(zip(("min", "median", "max"), np.quantile(finite, (0, 0.5, 1)).tolist())) if len(finite) else {}
 

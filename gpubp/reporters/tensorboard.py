@@ -1,4 +1,4 @@
-"""TensorBoard: curves, histograms and texts of the population, as many for any number of networks.
+"""TensorBoard: curves, histograms and texts of the population, the same number for any number of networks.
 
     training/loss/median             over the minibatches since the last evaluation; best; log10_loss, a histogram
     training/log10_gradient_norm     a histogram over up to 100 networks, on the minibatch of their next step
@@ -10,8 +10,8 @@
     vitals/...                       learning rate, network-steps/s, networks by status, memory, final training accuracy
     winners/...                      the best 100 networks, a run of TensorBoard each; their settings under HParams
 
-Texts: configuration, outcome, the best 8 and the worst 20 networks with the reasons, now_best and now_worst those of
-the time.
+Texts: configuration, outcome, the best 8 and the worst 20 networks with the reasons; now_best and now_worst are those
+at the time.
 TensorBoard orders groups and cards by name, so these names put the most important first. A tag has at most 1,000 points
 in 2^31 evaluations: all of the first 256, then log-spaced ones; histograms and lists have fewer.
 """
@@ -40,16 +40,16 @@ from ..system.threads import one_thread
 from . import QUANTILES, Reporter, Start, due, quantiles
 from .snapshot import Snapshot
 
-CURVES, SLICES = (256, 32), (8, 8)  # of due(): of points of curves, and of histograms and lists of networks
+CURVES, SLICES = (256, 32), (8, 8)  # of due(): for points of curves; for histograms and lists of networks
 BEST, WORST, TRIALS = 8, 20, 100
-SAMPLED, SHARE = 100, 200  # networks with gradient norms, at most, and network-steps for each, so that it costs little
-DECADES = 30  # the ratio of largest to least number from which a histogram has their logarithms
-LIMITS = 1e-10, 1e10  # less and more count as these where the logarithm is shown: else a few would flatten the rest
+SAMPLED, SHARE = 100, 200  # networks with gradient norms, at most, and network-steps per norm, so that they cost little
+DECADES = 30  # ratio of largest to least number above which a histogram takes logarithms
+LIMITS = 1e-10, 1e10  # bounds for numbers shown as logarithms: otherwise a few would flatten the rest
 HPARAMS, WINNERS = "hparams", "winners"  # the folder of trials, and their group of cards, the last one
 
 
 class TensorBoardReporter(Reporter):
-    """Writes to `folder`. The step axis has the training steps of the networks, or, where these do not take their steps
+    """Writes to `folder`. The step axis has the networks' training steps, or, if networks do not take their steps
     together (as in a queue, or with several batch sizes), the network-steps of all."""
 
     def __init__(self, folder: str | Path) -> None:
@@ -60,8 +60,8 @@ class TensorBoardReporter(Reporter):
         self.folder, self.events = Path(folder), events
 
     def start(self, start: Start) -> None:
-        """Open a file. Points that a resumed run has written stay and are not written again, as its numbers are the
-        same; what it has not written comes from its history."""
+        """Open a file. Points that a resumed run had written stay and are not written again, as the numbers are the
+        same; missing ones come from its history."""
         self.metric, self.clock = start.metric_name, start.clock
         self.hidden: Mapping[str, Any] | None = None  # the last record, if it is not shown
         self.logs: set[str] = set()  # hyper-parameters that are shown as logarithms
@@ -76,7 +76,7 @@ class TensorBoardReporter(Reporter):
             self.file.add([self.events.text("configuration", about)], max(0, self.last))
         except OSError as error:
             raise ConfigError(f"no curves can be written to {self.folder}: {error.strerror}") from None
-        self.new, self.charted = self.last < 0, self.last >= 0  # whether there is something to add at the end; charts
+        self.new, self.charted = self.last < 0, self.last >= 0  # whether the end adds anything; whether charts exist
         last = start.history[-1]["seconds"] if start.history else 0.0
         for record in start.history:
             if self.clock in record:  # not in those of old versions
@@ -88,12 +88,12 @@ class TensorBoardReporter(Reporter):
         self.show(snapshot.record, snapshot)
 
     def show(self, record: Mapping[str, Any], snapshot: Snapshot | None, when: float | None = None) -> None:
-        """Add a record, of the networks in `snapshot` if they are still there, made at time `when`."""
+        """Add a record made at time `when`, with the networks in `snapshot`, if given."""
         self.hidden = None
         if record[self.clock] <= self.last:
             return
         if not due(record["round"], *CURVES):
-            self.hidden = record  # but for the last one
+            self.hidden = record  # shown only if it is the last
             return
         values = [self.events.scalar(*each) for each in self.curves(record).items()]
         if snapshot is not None:
@@ -139,7 +139,7 @@ class TensorBoardReporter(Reporter):
         return found
 
     def ranks(self, now: _Ranking) -> dict[str, float]:
-        """The best losses now, whichever networks have them; none if losses cannot be compared."""
+        """The present best losses, whichever networks have them; none if losses cannot be compared."""
         name = f"training/{now.name}".replace("training/validation_", "validation/")
         return {f"variation/{name}/rank_{k + 1}": value for k, value in enumerate(now.best())}
 
@@ -172,7 +172,7 @@ class TensorBoardReporter(Reporter):
         self.file.close()
 
     def outcome(self, result: Result) -> None:
-        """What a run that has ended adds at its last step, with the figures of networks that have not diverged."""
+        """What an ended run adds at its last step, with the figures of networks that have not diverged."""
         alive = result.status != Status.diverged
         figures = {
             "training loss": result.loss,
@@ -192,7 +192,7 @@ class TensorBoardReporter(Reporter):
         self.trials(result.table)
 
     def trials(self, table: pa.Table) -> None:
-        """A run of TensorBoard for each of the best networks, in place of earlier ones."""
+        """A run of TensorBoard for each of the best networks, replacing earlier ones."""
         for path in self.folder.glob(f"{HPARAMS}/network_*/{self.events.NAME}*"):
             with suppress(OSError):
                 path.unlink()
@@ -215,8 +215,8 @@ class TensorBoardReporter(Reporter):
 
 
 class _Ranking(NamedTuple):
-    """Networks by what `name` names: rows (N,) in the results, their values (N,), and the step at which they diverged,
-    or -1."""
+    """Networks ranked by the figure `name`: rows (N,) in the results, their values (N,), and the step at which they
+    diverged, or -1."""
 
     name: str
     rows: Tensor
@@ -229,7 +229,7 @@ class _Ranking(NamedTuple):
         return self.values.isfinite() & (self.diverged < 0)
 
     def best(self) -> list[float]:
-        """The best values first; a sort of all of ten thousand takes 40 times as long."""
+        """The places of the best values, best first; sorting all of ten thousand takes 40 times as long."""
         ranked = self.ranked
         values = worth(self.name, self.values).masked_fill(~ranked, float("inf"))
         order = values.topk(min(BEST, len(values)), largest=False).indices
@@ -260,7 +260,7 @@ class _Ranking(NamedTuple):
 
 
 def _now(snapshot: Snapshot) -> _Ranking:
-    """Those of a snapshot, by the loss on the validation data, if there are any and it can be compared."""
+    """The ranking of a snapshot, by the loss on the validation data, if there are any and it can be compared."""
     name, values = "validation_loss", snapshot.validation_loss
     if values is None:
         name, values = "loss", snapshot.loss
@@ -271,7 +271,7 @@ def _now(snapshot: Snapshot) -> _Ranking:
 
 
 def _at_the_end(table: pa.Table) -> _Ranking:
-    """Those of a table of results."""
+    """The ranking of a results table."""
     name = ranked_by(table)
     numbers = (table[each].fill_null(-1).to_numpy() for each in ("network", name, "diverged_step"))
     return _Ranking(name, *map(torch.tensor, numbers))
@@ -284,7 +284,7 @@ def _differing(snapshot: Snapshot) -> dict[str, Tensor]:
 
 
 def _settings(table: pa.Table) -> list[str]:
-    """The columns of a table of results that set its networks apart: settings, folds, entities; else their ids."""
+    """The columns of a results table that tell its networks apart: settings, folds, entities; else their ids."""
     known = {*HYPER, *TEXTS, "fold", *keys_of(table)}
     named = [name for name in table.column_names if name in known or name.startswith("extra.")]
     return [name for name in named if len(table[name].unique()) > 1] or ["id"]

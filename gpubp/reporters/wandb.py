@@ -25,7 +25,7 @@ class WandbReporter(Service):
         self.project = project or os.environ.get("WANDB_PROJECT", "gpubp")
 
     def open(self, run: str | None, settings: Mapping[str, Any]) -> str:
-        """See Service. Output stays with its process."""
+        """See Service. Console output is not captured."""
         own = {"settings": self.wandb.Settings(console="off", silent=True), **self.settings}
         chosen = run or secrets.token_hex(8)
         self.there = self.wandb.init(project=self.project, id=chosen, resume="allow", config=dict(settings), **own)

@@ -1,4 +1,4 @@
-"""Runs that have ended, or were killed, taken up again: resumed, one network alone, replayed.
+"""Runs that have ended or were killed, taken up again: resumed, replayed, or one network alone.
 
 Read resume.py first: how a checkpoint becomes a Loop (runs/loop.py) again.
 """

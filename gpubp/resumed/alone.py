@@ -1,8 +1,8 @@
-"""Alone: one network of a saved run, trained by itself along its line, as the run trained it among others.
+"""Alone: one network of a saved run, trained by itself along its line of descent, as the run trained it among others.
 
-The line of a network is a stretch from the start; in population based training one more for each time that it, or an
-ancestor, became a copy of another (search/lineage.py): the ancestor trains up to the exchange, and what became its copy
-goes on from there with an id and a length of its own and changed hyper-parameters.
+A network's line is a stretch from the start; in population based training, one more for each time that it, or an
+ancestor, became a copy of another (search/lineage.py): the ancestor trains up to the exchange, and its copy continues
+from there with its own id and length and changed hyper-parameters.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -32,7 +32,7 @@ from ..system.ambient import HOME
 
 class Stretch(NamedTuple):
     """A part of a line: the network as the run has saved it; the round after which it becomes a copy, 0 at the start;
-    the hyper-parameters that it then has, if they are not those saved, by name."""
+    by name, the hyper-parameters that it then has, if they differ from those saved."""
 
     saved: Saved
     round: int
@@ -40,8 +40,8 @@ class Stretch(NamedTuple):
 
 
 def network_of(saved: Checkpoint, row: int) -> Saved:
-    """The network in a row of the results, alone, its best row restored if it is kept. Raises ShapeError if the run has
-    not, or not yet, begun it."""
+    """The network in a row of the results, alone, its best row restored if one is kept. Raises ShapeError if the run
+    does not have it, or has not begun it yet."""
     for each in saved.populations:
         at = (each.rows == row).nonzero().squeeze(1)
         if len(at):
@@ -56,8 +56,8 @@ def network_of(saved: Checkpoint, row: int) -> Saved:
 
 
 def line_of(saved: Checkpoint, lineage: Lineage, found: Saved) -> list[Stretch]:
-    """The line of a network. A copy takes over all hyper-parameters, and lineage records those that then change: so it
-    has the others from its first ancestor, which may have been overwritten since."""
+    """The line of a network. A copy takes over all hyper-parameters, and lineage records those that then change; the
+    others come from its first ancestor, which may have been overwritten since."""
     copies = lineage.ancestors(int(found.rows))
     if not copies:
         return [Stretch(found, 0, {})]
@@ -69,7 +69,7 @@ def line_of(saved: Checkpoint, lineage: Lineage, found: Saved) -> list[Stretch]:
 
 
 def place(name: str, given: Population, first: Saved) -> Tensor:
-    """(1,): where `given`, called `name`, has the network: in its row, or alone. Raises ConfigError if it has not."""
+    """(1,): the place of the network in `given` (`name` in messages): its row, or 0 if alone. Raises ConfigError."""
     row, mine = int(first.rows), first.state.population
     if (given.spec, given.params.dtype) != (mine.spec, mine.params.dtype) or not (
         given.count == 1 or row < given.count
@@ -79,7 +79,7 @@ def place(name: str, given: Population, first: Saved) -> Tensor:
 
 
 def given(population: Population, first: Saved) -> Population:
-    """The network of a line before its first step, out of those that train() was given."""
+    """The network of a line before its first step, from those given to train()."""
     params = population.params[place("population", population, first).to(population.device)].to(HOME)
     return replace(first.state.population, params=params)
 
@@ -87,7 +87,7 @@ def given(population: Population, first: Saved) -> Population:
 def drawn(
     folder: Path, saved: Checkpoint, first: Saved, init: str, scale: Any, design: Iterator[Any] | None
 ) -> Population:
-    """The network of a line before its first step, drawn anew, as its row of the design says, if there is one."""
+    """The network of a line before its first step, drawn anew, according to its row of the design, if there is one."""
     mine, row, queue = first.state.population, int(first.rows), saved.notes["queue"]
     if design is not None:
         own = [{name: cell for name, cell in each.items() if name != "entity"} for each in islice(design, row, row + 1)]
@@ -104,10 +104,10 @@ def drawn(
 
 
 def _cells(path: Path, row: int) -> list[Any]:
-    """How the network in a row of a saved design begins: its init and init_scale. Raises CheckpointError."""
+    """The init and init_scale of the network in a row of a saved design. Raises CheckpointError."""
     try:
         design = parquet(path)
-    except DataError as error:  # which names the file
+    except DataError as error:  # it names the file
         raise CheckpointError(error) from None
     if row >= len(design):
         raise CheckpointError(f"{path} has {counted(len(design), 'row')}, and none for network {row}")
@@ -116,7 +116,7 @@ def _cells(path: Path, row: int) -> list[Any]:
 
 @dataclass(eq=False)
 class Alone:
-    """run: of the one network; left: the stretches of its line that it has not begun."""
+    """run: of this network alone; left: the stretches of its line that it has not begun."""
 
     run: Run
     left: list[Stretch]
@@ -125,7 +125,7 @@ class Alone:
     def start(
         cls, population: Population, line: Sequence[Stretch], sets: Sets, before: TrainState | None = None
     ) -> Self:
-        """The network before its first step. population: itself, untrained; sets: its samples alone; before: see
+        """The network before its first step. population: the network, untrained; sets: only its samples; before: see
         TrainState.remember(). Raises EngineError if this machine cannot train it."""
         (_, config, rows, notes), _, hyper = line[0]
         name, dtype = "eager" if notes["engine"] == "eager" else "cpu", population.params.dtype
@@ -145,11 +145,11 @@ class Alone:
 
     @property
     def due(self) -> bool:
-        """Whether it is at the end of a round that is not evaluated."""
+        """Whether it is at the end of a round that is not evaluated yet."""
         return self.run.open and not bool((self.run.state.left > 0).any())
 
     def train(self, step: int, decided: bool = True) -> None:
-        """Train to `step`, or to the end. decided: if a round ends there, with what its evaluation decides."""
+        """Train to `step`, or to the end. decided: whether to apply the decisions of a round that ends there."""
         while bool(self.run.state.running) and (self.step < step or (decided and self.due)):
             self._round(max(step, self.step))
             if self.due and (decided or self.step < step):
@@ -173,7 +173,7 @@ class Alone:
         run.place.begin()
 
     def _become(self, stretch: Stretch) -> None:
-        """Become a copy of itself in another row, with an id and a length of its own."""
+        """Become a copy of itself in another row, with that row's id and length."""
         state, theirs = self.copy(), stretch.saved.state
         state.population.ids.copy_(theirs.population.ids)
         state.end.copy_(theirs.end)
@@ -186,12 +186,12 @@ class Alone:
             state.hyper[name].copy_(torch.as_tensor(value, dtype=torch.float64))
 
     def copy(self) -> TrainState:
-        """The present state, on its own."""
+        """A copy of the present state."""
         self.run.place.gather()
         return self.run.state.rows(torch.tensor([0]))
 
     def outcome(self) -> Outcome:
-        """A copy as it would be if the training ended here, its best row restored, with its figures."""
+        """A copy as if the training ended here, its best row restored, with its figures."""
         run = replace(self.run, state=self.copy(), number=0, open=False)
         run.begin()
         return Outcome.of(run.rows, run.state, run.figures())

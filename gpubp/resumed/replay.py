@@ -1,9 +1,9 @@
-"""replay(): one network of a saved run, trained again alone on the CPU, and compared with the run's, bit by bit.
+"""replay(): one network of a saved run, trained again alone on the CPU and compared with the run's, bit by bit.
 
-A network's bits depend on its specification, hyper-parameters, seed, id and data alone: not on the others, nor on the
-run's device, slots, groups or interruptions. What the others decided is the run's word: that a search stopped the
-network, and in population based training whom it copied. Initial weights, which a run does not keep, are drawn again
-for this network alone, or given. Refused: a damaged checkpoint, other data, a network or a step that the run has not.
+A network's bits depend only on its specification, hyper-parameters, seed, id and data: not on other networks, nor on
+the run's device, slots, groups or interruptions. What others decided is taken from the run: that a search stopped the
+network, and, in population based training, which one it copied. Initial weights, which a run does not keep, are redrawn
+for this network alone, or given. Refused: a damaged checkpoint, other data, an unknown network or step.
 """
 
 import hashlib
@@ -44,8 +44,8 @@ from ..system.ambient import HOME, neutral
 from .alone import Alone, Stretch, drawn, given, line_of, network_of, place
 from .resume import check_data
 
-MISSING = "missing"  # in the place of a cell of a column that there is not
-PARTS = {  # what is compared: the groups of TrainState.tensors() that say what became of a network
+MISSING = "missing"  # in place of a cell of a missing column
+PARTS = {  # what is compared: the groups of TrainState.tensors() with a network's outcome
     "row": ("params",),
     "row kept beside it": ("kept",),
     "optimizer's memory": ("slots", "columns"),
@@ -59,11 +59,11 @@ PARTS = {  # what is compared: the groups of TrainState.tensors() that say what 
 class Replay:
     """What replay() returns.
 
-    network, id: the row in the results, and the id. steps, status: to where the run has trained it. row (P,): its
-    parameters there, as in the results: with restore_best those of its best evaluation. parts: of each part of the
-    network the SHA-256 of the run's bytes and of the replay's. step: that `explanation` shows, from 1; shown: the row
-    of the network that takes it, which is an ancestor's if the network became a copy later. notes: for what the run's
-    word was taken. doubts: likely reasons if anything differs. before, data: the state before the step, the samples.
+    network, id: the row in the results, and the id. steps, status: how far the run has trained it. row (P,): its
+    parameters there, as in the results: with restore_best, those of its best evaluation. parts: for each part of the
+    network, the SHA-256 of the run's bytes and of the replay's. step: the one that `explanation` shows, from 1; shown:
+    the row of the network that takes it, an ancestor's if the network became a copy later. notes: what was taken from
+    the run unchecked. doubts: likely reasons if anything differs. before, data: the state before the step, the samples.
     """
 
     network: int
@@ -91,7 +91,7 @@ class Replay:
 
     @property
     def proven(self) -> bool:
-        """Whether the step that is shown is one of the run's, and not a continuation."""
+        """Whether the shown step is one of the run's, and not a continuation."""
         return self.same and self.step <= self.steps + (self.status == Status.diverged.name)
 
     @property
@@ -106,12 +106,12 @@ class Replay:
         )
 
     def explanations(self) -> Iterator[Explanation]:
-        """Of the step, and of those after it, without evaluations in between."""
+        """Explanations of the step and of those after it, without evaluations in between."""
         return explain_steps(self.before, self.data, shown=self.shown)
 
     @cached_property
     def explanation(self) -> Explanation:
-        """Of the step."""
+        """The step's explanation."""
         return next(self.explanations())
 
     def to_dict(self) -> dict[str, Any]:
@@ -152,16 +152,16 @@ def replay(
     optimizer_state: TrainState | None = None,
     design: Iterator[Any] | None = None,
 ) -> Replay:
-    """Train the network in row `network` of a run's results alone, to where the run has trained it, and compare all its
-    bits with those of the checkpoint and the results. step: that the result explains, from 1, by default the last one;
-    one beyond the checkpoint is a continuation. Nothing is written.
+    """Train the network in row `network` of a run's results alone, as far as the run has trained it, and compare all
+    its bits with those of the checkpoint and the results. step: the one that the result explains, from 1, by default
+    the last; a step beyond the checkpoint is a continuation. Nothing is written.
 
-    data, validation: those of the run. A run of train_many() has its design, with init and init_scale; for one of
-    train() they are arguments, as of Population.create(), a number or (N,), or `population` is what train() was given,
-    or its only network. optimizer_state: as in train(). design: the same iterator of rows as in train_many(), for a run
-    that was given one.
-    Raises CheckpointError for a damaged checkpoint and other data, ShapeError for a network and ConfigError for a step
-    that the run has not, EngineError if this machine cannot train it. Other bits are no error: see Replay.same."""
+    data, validation: those of the run. A run of train_many() has its design, with init and init_scale. For a run of
+    train(), give these as in Population.create(), init_scale as a number or (N,); or give `population`: the one given
+    to train(), or this network alone. optimizer_state: as in train(). design: the same iterator of rows as in
+    train_many(), for a run that was given one. Raises CheckpointError for a damaged checkpoint and other data,
+    ShapeError for a network and ConfigError for a step that the run does not have, EngineError if this machine cannot
+    train it. Different bits are not an error: see Replay.same."""
     folder, row, number = files.path("run_dir", run_dir), arrays.whole(network), arrays.whole(step)
     if row is None or (step is not None and number is None):
         raise ConfigError(f"network {network!r}, step {step!r}: whole numbers expected")
@@ -200,9 +200,9 @@ def replay(
 
 
 def _step(found: Saved, step: int | None) -> int:
-    """The step that is explained, from 1. Raises ConfigError if the network never takes it."""
+    """The step to explain, from 1. Raises ConfigError if the network never takes it."""
     state = found.state
-    taken = int(state.step) + int(state.status == Status.diverged)  # the one that did not count too
+    taken = int(state.step) + int(state.status == Status.diverged)  # including one that did not count
     last = int(state.end) if bool(state.running) else taken
     if step is None:
         return max(1, taken)
@@ -221,9 +221,9 @@ def _sets(folder: Path, found: Saved, data: Dataset, validation: Dataset | None)
 
 
 def _trained(alone: Alone, found: Saved, before: int) -> tuple[TrainState, int, Outcome]:
-    """Train a network to where the run has it, and to `before` steps. -> its state and row after these; its end where
-    the run has it: at the end of an open round before the evaluation, or, as of an extended run a checkpoint does not
-    say, after it."""
+    """Train a network as far as the run has, and to `before` steps. -> its state and row after `before` steps; its end
+    where the run has it: at the end of an open round before the evaluation, or after it, as an extended run's
+    checkpoint does not say."""
     state = found.state
     steps = int(state.step) + int(state.status == Status.diverged)
     waits = found.notes["open"] and bool(state.left == 0) and bool(state.running)
@@ -238,7 +238,7 @@ def _trained(alone: Alone, found: Saved, before: int) -> tuple[TrainState, int, 
 
 
 def _digests(state: TrainState) -> dict[str, str]:
-    """The SHA-256 of the bytes of each part of a network that it has."""
+    """The SHA-256 of the bytes of each part that the network has."""
     content = {}
     for part, groups in PARTS.items():
         some = [each for name, each in state.tensors() if name.partition(".")[0] in groups]
@@ -249,9 +249,9 @@ def _digests(state: TrainState) -> dict[str, str]:
 def _results(
     folder: Path, saved: checkpoint.Checkpoint, found: Saved, end: Outcome, entities: Entities | None
 ) -> tuple[dict[str, tuple[str, str]], list[str]]:
-    """A network's row in results.parquet and that of its replay; a note where there is none of the checkpoint's moment,
-    as of a run that was killed after it went on, and of columns that are not compared. A column that is missing is a
-    difference, but in runs of older versions. entities: of the data."""
+    """A network's row in results.parquet and that of its replay; notes if no row is as recent as the checkpoint, as
+    when a resumed run was killed, and on columns that are not compared. A missing column is a difference, except in
+    runs of older versions. entities: of the data."""
     if not (folder / RESULTS).is_file():
         return {}, [f"{RESULTS} is missing: the figures are not compared"]
     theirs = read_results(folder / RESULTS).slice(int(found.rows), 1).to_pylist()
@@ -277,7 +277,7 @@ def _results(
 
 
 def _called(name: str, mine: Mapping[str, Any]) -> str:
-    """A column of results as it is called now, among `mine`: hyper-parameters of custom rules had their bare names."""
+    """A results column's present name, among `mine`: custom rules' hyper-parameters used to have bare names."""
     now = setting_column(name)
     return now if name not in mine and now in mine else name
 
@@ -290,7 +290,7 @@ def _told(before: Stretch, after: Stretch) -> str:
 
 
 def _doubts(saved: checkpoint.Checkpoint, found: Saved, init: str, population: Population | None) -> list[str]:
-    """Likely reasons of a difference."""
+    """Likely reasons for a difference."""
     settings, search = saved.notes["settings"] or {}, saved.notes["search"] or {}
     doubts = []
     if found.notes["engine"] == "eager":

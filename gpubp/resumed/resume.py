@@ -1,4 +1,4 @@
-"""resume(): a saved run, checked against its data, back in a Loop (runs/loop.py), and perhaps extended."""
+"""resume(): a saved run, checked against its data, back in a Loop (runs/loop.py), perhaps extended."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -50,15 +50,15 @@ def resume(
     force: bool = False,
     design: Iterator[Any] | None = None,
 ) -> Result:
-    """Resume the run in `run_dir`, with the bits of an uninterrupted run (on another kind of device, up to
-    rounding); with more `epochs` or `steps` than before, those of a run started with as many; the new length
-    is saved before the first step. Where some networks count epochs and others steps, each extends its own.
+    """Resume the run in `run_dir`, with the bits of an uninterrupted run (on another kind of device, up to rounding).
+    With more `epochs` or `steps` than before, the bits are those of a run started with as many; the new length is saved
+    before the first step. If some networks count epochs and others steps, each extends its own.
     device: as in train(), but by default the CPU, wherever the run started.
-    design: the same iterator of rows as in train_many(), for a run that was given one; it is read past the rows that
-    the run has had.
-    settings: in place of the run's, for reporters and config.yaml. The interval of evaluations does not change.
-    Signals, lines: as in train(). force: take the run from a dead process whose lock remains, as on some
-    network file systems.
+    design: the same iterator of rows as in train_many(), for a run that was given one; rows that the run has already
+    taken are skipped.
+    settings: replace the run's, for reporters and config.yaml. The interval of evaluations does not change.
+    Signals, lines: as in train(). force: take over the run from a dead process whose lock remains, as on some network
+    file systems.
     Raises CheckpointError if the run or its data differ or another process trains it, DeviceError, EngineError."""
     check_arguments(reporters, checkpoint_minutes, settings, lines)
     folder, where = files.path("run_dir", run_dir), devices(device)
@@ -90,7 +90,7 @@ def resume(
 
 
 def search_of(folder: Path, saved: checkpoint.Checkpoint, data: Dataset, validation: Dataset | None) -> Search | None:
-    """The search of a saved run with these data, which can say how far its networks have come. Raises GpubpError."""
+    """The search of a saved run with these data, able to tell how far its networks have come. Raises GpubpError."""
     runs = runs_of(folder, saved, sets_of(saved, data, validation), [HOME])
     search, _ = restored(folder, saved.notes["search"])
     if search is not None:
@@ -99,7 +99,7 @@ def search_of(folder: Path, saved: checkpoint.Checkpoint, data: Dataset, validat
 
 
 def _begun(folder: Path, search: Search, runs: Sequence[Run], queue: Queue | None) -> list[str]:
-    """The search, ready to go on. -> what it does. Raises CheckpointError if it is of another run."""
+    """Make the search ready to continue. -> what it does. Raises CheckpointError if it is of another run."""
     try:
         return search.begin(runs if queue is None else streamed(search, queue.rows, queue.maker, runs[0].number)[1])
     except GpubpError as error:
@@ -123,7 +123,7 @@ def sets_of(saved: checkpoint.Checkpoint, data: Dataset, validation: Dataset | N
 
 
 def runs_of(folder: Path, saved: checkpoint.Checkpoint, sets: Sets, where: list[torch.device]) -> list[Run]:
-    """The saved runs; raises CheckpointError unless these are their data."""
+    """The saved runs; raises CheckpointError if their data differ."""
     runs: list[Run] = []
     for each in saved.populations:
         state, config, rows, notes = each
@@ -148,7 +148,7 @@ def check_data(folder: Path, saved: Saved, sets: Sets) -> None:
 
 
 def _queue(folder: Path, saved: checkpoint.Checkpoint, runs: list[Run], given: Iterator[Any] | None) -> Queue | None:
-    """The queue of a run, with the rows that are left of its design."""
+    """The queue of a run, with the remaining rows of its design."""
     notes, first = saved.notes["queue"], runs[0]
     if notes is None:
         return None
@@ -164,7 +164,7 @@ def _queue(folder: Path, saved: checkpoint.Checkpoint, runs: list[Run], given: I
     if rows.total != notes["total"]:
         raise CheckpointError(f"{folder / DESIGN} has {counted(rows.total or 0, 'row')}, the run {notes['total']}")
     if rows.total is None and not notes["left"]:
-        rows.left = bool(rows.first())  # none, unless its last rows were wrong ones
+        rows.left = bool(rows.first())  # none, unless its last rows were wrong
     maker = Maker(first.sets, notes["engine"], first.where, first.folds, notes["looks"], notes["every"])
     return Queue(rows, maker, notes["slots"], saved.ended, notes["steps"])
 
@@ -183,7 +183,7 @@ def _settings(
 
 
 def _older_settings(path: Path) -> dict[str, Any] | None:
-    """The settings of a run whose checkpoint, of version 4 or less, has none, if its config.yaml can be read."""
+    """The settings of a run whose checkpoint (version 4 or less) has none: from its config.yaml, if readable."""
     try:
         found = config_file.read(path)
     except ConfigError:
@@ -202,7 +202,7 @@ def _write_changes(
         digest = checkpoint.digest_of(folder / PREPARATION)
         if data.preparation is not None and saved.preparation not in (None, digest):
             data.preparation.save(folder)
-        if lengths:  # so that a killed run keeps the new length
+        if lengths:  # so that a run killed later keeps the new length
             checkpoint.save(folder, [run.saved() for run in runs], {**saved.notes, "settings": settings})
             if (folder / DESIGN).is_file():
                 Design.of(folder / DESIGN).lengthened(lengths).save(folder)
@@ -244,7 +244,7 @@ def _going_on(
 
 
 def _extend(runs: Sequence[Run], lengths: Mapping[str, int | None]) -> None:
-    """Extend the training of the networks that count as the new lengths do. Finished networks resume."""
+    """Extend the training of networks that count in the units of the new lengths. Finished networks resume."""
     counted = {name: [run for run in runs if getattr(run.config, name) is not None] for name in lengths}
     for name, length in lengths.items():
         if length is not None and not counted[name]:

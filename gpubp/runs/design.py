@@ -233,7 +233,7 @@ class Design:
         return {name: _text(self.cells(name)[0]) for name in self.names}
 
     def positions(self, folds: int | None) -> Array:
-        """(N,): where the samples of each network are in the data."""
+        """(N,): the position of each network's samples in the data."""
         position, fold = self.first + np.arange(self.count), self.columns.get("fold")
         if fold is not None:
             position = np.where(fold.given, fold.values, position)

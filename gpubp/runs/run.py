@@ -301,7 +301,7 @@ def reasons(runs: Iterable[Run]) -> str:
 def start_of(
     runs: Sequence[Run], run_dir: Path | str | None, lines: Sequence[str], settings: Mapping[str, Any], history: History
 ) -> Start:
-    """What reporters are told of `runs` before their first step here."""
+    """What reporters receive about `runs` before the first step here."""
     populations = [run.state.population for run in runs]
     return Start(
         networks=sum(each.count for each in populations),

@@ -200,7 +200,7 @@ class Dataset(Divisible):
         return self._with(each | {name: tensor.to(device) for name, tensor in rest.items() if tensor is not None})
 
     def load(self, other: Self) -> None:
-        """Copy the data of the networks of `other`, as many as here or fewer, over the first ones."""
+        """Overwrite the first networks' data with those of `other`, which has as many networks or fewer."""
         for name, theirs in other.each.items():
             getattr(self, name)[: len(theirs)].copy_(theirs, non_blocking=True)
 

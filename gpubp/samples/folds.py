@@ -4,9 +4,8 @@ network. Pure functions of seed and sizes that never change.
 A row is one way to divide the samples, and trains as many networks as name it (state.position). Fold sizes differ by
 one at most; if stratified, so do each class's counts; with groups, no group is on both sides, and the largest groups
 are dealt first, each to the fold with the fewest samples. Training samples ascend within a fold, unless their indices
-outnumber MOST, as when one of 5,000 is left out: then all folds share one order of the samples, fold after fold,
-repeated once, in which a fold trains on what lies between its own samples and their repetition. That takes 16 bytes a
-sample.
+outnumber MOST, as when one of 5,000 is left out: then all folds share one order of the samples, fold after fold, then
+repeated; a fold trains on what lies between its own samples and their copy. That takes 16 bytes a sample.
 """
 
 from collections.abc import Hashable, Iterable, Mapping, Sequence

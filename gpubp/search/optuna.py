@@ -124,7 +124,7 @@ class Reports(Method):
 
 
 def _tell(study: optuna.Study, trials: Sequence[Trial], result: Result, pruned: set[int], maximise: bool) -> bool:
-    """Tell the outcome of each trial. -> whether the sampler goes on."""
+    """Tell the outcome of each trial. -> whether the sampler continues."""
     held_out: Sequence[Tensor | None] = result.validation_loss, result.validation_metric
     loss, metric = (own if own is not None else whole for own, whole in zip(held_out, (result.loss, result.metric)))
     values, goes_on = (metric if maximise else loss).tolist(), True

@@ -142,7 +142,7 @@ class Networks(BaseEstimator):  # type: ignore[misc]
         return len(rows) >= ENOUGH and (strata is None or stratifies(strata, self.validation_fraction))
 
     def _scaled(self) -> Iterator[str]:
-        """The attributes of scalers that the parameters ask for."""
+        """The names of the scalers that the parameters select."""
         yield from ()
 
     def _job(

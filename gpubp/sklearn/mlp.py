@@ -63,7 +63,7 @@ INVSCALING = SCHEDULES.name(
 
 
 def _averaged(loss: str, outputs: int) -> int:
-    """The factor to scikit-learn's loss: the number of outputs, where that is their sum and ours is their mean."""
+    """The number of outputs, if scikit-learn's loss is a sum over outputs and ours the mean; else 1."""
     return outputs if loss in ("binary_cross_entropy", "poisson") else 1
 
 

@@ -1,4 +1,4 @@
-"""The promises of the package, checked on the machine, device and configuration of whoever asks: verified()."""
+"""The promises of the package, checked on the user's machine, device and configuration: verified()."""
 
 from .comparing import Row as Row
 from .promises import verified as verified

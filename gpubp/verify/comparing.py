@@ -1,5 +1,5 @@
-"""compare(): numbers of networks beside others that should be theirs, to the bit or within a bound; and Row, a line of
-the table of promises. Every check and its control, a planted fault that must be found, end here."""
+"""compare(): numbers of networks against those they should equal, to the bit or within a bound; and Row, a line of the
+table of promises. Every check and its control, a planted fault that must be found, end here."""
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -11,18 +11,18 @@ from torch import Tensor
 
 from ..errors import reason
 
-Numbers = dict[str, Tensor]  # of one network, by name
+Numbers = dict[str, Tensor]  # one network's numbers, by name
 HOLDS, FAILS, NONE = "holds", "DOES NOT HOLD", "not checked"
 CAUGHT, MISSED = "caught", "NOT CAUGHT"
-SMALL = 0.01  # differences are relative to the largest number of a network's tensor, or to this
+SMALL = 0.01  # differences are relative to the largest number in a network's tensor, or to this
 
 
 class BlindError(Exception):
-    """Why a comparison can show nothing of these networks."""
+    """Why a comparison can show nothing about these networks."""
 
 
 class Found(NamedTuple):
-    """What a comparison found. largest: difference; None if all bits are the same. where: of it."""
+    """What a comparison found. largest: the largest difference; None if all bits are the same. where: its place."""
 
     networks: int
     numbers: int
@@ -35,7 +35,7 @@ class Found(NamedTuple):
 
     @property
     def size(self) -> float:
-        """The largest difference, for an order of them: below 0 if all bits are the same."""
+        """The largest difference, for sorting: below 0 if all bits are the same."""
         return -1.0 if self.largest is None else self.largest
 
     def beside(self, other: Self) -> Self:
@@ -50,7 +50,7 @@ class Found(NamedTuple):
 
 @dataclass(frozen=True)
 class Row:
-    """A promise. compared: what with what; planted: the fault of the control; bound: the largest difference that holds,
+    """A promise. compared: what with what; planted: the fault of the control; bound: the largest difference allowed,
     None for the same bits. verdict: HOLDS, FAILS, or NONE, with a reason; control: CAUGHT, if the comparison found the
     planted fault, or MISSED."""
 
@@ -66,12 +66,12 @@ class Row:
     control: str = ""
 
     def without(self, why: str) -> Self:
-        """Not checked, and why."""
+        """The row as not checked, and why."""
         return replace(self, verdict=NONE, reason=why)
 
     @property
     def checked(self) -> bool:
-        """Whether it could be."""
+        """Whether it could be checked."""
         return self.verdict != NONE
 
     @property
@@ -82,14 +82,14 @@ class Row:
 
 def compare(mine: Sequence[Numbers], theirs: Sequence[Numbers]) -> Found:
     """Network by network, name by name. Another shape, dtype or name is an infinite difference, as is a number that is
-    finite on one side alone."""
+    finite on only one side."""
     if len(mine) != len(theirs):
         return Found(len(theirs), 0, float("inf"), f"{len(mine)} networks, not {len(theirs)}")
     return reduce(Found.beside, each_compared(mine, theirs), Found(0, 0, None))
 
 
 def each_compared(mine: Sequence[Numbers], theirs: Sequence[Numbers]) -> Iterator[Found]:
-    """The comparisons of the networks."""
+    """The comparison of each network."""
     for number, (one, other) in enumerate(zip(mine, theirs)):
         found = Found(1, 0, None)
         if one.keys() != other.keys():
@@ -101,8 +101,8 @@ def each_compared(mine: Sequence[Numbers], theirs: Sequence[Numbers]) -> Iterato
 
 
 def _difference(one: Tensor, other: Tensor) -> float | None:
-    """The largest difference of two tensors, relative to the larger of SMALL and the largest number of `other`; None if
-    they have the same bits."""
+    """The largest difference between two tensors, relative to the larger of SMALL and the largest number in `other`;
+    None if they have the same bits."""
     one, other = one.detach().cpu().contiguous(), other.detach().cpu().contiguous()
     if (one.dtype, one.shape) != (other.dtype, other.shape):
         return float("inf")
@@ -118,13 +118,13 @@ def _difference(one: Tensor, other: Tensor) -> float | None:
 
 
 def checked(row: Row, check: Callable[[bool], Found]) -> Row:
-    """The row with what was found. check: makes the numbers and compares them; with True there is the planted fault in
-    them, which must be found. It raises BlindError if it can show nothing here."""
+    """The row with what was found. check: makes the numbers and compares them; with True they have the planted fault,
+    which must be found. It raises BlindError if it can show nothing here."""
     try:
         found, control = check(False), check(True)
     except BlindError as why:
         return row.without(str(why))
-    except Exception as error:  # what cannot be computed does not hold, and the other promises are checked all the same
+    except Exception as error:  # what cannot be computed does not hold; the other promises are still checked
         return replace(row, verdict=FAILS, reason=reason(error, f"{type(error).__name__}: {error}"))
     holds = found.within(row.bound)
     return replace(

@@ -1,5 +1,5 @@
-"""Every engine beside eager, which is the definition: step by step, each from eager's numbers. In float64, where a
-fault of any size shows, and in the dtype of the networks, whose functions have coefficients of their own."""
+"""Every engine against eager, which is the definition: step by step, each from eager's numbers. In float64, where a
+fault of any size shows, and in the networks' dtype, whose functions have their own coefficients."""
 
 from collections.abc import Iterator
 from functools import partial, reduce
@@ -18,13 +18,13 @@ from ..system.ambient import HOME
 from .comparing import BlindError, Found, Numbers, Row, checked, each_compared
 from .subject import STEPS, Subject, trained
 
-EPS = 1e-12  # the least of optimizers that can be compared
-SIGNS = "lion"  # whose direction is a sign: where a rounding decides it, two engines differ
+EPS = 1e-12  # the smallest eps of optimizers that can be compared
+SIGNS = "lion"  # its direction is a sign: if rounding decides it, two engines differ
 
 
 class Digits(NamedTuple):
-    """What is asked of a dtype. bound: of the differences of so large a share of all steps of all networks; nudge: to
-    one parameter of each network, planted."""
+    """What a dtype must meet. bound: on differences, in this share of all steps of all networks; nudge: the planted
+    change of one parameter of each network."""
 
     bound: float
     share: float
@@ -32,8 +32,8 @@ class Digits(NamedTuple):
 
 
 # In float64, sums in another order are off by 1e-15, and optimizers that divide by a gradient's size enlarge it. In
-# float32, half of the steps are off by 1e-7, with 784 inputs by 3e-7; in others a rounding decides the side of a kink
-# or the direction of a small gradient, and the largest is off by 1e-2. With a coefficient of tanh 10 % off, it is 3e-5.
+# float32, half of the steps are off by 1e-7, with 784 inputs by 3e-7; in others rounding decides the side of a kink
+# or the direction of a small gradient, and the worst is off by 1e-2. A coefficient of tanh that is 10 % off gives 3e-5.
 DIGITS = {torch.float64: Digits(1e-8, 1.0, 1e-6), torch.float32: Digits(1e-5, 0.5, 1e-2)}
 
 
@@ -54,7 +54,7 @@ def _row(subject: Subject, name: str, device: torch.device, dtype: torch.dtype) 
 
 
 def compile_ahead(subject: Subject) -> None:
-    """Compile the kernels that comparisons need after the first one."""
+    """Compile the kernels for all comparisons after the first."""
     for group in subject.groups(torch.float64):
         state, data, choice = subject.start(group, HOME, "auto")
         choice.engine.compile_ahead(state, data, [], HOME)
@@ -94,7 +94,7 @@ def _population(subject: Subject, group: Group, name: str, device: torch.device,
 
 
 def numbers(state: TrainState, sure: Tensor | None = None) -> list[Numbers]:
-    """The numbers of each network; of its parameters only those that are `sure`."""
+    """The numbers of each network; only those parameters that are `sure`."""
     tensors = trained(state)
     if sure is not None:
         tensors["params"] = tensors["params"].masked_fill(~sure, 0)
@@ -102,7 +102,7 @@ def numbers(state: TrainState, sure: Tensor | None = None) -> list[Numbers]:
 
 
 def _decided(before: TrainState, after: TrainState, digits: Digits) -> Tensor:
-    """Where the direction of lion is not a sign of something as small as a rounding."""
+    """Where lion's direction is not the sign of something as small as rounding."""
     rest1, rest2 = ((1 - before.hyper[name]).to(before.loss.dtype) for name in ("beta1", "beta2"))
     old, new = before.slots[0], after.slots[0]
     share = old + rest1 * (new - old) / rest2

@@ -1,4 +1,4 @@
-"""The gradient of backprop.py, in float64, beside torch.autograd's and beside differences of the loss."""
+"""The gradient of backprop.py, in float64, against torch.autograd's and against differences of the loss."""
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
@@ -21,19 +21,19 @@ from .comparing import SMALL, BlindError, Found, Numbers, Row, checked, compare
 from .reference import leaves, reference_loss, reference_out, reference_row
 from .subject import Subject, synthetic
 
-AUTOGRAD = 1e-10  # sums of some hundred terms, rounded in float64 in another order, are off by 1e-13
+AUTOGRAD = 1e-10  # sums of some hundred terms in another order are off by 1e-13 in float64
 DIFFERENCE = 1e-6  # central differences are off by 1e-8, for rounding and for curvature
 STEP, DIRECTIONS = 1e-4, 8
-SCALES = (1, 0.1, 3, 10, 10, 1)  # of the inputs of tables(): activations and losses are seen where they saturate too
-DIGITS = 1e-2  # of the loss: differences are relative to slopes of this size at least, or rounding would be in them
+SCALES = (1, 0.1, 3, 10, 10, 1)  # of the inputs of tables(): activations and losses are also tested where they saturate
+DIGITS = 1e-2  # of the loss: differences are relative to slopes of at least this size, to keep out rounding
 OFF = 1 + 1e-3  # the planted slope, times the right one
 PLANTED = f"a slope off by {OFF - 1:.0e}"
 
 
 @dataclass(frozen=True)
 class Batch:
-    """Networks of one specification in float64 and a minibatch of each: params (N, P), inputs (N, B, I), targets,
-    weight of samples or None, and hyper-parameters of the loss by name, (N,) each."""
+    """Networks of one specification in float64, with a minibatch each: params (N, P), inputs (N, B, I), targets, sample
+    weights or None, and the loss's hyper-parameters by name, (N,) each."""
 
     spec: NetworkSpec
     params: Tensor
@@ -52,12 +52,12 @@ class Batch:
         return []
 
     def switches(self, n: int) -> dict[str, float]:
-        """l1, l2, clip_value and clip_norm of network n, those that are switched on."""
+        """l1, l2, clip_value and clip_norm of network n, as far as they are on."""
         return {}
 
 
 def starts(subject: Subject) -> Iterator[tuple[TrainState, tuple[Any, ...]]]:
-    """Every network as it begins, and the fields of a Batch of its first minibatch."""
+    """Every network as it begins, and the fields of a Batch with its first minibatch."""
     for group in subject.groups(torch.float64):
         state, data, _ = subject.start(group, group.population.device, "eager")
         yield state, next_minibatch(state, data)
@@ -77,7 +77,7 @@ def tables() -> Iterator[Batch]:
 
 
 def faulty(spec: NetworkSpec) -> NetworkSpec:
-    """The specification with a slope that is OFF: that of the last hidden layer, or of the loss if there is none."""
+    """The specification with a slope that is OFF: the last hidden layer's, or the loss's if there is none."""
     *hidden, _ = spec.activations
     if hidden:
         rule = ACTIVATIONS[hidden[-1]]
@@ -107,7 +107,7 @@ def _autograd(batch: Batch, n: int) -> Numbers:
     out = reference_out(batch.spec, parts, batch.inputs[n], batch.masks(n))
     weight = None if batch.weight is None else batch.weight[n]
     loss = reference_loss(batch.spec.loss, out, batch.targets[n], weight, **hyper)
-    for each in parts[::2]:  # weights, without biases
+    for each in parts[::2]:  # only weights, not biases
         loss = loss + switches.get("l1", 0.0) * each.abs().sum() + switches.get("l2", 0.0) / 2 * each.square().sum()
     loss.backward()
     if "clip_value" in switches:
@@ -118,8 +118,8 @@ def _autograd(batch: Batch, n: int) -> Numbers:
 
 
 def differences(batch: Batch, wrong: bool) -> Found:
-    """The slope of the loss along random directions, by the gradient and by losses alone. Left out is a direction in
-    which half the step gives another slope: there an activation or the loss has a kink."""
+    """The slope of the loss along random directions, from the gradient and from losses alone. A direction is left out
+    if half the step gives another slope: there, an activation or the loss has a kink."""
     source, (loss, grad) = torch.Generator().manual_seed(1), batch.ours(faulty(batch.spec) if wrong else batch.spec)
     size = (DIGITS * loss.abs()).clamp(min=1)
     ours: list[list[Tensor]] = [[] for _ in loss]
@@ -150,7 +150,7 @@ def _slope(batch: Batch, way: Tensor, step: float) -> Tensor:
 
 
 def by_autograd(batches: Iterable[Batch]) -> Callable[[bool], Found]:
-    """The check of the loss and every number of the gradient beside autograd's, of all batches."""
+    """Checks the loss and every number of the gradient against autograd's, for all batches."""
     each = [(batch, [_autograd(batch, n) for n in range(len(batch.params))]) for batch in batches]
 
     def check(wrong: bool) -> Found:

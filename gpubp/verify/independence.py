@@ -1,5 +1,5 @@
-"""A network's bits are its own: alone, among others, in another order, with other threads, through slots, in other
-calls and groups, on other devices."""
+"""A network has the same bits alone, among others, in another order, with other threads, through slots, in other calls
+and groups, and on other devices."""
 
 from collections.abc import Iterator
 from functools import partial, reduce
@@ -19,14 +19,14 @@ from .engines import numbers
 from .subject import Subject
 
 THREADS = (1, 2, 3)
-CUTS = (1, 4, 2)  # steps of the calls of a training
+CUTS = (1, 4, 2)  # steps of a training's calls
 OTHERS = 1_000_000  # added to the seeds of further networks
 PROMISE, SEED = "a network's bits are its own", "another seed"
 LONE = "there is one network"
 
 
 def rows(subject: Subject) -> Iterator[Row]:
-    """A row for each circumstance that changes no bit."""
+    """A row for each circumstance that must change no bit."""
     count, many = subject.count, " and ".join(", ".join(map(str, THREADS)).rsplit(", ", 1))
     networks, cuts = counted(count, "network"), ", ".join(map(str, CUTS))
     lonely, slots = counted(len(_lonely(count)), "network"), counted(_slots(subject), "slot")
@@ -44,7 +44,7 @@ def rows(subject: Subject) -> Iterator[Row]:
 
 
 def _lonely(count: int) -> list[int]:
-    """The networks that train alone too."""
+    """The networks that also train alone."""
     return sorted({0, count // 2, count - 1})
 
 
@@ -75,7 +75,7 @@ def _through_slots(subject: Subject, wrong: bool) -> Found:
 
 
 def _general(subject: Subject, wrong: bool) -> Found:
-    """On the CPU, which has such kernels."""
+    """General kernels on the CPU, which has them."""
     if (why_not := _plain(subject, HOME)) is not None:
         raise BlindError(f"only compiled kernels are compared; {why_not}")
     whole = subject.whole if subject.device == HOME else subject.train(device=HOME)
@@ -84,7 +84,7 @@ def _general(subject: Subject, wrong: bool) -> Found:
 
 
 def _threads(subject: Subject, wrong: bool) -> Found:
-    """On the CPU, whose threads here start for whatever work, each network as often as keeps them busy."""
+    """Threads on the CPU, which start here for any work, with enough copies of each network to keep them busy."""
     count, found = subject.count, []
     order = [*range(count)] * _copies(subject)
     whole = subject.whole if subject.device == HOME else subject.train(device=HOME)
@@ -98,7 +98,7 @@ def _threads(subject: Subject, wrong: bool) -> Found:
 
 
 def _copies(subject: Subject) -> int:
-    """How often there must be each network, so that compiled engines have work for all threads. Raises BlindError."""
+    """The number of copies of each network that gives compiled engines work for all threads. Raises BlindError."""
     most, starts = max(THREADS), [subject.start(group, HOME, subject.engine) for group in subject.groups()]
     compiled = [(state, choice) for state, _, choice in starts if choice.name != "eager"]
     if not compiled:
@@ -114,7 +114,7 @@ def _cut(subject: Subject, wrong: bool) -> Found:
 
 
 def _group_cut(subject: Subject, group: Group, wrong: bool) -> Found:
-    """One population by its engine, in pieces and as a whole."""
+    """A population on its engine, in pieces and as a whole."""
     whole, data, choice = subject.start(group, subject.device, subject.engine)
     cut, middle, longest = whole.to(subject.device), (len(whole.step) + 1) // 2, int(whole.end.max())
     choice.engine.run(whole, data, longest)
@@ -126,7 +126,7 @@ def _group_cut(subject: Subject, group: Group, wrong: bool) -> Found:
 
 
 def _calls(steps: int) -> Iterator[int]:
-    """The lengths of calls that take so many steps together."""
+    """The lengths of calls that add up to `steps` steps."""
     for each in cycle(CUTS):
         if steps <= 0:
             return
@@ -135,7 +135,7 @@ def _calls(steps: int) -> Iterator[int]:
 
 
 def _device(subject: Subject) -> Row:
-    """The GPU beside the CPU, and all GPUs beside one."""
+    """The GPU against the CPU, and all GPUs against one."""
     others = ["cpu", *([ALL] if gpus.missing() is None and gpus.count() > 1 else [])]
     there = "cuda" if subject.device == HOME else subject.device
     row = Row("a GPU's bits are the CPU's", f"{there} and {', '.join(others)}", SEED)
@@ -154,6 +154,6 @@ def _device(subject: Subject) -> Row:
 
 
 def _plain(subject: Subject, *devices: torch.device) -> str | None:
-    """Why some of the networks train by engine eager on one of `devices`; None if none does."""
+    """Why some of the networks train on engine eager on one of `devices`; None if none does."""
     choices = [subject.start(each, device, subject.engine)[2] for each in subject.groups() for device in devices]
     return next((choice.reason for choice in choices if choice.name == "eager"), None)

@@ -1,5 +1,5 @@
-"""A run that is killed resumes to the bits of one that is not: in a process of its own, by SIGKILL, between two
-checkpoints. As a program, `python -m gpubp.verify.killed FOLDER` is that process."""
+"""A killed run resumes to the bits of one that is not: it trains in its own process, killed by SIGKILL between two
+checkpoints. As a program, `python -m gpubp.verify.killed FOLDER`, this file is that process."""
 
 import os
 import pickle
@@ -29,7 +29,7 @@ RUN, GIVEN = "run", "given.pickle"
 
 
 def row(subject: Subject, folder: Path, death: Future[None]) -> Row:
-    """The promise, by the run that is killed in `folder`, which is resumed twice: as it is, and from a wrong step."""
+    """The promise, tested by the run killed in `folder`, which is resumed twice: as it is, and from a wrong step."""
     row = Row("a killed run resumes", "after SIGKILL between two checkpoints, and without", PLANTED)
     if subject.custom:
         return row.without(f"another process does not have the custom rule {', '.join(subject.custom)}")
@@ -64,32 +64,32 @@ def kill(subject: Subject, folder: Path) -> None:
 
 
 def _turn_back(run: Path) -> None:
-    """The clock in the checkpoint one step back, of every network that trains."""
+    """Turn back the checkpoint's clock by one step, for every network that trains."""
     saved = checkpoint.load(run, HOME)
     for state in (each.state for each in saved.populations):
         state.step -= (state.running & (state.step > 0)).long()
-        if "best_step" in state.memory:  # which is refused if it is to come
+        if "best_step" in state.memory:  # a step in the future would be refused
             torch.minimum(state.memory["best_step"], state.step[:, None], out=state.memory["best_step"])
     checkpoint.save(run, saved.populations, saved.notes)
 
 
 class Killer(Reporter):
-    """Ends its process, as a machine that fails does, in the steps after the first evaluation."""
+    """Ends its process, like a failing machine, in the steps after the first evaluation."""
 
     seen = False
 
     def evaluated(self, record: Mapping[str, Any]) -> None:
-        """There is a checkpoint soon."""
+        """A checkpoint follows soon."""
         self.seen = True
 
     def progress(self, progress: Any) -> None:
-        """Steps that no checkpoint has."""
+        """Now there are steps that no checkpoint has."""
         if self.seen:
             os.kill(os.getpid(), signal.SIGKILL)
 
 
 def main(folder: Path) -> None:
-    """The process that is killed."""
+    """The process to be killed."""
     given = pickle.loads((folder / GIVEN).read_bytes())
     train_many(**given, run_dir=folder / RUN, checkpoint_minutes=0.0, reporters=[Killer()])
 

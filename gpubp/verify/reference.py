@@ -1,5 +1,5 @@
-"""One network by torch.nn and torch.autograd, without a formula of this package, for comparison. A custom rule, which
-torch does not have, is its own `value`, so that autograd makes its slope."""
+"""One network in torch.nn and torch.autograd, without formulas of this package, for comparison. A custom rule, which
+torch does not have, is its own `value`, from which autograd makes the slope."""
 
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -20,7 +20,7 @@ def _quantile(out: Tensor, target: Tensor, quantile: float = 0.5) -> Tensor:
     return torch.where(missing > 0, quantile * missing, (quantile - 1) * missing).mean()
 
 
-LOSSES: dict[str, Callable[..., Tensor]] = {  # out (B, O), target (B, O) or (B,), of one network
+LOSSES: dict[str, Callable[..., Tensor]] = {  # by name, on out (B, O) and target (B, O) or (B,) of one network
     "half_squared_error": lambda out, target: functional.mse_loss(out, target, reduction="sum") / (2 * len(out)),
     "mean_squared_error": functional.mse_loss,
     "mean_absolute_error": functional.l1_loss,
@@ -35,8 +35,8 @@ LOSSES: dict[str, Callable[..., Tensor]] = {  # out (B, O), target (B, O) or (B,
 
 
 def leaves(spec: NetworkSpec, row: Tensor) -> list[Tensor]:
-    """Weight, bias, weight ... of one network (P,) as leaves of autograd; no bias where there is none, none of a frozen
-    one."""
+    """Weight, bias, weight ... of one network (P,) as leaves of autograd; missing biases are left out, and frozen ones
+    are not leaves."""
     parts = []
     for weight, bias in spec.layers(row[None]):
         parts += [
@@ -59,8 +59,8 @@ def reference_out(spec: NetworkSpec, parts: Sequence[Tensor], inputs: Tensor, ma
 
 
 def reference_loss(name: str, out: Tensor, target: Tensor, sample_weight: Tensor | None = None, **hyper: Any) -> Tensor:
-    """The loss of one network; with sample weights (B,) sum(weight * loss of the sample) / sum(weight), where a sample
-    also counts as its class does."""
+    """The loss of one network; with sample weights (B,) sum(weight * loss of the sample) / sum(weight), where the
+    weight includes that of the class."""
     rule: Callable[..., Tensor] = LOSSES.get(name) or partial(_custom, name)
     class_weight = hyper.pop("class_weight", None)
     if class_weight is not None:
@@ -77,7 +77,7 @@ def reference_loss(name: str, out: Tensor, target: Tensor, sample_weight: Tensor
 
 
 def _custom(name: str, out: Tensor, target: Tensor, **hyper: Any) -> Tensor:
-    """A custom loss, of samples that all count the same."""
+    """A custom loss, with all samples counting the same."""
     rule = LOSS_RULES[name]
     error = rule.value(out, target, **{each: torch.as_tensor(value).to(out) for each, value in hyper.items()})
     each: Tensor = error[0] if rule.classes else error if rule.outputs == "mean" else error.sum(-1)
@@ -85,5 +85,5 @@ def _custom(name: str, out: Tensor, target: Tensor, **hyper: Any) -> Tensor:
 
 
 def reference_row(parts: Sequence[Tensor]) -> Tensor:
-    """The gradients of `parts` as one row (P,); 0 for what is frozen."""
+    """The gradients of `parts` as one row (P,); 0 for frozen parts."""
     return torch.cat([(torch.zeros_like(part) if part.grad is None else part.grad).flatten() for part in parts])

@@ -1,5 +1,5 @@
-"""The loss and the gradient of a step of eager, with dropout, penalties and clipping, in float64, beside
-torch.autograd's. The factors of dropout are eager's own; that they are random numbers is not the promise."""
+"""The loss and the gradient of a step of eager, with dropout, penalties and clipping, in float64, against
+torch.autograd's. The factors of dropout are taken from eager; that they are random is not part of the promise."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -21,7 +21,7 @@ PENALTIES = ("l1", "l2")
 
 
 def row(subject: Subject) -> Row:
-    """The promise of the gradient of a step."""
+    """The promise about the gradient of a step."""
     own = [Step(*each, state=state) for state, each in starts(subject)]
     names = [name for name in ("dropout", *PENALTIES, *CLIPS) if any(name in step.state.hyper for step in own)]
     compared = f"a step of eager{', with ' if names else ''}{', '.join(names)}, and torch.autograd, float64"
@@ -38,7 +38,7 @@ def row(subject: Subject) -> Row:
 
 @dataclass(frozen=True)
 class Step(Batch):
-    """A minibatch of networks that are at `state`."""
+    """A minibatch of the networks in `state`."""
 
     state: TrainState = field(kw_only=True)
 
@@ -50,7 +50,7 @@ class Step(Batch):
 
     @property
     def at_the_bound(self) -> bool:
-        """Whether every gradient that is not 0 is cut by clip_value."""
+        """Whether clip_value cuts every gradient that is not 0."""
         if "clip_value" not in self.state.hyper:
             return False
         _, gradient = self.ours()
@@ -58,7 +58,7 @@ class Step(Batch):
 
     @cached_property
     def factors(self) -> list[Tensor]:
-        """Dropout's of all networks, (N, B, O) of each hidden layer."""
+        """Dropout's factors for all networks, (N, B, O) for each hidden layer."""
         return Recorded(self.state, self.spec).masks(self.inputs.shape[1])
 
     def masks(self, n: int) -> list[Tensor]:
@@ -66,7 +66,7 @@ class Step(Batch):
         return [each[n, :, :width] for each, width in zip(self.factors, self.spec.widths[1:])]
 
     def switches(self, n: int) -> dict[str, float]:
-        """l1, l2, clip_value and clip_norm of network n, those that are switched on."""
+        """l1, l2, clip_value and clip_norm of network n, as far as they are on."""
         return {name: float(self.state.hyper[name][n]) for name in (*PENALTIES, *CLIPS) if name in self.state.hyper}
 
 

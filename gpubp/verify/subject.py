@@ -1,7 +1,7 @@
-"""Subject: what is verified: a few networks of a design, a few of their samples, a few steps, and where they train.
+"""Subject: what is verified: a few networks of a design, a few of their samples, a few steps, and a device.
 
 Topologies, rules, hyper-parameters, batch size, dtype and engine stay those of the whole. Lengths do not: networks end
-at different steps. What is left out is told.
+at different steps. Whatever is left out is reported.
 """
 
 from collections.abc import Sequence
@@ -29,17 +29,17 @@ from ..state import TrainState
 from ..system.devices import usable
 from .comparing import Numbers
 
-KINDS, NETWORKS, FURTHER = 3, 9, 3  # populations, networks of the first, and of each other one
-STEPS, APART = 12, 7  # of the longest training; how many lengths there are
-WORK = 4_000_000  # steps times parameters, of all networks, above which there are
-LEAST, SHORT, CLOSE = 2, 6, 3  # as few networks of a population as tell that they are independent, and such lengths
+KINDS, NETWORKS, FURTHER = 3, 9, 3  # populations; networks of the first, and of each other
+STEPS, APART = 12, 7  # of the longest training; the number of lengths
+WORK = 4_000_000  # steps times parameters, over all networks, above which there are
+LEAST, SHORT, CLOSE = 2, 6, 3  # the fewest networks of a population that can show independence, and such lengths
 SAMPLES = 96
-AROUND = ("position", "limit", "total")  # of a state: where a round stands
+AROUND = ("position", "limit", "total")  # of a state: the progress of a round
 
 
 @dataclass(frozen=True)
 class Subject:
-    """design: whose rows have seeds, and folds if `data` has positions; device: where they train; about: sentences on
+    """design: its rows have seeds, and folds if `data` has positions; device: where networks train; about: sentences on
     what is verified, and what is left out."""
 
     design: Design
@@ -51,7 +51,7 @@ class Subject:
     about: list[str] = field(default_factory=list)
 
     def train(self, some: Sequence[int] | None = None, **changed: Any) -> list[Numbers]:
-        """All numbers of the networks `some`, by default of all, at their end, in this order."""
+        """All numbers of the networks `some`, by default all, after training, in this order."""
         given: dict[str, Any] = {"design": self.design, "device": self.device, "engine": self.engine, **changed}
         if some is not None:
             given["design"] = given["design"].take(np.array(some))
@@ -59,12 +59,12 @@ class Subject:
 
     @cached_property
     def whole(self) -> list[Numbers]:
-        """Those of all networks, trained together."""
+        """The numbers of all networks, trained together."""
         return self.train()
 
     @property
     def count(self) -> int:
-        """How many networks there are."""
+        """The number of networks."""
         return len(self.design)
 
     def groups(self, dtype: torch.dtype | None = None) -> list[Group]:
@@ -97,13 +97,13 @@ class Subject:
         return sorted({row[0].__name__ for each in found for row in each if custom(row)})
 
     def seeded(self, more: int) -> Design:
-        """The design with that much added to the networks' seeds."""
+        """The design with `more` added to the networks' seeds."""
         seed = self.design.columns["seed"]
         return replace(self.design, columns={**self.design.columns, "seed": seed._replace(values=seed.values + more)})
 
 
 def trained(state: TrainState) -> dict[str, Tensor]:
-    """All that training changes, (N, ...) each, without settings and without where a round stands."""
+    """All that training changes, (N, ...) each, without settings and the progress of a round."""
     return {name: each for name, each in state.tensors() if name not in AROUND and not name.startswith("hyper.")}
 
 
@@ -122,7 +122,7 @@ def scaled_down(
     engine: str = "auto", device: str | torch.device = "auto", about: Sequence[str] = (), total: int | None = None,
 ) -> Subject:  # fmt: skip
     """A few networks of `design`, with few samples of `data`, or synthetic ones. device: as in usable(); engine: as in
-    train(), of which only eager is by name; total: of the networks of which `design` has some. Raises GpubpError."""
+    train(); only eager is taken by name; total: of the networks, if `design` has only some. Raises GpubpError."""
     where, told = usable(device), list(about)
     if named := sorted({*design.cells("precision")} - {None, EXACT}):
         told.append(f"in precision {EXACT}: that of the run, {' and '.join(named)}, has bits that no CPU reproduces")
@@ -166,18 +166,18 @@ def _few(design: Design) -> tuple[list[int], int]:
 
 
 def _affordable(alike: Sequence[Any], specs: Sequence[NetworkSpec]) -> list[int]:
-    """Of the rows of each population as many as WORK has room for, and LEAST of them."""
+    """As many rows of each population as WORK allows, but at least LEAST."""
     room = [max(LEAST, WORK // (len(specs) * STEPS * spec.size)) for spec in specs]
     return sorted(int(row) for rows, most in zip(alike, room) for row in rows[_spread(len(rows), most)])
 
 
 def _spread(count: int, most: int) -> list[int]:
-    """Up to `most` of the numbers below `count`, first and last among them."""
+    """Up to `most` of the numbers below `count`, including the first and the last."""
     return sorted({round(each) for each in np.linspace(0, count - 1, min(count, most))})
 
 
 def _short(design: Design, chosen: list[int], positions: int | None, steps: int, apart: int) -> Design:
-    """The design with lengths of a few steps, and with its networks' seeds and positions as they were."""
+    """The design with lengths of a few steps; its networks keep their seeds and positions."""
     left_out = ("epochs", "steps", "evaluate_every", "fold")
     kept = {name: each for name, each in design.columns.items() if name not in left_out}
     numbers = np.arange(len(design))
@@ -187,7 +187,7 @@ def _short(design: Design, chosen: list[int], positions: int | None, steps: int,
 
 
 def _fewer(data: Dataset, position: Tensor, most: int) -> Dataset:
-    """The data of the networks at `position`, with `most` samples where they have no rows of their own."""
+    """The data of the networks at `position`, cut to `most` samples unless networks have their own rows."""
     some = torch.tensor(_spread(data.samples, most))
     if data.networks is not None:
         data = data.take(position)
@@ -217,7 +217,7 @@ def synthetic(spec: NetworkSpec) -> Dataset:
 
 
 def of_run(populations: Sequence[Saved]) -> Design:
-    """The design of a run's populations, as far as their checkpoint knows it."""
+    """The design of a run's populations, as far as their checkpoint has it."""
     found = []
     for saved in populations:
         state, config = saved.state, saved.config
