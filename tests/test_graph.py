@@ -36,7 +36,7 @@ def test_replayed_steps_have_the_bits_of_steps_taken_one_by_one(name: str) -> No
     assert gpu.replays == [3 * 3, 3], "9 networks are 3 groups of 4; 3 steps are 3 recordings, 4 are one"
 
 
-@pytest.mark.parametrize("name", quick(CASES, [*KINDS, *[*CASES][::3]]))
+@pytest.mark.parametrize("name", quick(CASES, [*KINDS, *[*CASES][::6]]))
 def test_every_row_and_feature_has_these_bits(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Also where networks are, and end, at different steps, and samples are drawn for a few of them at once."""
     case = CASES[name]
