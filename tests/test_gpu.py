@@ -42,8 +42,8 @@ LAYOUTS = {
     "chosen": None,
 }
 CHOSEN = {  # cases, whose kernels for the CPU are test_compiled.py's, and layouts; the others of both are slow
-    3: ("block of pairs, parts of a warp", "streamed pairs"), 10: ("parts of a warp, slots outside",),
-    18: ("block of quads in chunks, slots outside",), 22: ("thread",),
+    21: ("streamed pairs",), 25: ("block of quads in chunks, slots outside",), 45: ("thread",),
+    173: ("block of pairs, parts of a warp",), 174: ("parts of a warp, slots outside",),
 }  # fmt: skip
 
 
@@ -56,7 +56,7 @@ def trained(own: Case, layout: Layout | None) -> TrainState:
 @pytest.mark.parametrize(
     ("number", "name"),
     [pytest.param(number, name, marks=[SLOW] * (name not in CHOSEN.get(number, ())))
-     for number in range(CASES) for name in LAYOUTS],
+     for number in sorted({*range(CASES), *CHOSEN}) for name in LAYOUTS],
 )  # fmt: skip
 def test_a_gpu_has_the_cpus_bits(number: int, name: str) -> None:
     own = case(number)
