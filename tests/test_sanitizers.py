@@ -255,17 +255,18 @@ def test_a_gpus_thread_accesses_only_its_memory(tmp_path: Path) -> None:
     sound(made(case.text(), tmp_path, MEMORY, "-DRACES"), case.count, 1)
 
 
+@SLOW
 @pytest.mark.parametrize(
-    ("layout", "line", "without"), [(QUADS, "wait_for_turn(end.turn + block, piece);", ";"), *(
-        pytest.param(*each, marks=SLOW) for each in [
-            (replace(STREAMED, chunk=3), "2>();\n    __syncthreads();", "2>();\n"),
-            (replace(STREAMED, blocks=2), "BARRIER wait_for_cluster();", "BARRIER __syncthreads();"),
-            (BLOCK, "wait_for_turn(end.turn + block, piece);", ";"),
-            (QUADS, "begin_piece(end, block, first > 0)", "end_piece(end, block, first == 0)"),
-            (QUADS, "= atomicInc(end.tickets, last)",
-             "= *end.tickets, *end.tickets = *end.tickets < last ? *scratch + 1 : 0"),
-            (replace(BLOCK, chunk=3), "nt);\n  }\n  BARRIER", "nt);\n  }\n"),
-        ])])  # fmt: skip
+    ("layout", "line", "without"), [
+        (QUADS, "wait_for_turn(end.turn + block, piece);", ";"),
+        (replace(STREAMED, chunk=3), "2>();\n    __syncthreads();", "2>();\n"),
+        (replace(STREAMED, blocks=2), "BARRIER wait_for_cluster();", "BARRIER __syncthreads();"),
+        (BLOCK, "wait_for_turn(end.turn + block, piece);", ";"),
+        (QUADS, "begin_piece(end, block, first > 0)", "end_piece(end, block, first == 0)"),
+        (QUADS, "= atomicInc(end.tickets, last)",
+         "= *end.tickets, *end.tickets = *end.tickets < last ? *scratch + 1 : 0"),
+        (replace(BLOCK, chunk=3), "nt);\n  }\n  BARRIER", "nt);\n  }\n"),
+    ])  # fmt: skip
 def test_a_barrier_or_a_turn_that_a_block_misses_is_caught(
     layout: Layout, line: str, without: str, tmp_path: Path
 ) -> None:
