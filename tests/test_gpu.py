@@ -83,9 +83,7 @@ def test_any_cut_and_any_end_gives_the_same_bits(layout: Layout) -> None:
     own = small(steps=[1 + (5 * n) % STEPS for n in EVERYONE])
     expected = own.train()
     with playing(Player(), layout):
-        for cuts in ([1, 2, 3, 5, 9], [7, 100]):
-            cut = own.train(cuts=cuts, engine=cuda)
-            assert not differences(cut, expected), cuts
+        assert not differences(own.train(cuts=[1, 2, 3, 5, 100], engine=cuda), expected)
         state = own.start()
         state.status[[1, 4, 18]] = Status.stopped
         before = copied(state)
