@@ -57,7 +57,7 @@ def test_rows_that_are_padded_have_the_same_bits() -> None:
     spec = gpubp.NetworkSpec((16, 256, 3), "tanh")
     rest = {"optimizer": "adam", "batch_size": BATCH, "steps": 2, "lr": 0.02, "shuffle": "network", "clip_norm": 0.2,
             "update_order": "simultaneous"}  # fmt: skip
-    check_layouts(Case(spec, torch.float32, "shared", "", "chosen", rest), ("outputs", "networks in chunks"))
+    check_layouts(Case(spec, torch.float32, "shared", "", "chosen", rest), ("outputs",))
 
 
 def small(dtype: torch.dtype, **settings: Any) -> Case:

@@ -42,8 +42,8 @@ LAYOUTS = {
     "chosen": None,
 }
 CHOSEN = {  # cases, whose kernels for the CPU are test_compiled.py's, and layouts; the others of both are slow
-    21: ("streamed pairs",), 25: ("block of quads in chunks, slots outside",), 45: ("thread",),
-    173: ("block of pairs, parts of a warp",), 174: ("parts of a warp, slots outside",),
+    21: ("streamed pairs",), 25: ("block of quads in chunks, slots outside",),
+    173: ("block of pairs, parts of a warp",),
 }  # fmt: skip
 
 
