@@ -236,6 +236,7 @@ def test_a_call_does_no_python_work_that_grows_with_the_networks(monkeypatch: py
     assert taken[1] == taken[3] > 100
 
 
+@pytest.mark.slow  # one population on three GPUs and two populations on one are quick
 def test_a_design_on_two_gpus_is_the_cpus() -> None:
     design = [{"widths": widths, "lr": rate} for widths in ("3,6,2", "3,2") for rate in (0.01, 0.5, 2.0)]
     common: dict[str, Any] = {"hidden": "tanh", "batch_size": 8, "dropout": 0.1, "steps": STEPS}
