@@ -50,7 +50,7 @@ AMBIENT: dict[str, Callable[[], AbstractContextManager[Any]]] = {
     "float64 by default": lambda: default_type(torch.float64),
     "bfloat16 by default": lambda: default_type(torch.bfloat16),
     "deterministic algorithms": lambda: default(
-        torch.are_deterministic_algorithms_enabled, torch.use_deterministic_algorithms, True
+        torch.get_deterministic_debug_mode, torch.set_deterministic_debug_mode, "error"
     ),
     "inference_mode": torch.inference_mode,
     "no_grad": torch.no_grad,

@@ -106,7 +106,7 @@ def alike(one: Evaluation, other: Evaluation) -> bool:
 PLAIN = ("mean_absolute_error", "log_cosh", "quantile")  # whose figures are made as others' are
 
 
-QUICK = {(number, DTYPES[number % 2]) for number, loss in enumerate(LOSSES) if loss not in PLAIN}
+QUICK = {(number, DTYPES[number % 9 % 2]) for number, loss in enumerate(LOSSES) if loss not in PLAIN}
 
 
 @pytest.mark.parametrize(("number", "dtype"), quick(itertools.product(range(len(LOSSES)), DTYPES), QUICK))
@@ -150,7 +150,7 @@ def test_a_network_gets_its_bits_alone_in_any_order_and_by_any_number_of_threads
     assert alike(cpu.evaluate(turned_in_memory, own.data(), own.hyper(), torch.arange(COUNT)), whole)
 
 
-PLAYED = [("thread", 9), ("block in chunks", 8), ("parts of a warp", 6), ("quads", 8)]
+PLAYED = [("thread", 9), ("block in chunks", 8), ("quads", 8)]
 
 
 @pytest.mark.parametrize(("name", "number"), quick(itertools.product(GPU, (0, 2, 3, 6, 8, 9)), PLAYED))
@@ -223,13 +223,13 @@ def test_r2_keeps_its_digits_where_targets_are_far_from_0_and_is_nan_where_they_
     targets = torch.tensor([[2.0], [2.0], [4.0], [4.0]], dtype=torch.float64) + 2**40
     one = population(gpubp.NetworkSpec((1, 1)), 3, torch.float64)
     one.params[:] = torch.tensor([1, 2**40])  # so it misses two targets by 1
-    data = Dataset(inputs, targets, rows=[[0, 1, 2, 3], [2, 3], [0, 2, 3]])
+    data = Dataset(inputs, targets, [[0, 1, 2, 3], [2, 3], [0, 2, 3]], [1.0, 1, 1, 1])
     found = engine.evaluate(one, data, {}, torch.arange(3))  # type: ignore[attr-defined]
     assert float(found.metric[0]) == 0.5
     assert bool(found.metric[1].isnan())
     assert float(found.metric[2]) == pytest.approx(0.25, rel=1e-15)
     for constant in (0.1, 1e-30, 1e30):  # whose mean is rounded
-        flat = Dataset(inputs, torch.full_like(targets, constant), sample_weight=[0.0, 1, 2, 1])
+        flat = Dataset(inputs, torch.full_like(targets, constant), [[0, 1, 2, 3]] * 3, [0.0, 1, 2, 1])
         assert bool(engine.evaluate(one, flat, {}, torch.arange(3)).metric.isnan().all())  # type: ignore[attr-defined]
 
 

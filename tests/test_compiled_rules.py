@@ -58,13 +58,13 @@ def test_a_custom_loss_on_classes_is_not_mistaken_for_cross_entropy(monkeypatch:
     assert "has cross_entropy alone" in choice.reason
 
 
-def names_of_operations(grad: Tensor, square: Tensor, sqrt: Tensor, add: Tensor, mul: Tensor) -> tuple[Tensor, ...]:
+def names_of_others(
+    grad: Tensor, square: Tensor, sqrt: Tensor, add: Tensor, mul: Tensor, step: Tensor, total: Tensor,
+    power_before: Tensor,
+) -> tuple[Tensor, ...]:  # fmt: skip
     square = torch.lerp(square, torch.square(grad), mul)
-    return grad / (torch.sqrt(square) + add), square, torch.sqrt(sqrt * sqrt + grad * grad)
-
-
-def names_of_a_schedule(grad: Tensor, step: Tensor, total: Tensor, power_before: Tensor) -> Tensor:
-    return step * grad + total * power_before
+    direction = step * grad / (torch.sqrt(square) + add) + total * power_before
+    return direction, square, torch.sqrt(sqrt * sqrt + grad * grad)
 
 
 def power_and_total(power: Tensor, total: Tensor) -> dict[str, Tensor]:
@@ -75,14 +75,12 @@ def counted_and_needed_by_no_rate(count: Tensor, share: Tensor) -> dict[str, Ten
     return {"count": count + 1, "rest": 1 - share}
 
 
-OWN = {"step": 0.5, "total": 0.25, "power_before": 0.125}
+OWN = {"add": 0.1, "mul": 0.2, "step": 0.5, "total": 0.25, "power_before": 0.125}
 COUNTING = Optimizer(lambda grad, rest: rest * grad, (), {"share": 0.5}, ("count",), counted_and_needed_by_no_rate)
 RULES: dict[str, tuple[Optimizer, dict[str, Any]]] = {
     "an average": (AVERAGED, {"extra": {"keep": [0.5, 0.6, 0.7, 0.8, 0.9], "push": 1.5}}),
-    "slots and settings with names of operations": (
-        Optimizer(names_of_operations, ("square", "sqrt"), {"add": 0.1, "mul": 0.2}), {}),
-    "settings with names of a schedule's arguments": (
-        Optimizer(names_of_a_schedule, (), OWN, ("power",), power_and_total), {"schedule": "cosine"}),
+    "slots and settings with names of operations and of a schedule's arguments": (
+        Optimizer(names_of_others, ("square", "sqrt"), OWN, ("power",), power_and_total), {"schedule": "cosine"}),
     **{f"a column that counts, cut {cuts}": (COUNTING, {"cuts": cuts}) for cuts in ([20], [1] * 20, [7, 13])},
     "moves without a gradient, but no padding": (Optimizer(lambda grad: grad + 1), {"spec": SPEC, "clip_norm": 0.5}),
 }  # fmt: skip

@@ -42,7 +42,7 @@ def pretend(case: Case, whole: bool = True) -> None:
         assert eager.train(own, pretending, ends, True).device == DEVICE
 
 
-@pytest.mark.parametrize("name", quick(CASES, [*KINDS, *[*CASES][::3]]))
+@pytest.mark.parametrize("name", quick(CASES, [*KINDS, *[*CASES][::6]]))
 def test_every_row_and_feature_stays_on_the_gpu(name: str) -> None:
     pretend(CASES[name], whole=False)
 
@@ -50,9 +50,9 @@ def test_every_row_and_feature_stays_on_the_gpu(name: str) -> None:
 @pytest.mark.parametrize(
     ("own", "features"),
     [
-        ("rows", ("dropout", "ends", "clipping")),
-        pytest.param("inputs", ("one order",), marks=pytest.mark.slow),
-        ("weights", ("in order", "penalties")),
+        ("rows", ("ends", "clipping")),
+        pytest.param("inputs", ("one order", "dropout"), marks=pytest.mark.slow),
+        pytest.param("weights", ("in order", "penalties"), marks=pytest.mark.slow),
     ],
 )
 def test_a_whole_call_stays_on_the_gpu(own: str, features: tuple[str, ...]) -> None:

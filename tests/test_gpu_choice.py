@@ -147,8 +147,7 @@ def test_the_sentence_says_how_many_blocks_each_of_few_networks_has(
 
 def test_a_large_batch_needs_no_more_shared_memory(driver: Driver) -> None:
     gpu, few = torch.device("cuda:0"), gpubp.NetworkSpec((3, 4, 2), "relu")
-    for batch in (100_000, 1_000_000):
-        assert choose("auto", few, gpubp.TrainConfig(batch_size=batch, steps=1), gpu).name == "cuda"
+    assert choose("auto", few, gpubp.TrainConfig(batch_size=100_000, steps=1), gpu).name == "cuda"
 
 
 def test_networks_beyond_an_index_are_left_to_eager_with_the_reason(driver: Driver) -> None:

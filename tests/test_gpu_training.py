@@ -56,7 +56,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "adam": {},
     "a plateau": {"schedule": "plateau", "plateau_patience": 0, "plateau_threshold": 0.5, "lr": 0.05},
     "ends of their own": {"steps": [STEPS - n for n in range(COUNT)]},
-    "some diverge": {"optimizer": "sgd", "lr": [1e30 if n % 3 == 1 else 0.01 for n in range(COUNT)]},
+    "some diverge": {"lr": [1e38 if n % 3 == 1 else 0.01 for n in range(COUNT)]},
     "some stop": {"patience": 1, "restore_best": True, "lr": [0.01, 0.5, 2, 0.01, 1, 3, 0.2]},
     "own rows": {"kind": "rows"},
     "own inputs and weights": {"kind": "inputs and weights"},
@@ -153,7 +153,7 @@ def test_a_run_that_does_not_fit_on_the_gpu_says_where_it_goes_on(tmp_path: Path
 
 def test_rows_and_data_stay_and_a_call_copies_only_clocks() -> None:
     with machine() as own:
-        result = train("cuda:0", "inputs")
+        result = train("cuda:0", "inputs and weights")
     names = [name for name, _ in own.sent]
     assert names.count("state") == 1
     assert names.count("data") == 2, "training and validation data, once"
@@ -178,17 +178,18 @@ def test_separate_data_that_do_not_fit_are_copied_group_by_group_into_one_buffer
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(memory, "fit", lambda *given: 6)
-    expected, whole, rooms = train("cpu", "inputs"), data("inputs").nbytes(COUNT), []
+    kind, rooms = "inputs and weights", list[int]()
+    expected, whole = train("cpu", kind), data(kind).nbytes(COUNT)
     with machine() as own, monkeypatch.context() as patch:
         room = gpubp.Dataset.room
         patch.setattr(gpubp.Dataset, "room", lambda *given: rooms.append(given[1]) or room(*given))
-        result = train("cuda:0", "inputs")
+        result = train("cuda:0", kind)
     sent = [size for name, size in own.sent if name == "data"]
     assert rooms == [6], "two seats"
     spread = 8 * COUNT * SPEC.widths[-1]  # what R2 divides by, float64
     assert own.pinned == whole + spread + at_home(result)
     assert sum(sent[:3]) == whole, "the first call's three groups"
-    assert max(sent) == data("inputs").nbytes(3)
+    assert max(sent) == data(kind).nbytes(3)
     assert same(result, expected)
 
 
@@ -218,8 +219,9 @@ def test_a_call_does_no_python_work_that_grows_with_the_networks(monkeypatch: py
         taken.append(instructions(lambda: run(one, steps)))
         return []
 
-    for count in (10, 1000):
-        networks, config = population(SPEC, count, torch.float32), gpubp.TrainConfig(batch_size=8, steps=STEPS)
+    for count in (10, 300):
+        networks = population(SPEC, count, torch.float32)
+        config = gpubp.TrainConfig(batch_size=8, steps=STEPS, dropout=0.1)
         state = TrainState.start(networks, config, data())
         state.limit.copy_(state.end)
         with machine(), monkeypatch.context() as patch:
@@ -234,6 +236,7 @@ def test_a_call_does_no_python_work_that_grows_with_the_networks(monkeypatch: py
     assert taken[1] == taken[3] > 100
 
 
+@pytest.mark.slow  # one population on three GPUs and two populations on one are quick
 def test_a_design_on_two_gpus_is_the_cpus() -> None:
     design = [{"widths": widths, "lr": rate} for widths in ("3,6,2", "3,2") for rate in (0.01, 0.5, 2.0)]
     common: dict[str, Any] = {"hidden": "tanh", "batch_size": 8, "dropout": 0.1, "steps": STEPS}

@@ -58,7 +58,7 @@ def test_what_a_sample_of_weight_0_holds_changes_no_bit(machine: str, loss: str,
 
 
 # The rest are close to these, or to networks of other tests.
-APART = ("eager", "networks", "outputs in chunks", "gpu thread", "wide gpu block in chunks")
+APART = ("eager", "networks", "wide gpu block in chunks")
 
 
 @pytest.mark.parametrize("machine", quick(MACHINES, APART))

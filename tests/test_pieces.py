@@ -53,17 +53,16 @@ def test_calls_in_shares_have_the_bits_of_whole_calls_in_any_order_of_blocks(lay
     assert torch.equal(found.diverged_step, expected.diverged_step)
 
 
+@SLOW
 @pytest.mark.parametrize(
     ("layout", "order", "old", "new", "what"),
     [(THREAD, "ascending", "piece() + 1 : 0)", "piece() : 0)", "a turn that never comes"),
      (QUADS, "ascending", "bool more = true; more;", "bool more = true; more; more = false,", ""),
-     *(pytest.param(*each, marks=SLOW) for each in [
-        (BLOCK, "descending", "if (!end.tickets) return", "return", "a turn that never comes"),
-        (QUADS, "descending", "if (!end.tickets) return", "return", "a turn that never comes"),
-        (QUADS, "ascending", "block, done.begin <= 0)", "block, 0)", "a turn that never comes"),
-        (THREAD, "ascending", "end, gridDim.x - 1,", "end, gridDim.x,", "a turn that never comes"),
-        (QUADS, "ascending", "end.parts + grid - 1", "end.parts + 2 * grid", ""),
-     ])],
+     (BLOCK, "descending", "if (!end.tickets) return", "return", "a turn that never comes"),
+     (QUADS, "descending", "if (!end.tickets) return", "return", "a turn that never comes"),
+     (QUADS, "ascending", "block, done.begin <= 0)", "block, 0)", "a turn that never comes"),
+     (THREAD, "ascending", "end, gridDim.x - 1,", "end, gridDim.x,", "a turn that never comes"),
+     (QUADS, "ascending", "end.parts + grid - 1", "end.parts + 2 * grid", "")],
 )  # fmt: skip
 def test_a_planted_fault_is_found(layout: Layout, order: str, old: str, new: str, what: str) -> None:
     """Parts by the numbers of blocks, turns that are not passed, a counter that is not 0 again, pieces left out."""

@@ -209,7 +209,7 @@ def test_another_row_of_a_table_is_taken_under_the_old_name(monkeypatch: pytest.
 def test_a_numbers_of_threads_and_a_layout_that_change_are_followed() -> None:
     data = dataset()
     state, plenty = training(data), helpers.layouts(torch.float32, 4)
-    for number, name in ((2, "one number"), (1, "one number"), (2, "outputs")):
+    for number, name in ((2, "one number"), (1, "one number"), (2, "chosen")):
         with helpers.threads(number), helpers.laid_out(plenty[name]):
             check(state, data, 1)
             call = found(state, data)

@@ -163,11 +163,13 @@ BLOCKS = {
     "tensor cores": CHUNKS._replace(layout=replace(CORES, chunk=3, slots_apart=True)),
     "figures of networks": CASES["figures of networks, ragged rows, classes with weights"]._replace(
         layout=replace(BLOCK, chunk=3), count=3),
-    "two networks in a warp": CHUNKS._replace(layout=replace(BLOCK, threads=16, teams=2), widths=(3, 4, 4, 4)),
+    "two networks in a warp": CHUNKS._replace(
+        layout=replace(BLOCK, threads=16, teams=2), hidden=("gelu",), widths=(3, 4, 4)),
     "figures of R2": FIGURES._replace(layout=replace(BLOCK, chunk=4)),
     "figures, quads": FIGURES._replace(layout=replace(QUADS, chunk=4)),
     "figures, streamed": FIGURES._replace(layout=replace(STREAMED, chunk=4)),
 }  # fmt: skip
+SCALARS = CASES["a thread a network, double, layer by layer"]._replace(hidden=("silu",), widths=(3, 17, 4))
 SMALL = case("tanh mean_squared_error sgd constant", OWN, STREAMED, 3, widths=(3, 17, 4))
 MORE_BLOCKS = {
     "a block, shared rows": TEAMS["shared rows, a bias per layer"]._replace(layout=BLOCK, samples=OWN),
@@ -249,21 +251,22 @@ def test_a_gpus_block_has_no_race_and_accesses_only_its_memory(case: Case, tmp_p
 
 
 def test_a_gpus_thread_accesses_only_its_memory(tmp_path: Path) -> None:
-    case = CASES["a thread a network, double, layer by layer"]._replace(layout=Layout(Kind.GPU_THREAD, threads=2))
+    case = SCALARS._replace(layout=Layout(Kind.GPU_THREAD, threads=2))
     sound(made(case.text(), tmp_path, MEMORY, "-DRACES"), case.count, 1)
 
 
+@SLOW
 @pytest.mark.parametrize(
-    ("layout", "line", "without"), [(QUADS, "wait_for_turn(end.turn + block, piece);", ";"), *(
-        pytest.param(*each, marks=SLOW) for each in [
-            (replace(STREAMED, chunk=3), "2>();\n    __syncthreads();", "2>();\n"),
-            (replace(STREAMED, blocks=2), "BARRIER wait_for_cluster();", "BARRIER __syncthreads();"),
-            (BLOCK, "wait_for_turn(end.turn + block, piece);", ";"),
-            (QUADS, "begin_piece(end, block, first > 0)", "end_piece(end, block, first == 0)"),
-            (QUADS, "= atomicInc(end.tickets, last)",
-             "= *end.tickets, *end.tickets = *end.tickets < last ? *scratch + 1 : 0"),
-            (replace(BLOCK, chunk=3), "nt);\n  }\n  BARRIER", "nt);\n  }\n"),
-        ])])  # fmt: skip
+    ("layout", "line", "without"), [
+        (QUADS, "wait_for_turn(end.turn + block, piece);", ";"),
+        (replace(STREAMED, chunk=3), "2>();\n    __syncthreads();", "2>();\n"),
+        (replace(STREAMED, blocks=2), "BARRIER wait_for_cluster();", "BARRIER __syncthreads();"),
+        (BLOCK, "wait_for_turn(end.turn + block, piece);", ";"),
+        (QUADS, "begin_piece(end, block, first > 0)", "end_piece(end, block, first == 0)"),
+        (QUADS, "= atomicInc(end.tickets, last)",
+         "= *end.tickets, *end.tickets = *end.tickets < last ? *scratch + 1 : 0"),
+        (replace(BLOCK, chunk=3), "nt);\n  }\n  BARRIER", "nt);\n  }\n"),
+    ])  # fmt: skip
 def test_a_barrier_or_a_turn_that_a_block_misses_is_caught(
     layout: Layout, line: str, without: str, tmp_path: Path
 ) -> None:
@@ -282,7 +285,7 @@ def test_a_missing_barrier_is_caught(tmp_path: Path) -> None:
 
 
 def test_an_overrun_and_a_sum_that_overflows_are_caught(tmp_path: Path) -> None:
-    text, driver = CASES["a thread a network, double, layer by layer"].text(), DRIVER.read_text(encoding="utf-8")
+    text, driver = SCALARS.text(), DRIVER.read_text(encoding="utf-8")
     for old, new in (("status = array<int8_t>(N, [", "status = array<int8_t>(N - (N > 3), ["),
                      ("job.seed = 5", "job.seed = 5 + (N > 3 ? 0 : INT64_MAX - 4 + N)")):  # fmt: skip
         assert old in driver

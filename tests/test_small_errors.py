@@ -16,7 +16,7 @@ from gpubp.engines import cpu, eager
 from gpubp.state import TrainState
 
 from .every_machine import MACHINES, on
-from .helpers import compiled, covering, laid_out, layouts, quick, start, train  # noqa: F401
+from .helpers import compiled, laid_out, layouts, quick, start, train  # noqa: F401
 from .tolerances import LONG_SUM, small_error
 
 SIZES = [0.0, *(10.0**power for power in range(-12, 13))]
@@ -131,8 +131,13 @@ def test_every_loss_has_a_formula_here() -> None:
     assert {*RULES, "cross_entropy"} == {*gpubp.LOSSES}
 
 
+DTYPES = (torch.float32, torch.float64)
+TRIED = [("eager", torch.float32), ("networks", torch.float64)]
+WEIGHTED = [(*TRIED[0], False), (*TRIED[1], True)]
+
+
 @pytest.mark.parametrize(
-    ("engine", "dtype", "weighted"), covering(ENGINES, [torch.float32, torch.float64], [False, True], meet=1)
+    ("engine", "dtype", "weighted"), quick(itertools.product(ENGINES, DTYPES, [False, True]), WEIGHTED)
 )
 def test_a_network_that_is_sure_of_its_class_keeps_what_it_misses(
     weighted: bool, dtype: torch.dtype, engine: str
@@ -154,7 +159,7 @@ def test_a_network_that_is_sure_of_its_class_keeps_what_it_misses(
             check(gap, right, [0, 0, 0], [(row, own, number) for number in range(3)], vanishes=True)
 
 
-@pytest.mark.parametrize(("engine", "dtype"), covering(ENGINES, [torch.float32, torch.float64], meet=1))
+@pytest.mark.parametrize(("engine", "dtype"), quick(itertools.product(ENGINES, DTYPES), TRIED))
 def test_a_slot_is_kept_until_products_of_it_would_be_denormal(engine: str, dtype: torch.dtype) -> None:
     """The first step moves a unit of relu to where it has no gradient: from then on its momentum is halved."""
     spec = gpubp.NetworkSpec((1, 1, 1), "relu", loss="half_squared_error", bias="none")
@@ -179,10 +184,10 @@ def resting(width: int, outs: Tensor, targets: Tensor, loss: str, batch: int) ->
     return start(networks, data, optimizer="sgd", lr=0.0, batch_size=batch, steps=10**12), data
 
 
-NEAR = {"three registers", "outputs in chunks", "networks in chunks", "team", "gpu block in chunks"}  # another one
+QUICK = ("eager", "networks", "general in chunks", "gpu thread", "wide gpu block in chunks")  # the rest is near one
 
 
-@pytest.mark.parametrize("machine", quick(MACHINES, {*MACHINES} - NEAR))
+@pytest.mark.parametrize("machine", quick(MACHINES, QUICK))
 def test_the_errors_of_many_samples_add_up_and_still_count_after_a_billion_steps(machine: str) -> None:
     """Of equal numbers every addition may round the same way: one after the other, 20,000 of them lose 3e-4."""
     batch = 6 if machine == "gpu thread" else 5_000 if "gpu" in machine else 20_000  # what there is room for
@@ -201,9 +206,15 @@ def test_the_errors_of_many_samples_add_up_and_still_count_after_a_billion_steps
     assert state.step.tolist() == [(1 << 32) + 3] * 3
 
 
+SUMMED = ("mean_absolute_error", "cross_entropy")
+
+
 @pytest.mark.parametrize(
     ("machine", "loss"),
-    covering(("eager", "networks", "outputs", "gpu block"), ("mean_absolute_error", "cross_entropy"), meet=1),
+    quick(
+        itertools.product(("eager", "networks", "outputs", "gpu block"), SUMMED),
+        [("eager", SUMMED[1]), ("networks", SUMMED[0])],
+    ),
 )
 def test_the_errors_of_many_outputs_add_up(machine: str, loss: str) -> None:
     width = 3_999 if "gpu" in machine else 9_999

@@ -99,7 +99,7 @@ def alone(n: int, chosen: gpubp.TrainConfig, engine: str, validation: bool) -> t
 
 
 ALONE = [
-    ("patience", True, "eager"), ("patience per network", True, "cpu"), ("min_delta", True, "cuda"),
+    ("patience", True, "cpu"), ("patience per network", True, "cpu"), ("min_delta", True, "cuda"),
     ("tol", True, "cpu"), ("target", False, "eager"), ("target and patience", True, "cpu"), ("best only", True, "cpu"),
     ("within a round", True, "cpu"), ("some diverge", False, "eager"),
 ]  # fmt: skip
