@@ -19,7 +19,7 @@ from gpubp import sklearn
 from gpubp.sklearn import MLPClassifier, PopulationClassifier, PopulationSearchCV
 
 FLOWERS, SPECIES = load_iris(return_X_y=True)
-SMALL = {"engine": "eager", "max_iter": 4, "random_state": 0}
+SMALL = {"engine": "eager", "max_iter": 2, "random_state": 0}
 pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
 
 
