@@ -134,7 +134,7 @@ def test_the_command_line_trains_lists_of_topologies_and_optimizers(capsys: Capt
         for widths in ("4,5,3", "4,3,3,3") for optimizer in ("adam", "momentum") for momentum in (0.5, 0.9)
     }  # fmt: skip
     Path("two.csv").write_text('widths,lr,steps,restore_best\n"4,5,3",0.01,2,true\n"4,7,3",,,\n')
-    trained("--data iris --design two.csv --lr 0.2 --run-dir designed", capsys)
+    trained("--data iris --design two.csv --lr 0.2 --steps 9 --run-dir designed", capsys)
     table = columns("designed")
     assert table["steps"][0] == 2
     assert table["lr"] == [0.01, 0.2]
