@@ -21,7 +21,7 @@ from .helpers import population, samples, start
 
 SPEC = gpubp.NetworkSpec((3, 4, 2), "tanh")
 SETTINGS = {"optimizer": "sgd", "lr": 0.1, "batch_size": 2, "steps": 6}
-STEPS = 4
+STEPS = 3
 HOSTILE = "</script><script>alert(1)</script>\"'><img src=x onerror=alert(1)>&amp;\u202e\n"
 
 

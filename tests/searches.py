@@ -48,7 +48,7 @@ def data(seed: int = 1) -> gpubp.Dataset:
     return gpubp.Dataset(inputs, inputs.argmax(1))
 
 
-def run(kind: str, folder: Path | None = None, epochs: int = 12, **more: Any) -> gpubp.Result:
+def run(kind: str, folder: Path | None = None, epochs: int = 8, **more: Any) -> gpubp.Result:
     """Twelve networks of two topologies, one of which diverges, with a search; asha's take turns in five slots."""
     rows = [
         {"widths": ["3,6,3", "3,3"][n % 2], "lr": 1e38 if n == 4 else 10 ** (-4 + n / 3), "seed": n} for n in range(12)

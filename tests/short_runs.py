@@ -67,10 +67,10 @@ def config(**settings: Any) -> gpubp.TrainConfig:
     return gpubp.TrainConfig(**{**chosen, **settings})
 
 
-def run(folder: Path | None = None, reporters: Any = (), **settings: Any) -> gpubp.Result:
+def run(folder: Path | None = None, reporters: Any = (), engine: str = "auto", **settings: Any) -> gpubp.Result:
     return gpubp.train(
         networks(), training(), config(**settings), held_out(), reporters=reporters, run_dir=folder,
-        checkpoint_minutes=ALWAYS,
+        checkpoint_minutes=ALWAYS, engine=engine,
     )  # fmt: skip
 
 

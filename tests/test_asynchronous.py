@@ -10,7 +10,7 @@ import gpubp
 from gpubp.errors import CheckpointError, ConfigError
 from gpubp.search import AsynchronousHalving, SuccessiveHalving
 
-from .helpers import alike, same_bits
+from .helpers import alike, quick, same_bits
 from .searches import COMMON, LINE, ascending, data, rated, run, train
 from .short_runs import forge
 
@@ -21,7 +21,7 @@ def shuffled(count: int) -> list[float]:
 
 
 def test_networks_that_are_all_there_go_on_as_in_successive_halving() -> None:
-    rows = rated(shuffled(81), epochs=81, batch_size=8)
+    rows = rated(shuffled(27), epochs=27, batch_size=8)
     one, other = (train(rows, search()).table for search in (AsynchronousHalving, SuccessiveHalving))
     assert one.equals(other)
 
@@ -38,7 +38,7 @@ def test_what_ends_for_itself_counts_at_its_rung_and_takes_no_place_as_in_succes
     assert one.equals(other)
 
 
-@pytest.mark.parametrize("slots", [2, 7, 20])
+@pytest.mark.parametrize("slots", quick([2, 7, 20], [2, 20]))
 def test_those_that_wait_are_compared_with_all_that_came_before(slots: int) -> None:
     """By plain lists, and the losses of networks that train alone."""
     rows = rated(shuffled(40), epochs=9)
@@ -121,7 +121,7 @@ def test_each_entity_has_a_search_of_its_own() -> None:
 
 def test_damaged_arrivals_are_refused_as_decisions_depend_on_them(tmp_path: Path) -> None:
     """Stopped, killed and resumed runs: test_search_resume.py."""
-    run("asha", tmp_path / "run")
+    run("asha", tmp_path / "run", epochs=4)
     (tmp_path / "run" / "arrivals.jsonl").write_text("{}\n")
     with pytest.raises(CheckpointError, match=r"^\S*/run/arrivals.jsonl is damaged"):
         gpubp.resume(tmp_path / "run", data(), data(9))

@@ -36,7 +36,7 @@ def test_data_that_were_changed_are_refused_where_they_do_not_fit(change: str) -
 
 def test_a_run_without_its_manifests_is_not_restarted(tmp_path: Path) -> None:
     networks, run, config = gpubp.Population.create(SPEC, 2), tmp_path / "run", gpubp.TrainConfig(steps=3)
-    gpubp.train(networks, data(), config, run_dir=run)
+    gpubp.train(networks, data(), config, run_dir=run, engine="eager")
     for path in run.glob("checkpoint/manifest*"):
         path.unlink()
     before = (run / "results.csv").read_bytes()
@@ -49,7 +49,7 @@ def test_a_run_without_its_manifests_is_not_restarted(tmp_path: Path) -> None:
 
 def test_a_resume_that_is_refused_changes_nothing(tmp_path: Path) -> None:
     networks, run, given = gpubp.Population.create(SPEC, 2), tmp_path / "run", data()
-    gpubp.train(networks, given, gpubp.TrainConfig(steps=3), run_dir=run)
+    gpubp.train(networks, given, gpubp.TrainConfig(steps=3), run_dir=run, engine="eager")
     manifest = (run / "checkpoint/manifest.json").read_bytes()
     with pytest.raises(ConfigError, match="settings"):
         gpubp.resume(run, given, steps=8, settings={"a": object()})

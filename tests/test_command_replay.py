@@ -15,7 +15,7 @@ from safetensors.torch import load_file, save_file
 
 import gpubp
 from gpubp.cli import main
-from gpubp.commands import settings
+from gpubp.commands import settings, verify
 from gpubp.resumed.replay import replay
 
 from .apart import APART
@@ -154,22 +154,22 @@ def test_a_replay_of_one_of_many_networks_takes_seconds_and_the_memory_of_the_ch
     assert process.exitcode == 0
 
 
-@pytest.mark.parametrize("flags", ["--data iris --bootstrap 3", "--data shops.csv --per shop"])
+@pytest.mark.parametrize("flags", ["--data iris --bootstrap 2", "--data shops.csv --per shop"])
 def test_explain_shows_the_step_that_a_longer_run_takes_next(flags: str, capsys: Capture) -> None:
     """On the samples of the network's own bootstrap, which is a fold, or entity."""
-    rows = "".join(f"{'abc'[n % 3]},{n % 7}.5,{n % 5}.5\n" for n in range(60))
+    rows = "".join(f"{'ab'[n % 2]},{n % 7}.5,{n % 5}.5\n" for n in range(40))
     Path("shops.csv").write_text("shop,x,y\n" + rows)
     target = " --target y" if "shops" in flags else ""
     for steps in (4, 5):
         trained(f"{flags}{target} --networks 2 --batch-size 4 --steps {steps} --run-dir made{steps}", capsys)
     seen = set()
-    for row in range(6):
+    for row in range(4):
         explained = json.loads(run(f"explain made4 --network {row} --json", capsys))
         replayed = json.loads(run(f"replay made5 --network {row} --step 5 --json", capsys))["explanation"]
         explained["step"] |= {"status": "running", "total": 5}
         assert explained == replayed
         seen.add(json.dumps(explained["inputs"]))
-    assert len(seen) == 6
+    assert len(seen) == 4
 
 
 @pytest.mark.parametrize("flags", ["", " --slots 1"])
@@ -199,7 +199,9 @@ def test_a_run_whose_flags_did_nothing_with_a_parquet_file_goes_on_without_them(
     preparation = gpubp.load("old").preparation
     assert preparation is not None
     assert [each.categories for each in preparation.columns] == [None, ("3", "4")]
-    commands = "verify old", "replay old", "report old", "resume old --epochs 2", "resume old --epochs 3", "replay old"
+    about = verify._subject({"run": "old", "config": None, "device": "cpu"}).about
+    assert about == ["4 of 4 networks, 3-4-1", "16 of 16 samples"]
+    commands = "replay old", "report old", "resume old --epochs 2", "resume old --epochs 3", "replay old"
     for command in (*commands, "inspect old", "predict old --data data.parquet"):
         run(command, capsys)
     assert gpubp.load("old").predict(frame.drop(columns="y")).shape == (20,)

@@ -69,7 +69,7 @@ def test_pbt_stays_within_the_ranges_and_keeps_its_lineage(capsys: Capture) -> N
         pytest.param("--steps 5000 --patience 30", 200, marks=pytest.mark.slow),
         ("--steps 100 --evaluate-every 2", 4),
         ("--steps 20 --widths 13,3;13,4,3", 1),
-        ("--epochs 8 --evaluate-every 4", 4),
+        ("--epochs 8 --evaluate-every 4 --batch-size 36", 4),
     ],
 )
 def test_pbt_exchanges_when_networks_are_evaluated_if_no_budget_says_when(
@@ -99,7 +99,7 @@ def test_a_run_is_repeated_by_its_config_and_resumes_with_its_search(capsys: Cap
 
 
 def test_ranges_can_be_drawn_at_random_and_lists_with_them(capsys: Capture) -> None:
-    drawn = "--momentum 0.1,0.9 --optimizer momentum --patience 1..4:int --epochs 2"
+    drawn = "--momentum 0.1,0.9 --optimizer momentum --patience 1..4:int --epochs 1"
     ways = {"one": "--sampling random", "again": "--sampling random", "other": "", "seeded": "--seed 1"}
     for name, flags in ways.items():
         trained(f"--data wine --networks 20 --lr 1e-4..1e-1:log {drawn} --run-dir {name} {flags}", capsys)

@@ -11,11 +11,11 @@ import pytest
 EXAMPLES = Path(__file__).resolve().parent.parent / "examples"
 SMALL = {
     "ensemble": "--networks 3 --epochs 2",
-    "entities": "--epochs 3",
-    "halving": "--networks 9 --epochs 3",
+    "entities": "--epochs 1",
+    "halving": "--networks 6 --epochs 3",
     "seeds": "--networks 3 --epochs 2",
-    "sweep": "--networks 6 --epochs 1",
-    "topologies": "--topologies 2 --seeds 2 --epochs 5",
+    "sweep": "--networks 4 --epochs 1",
+    "topologies": "--topologies 2 --seeds 2 --epochs 2",
 }
 
 

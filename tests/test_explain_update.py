@@ -46,9 +46,9 @@ def computes(name: str, sides: tuple[str, ...], rel: float) -> None:
     assert found == pytest.approx(float(sides[-1]), rel=rel, abs=rel * 1e-3), (name, sides)
 
 
-@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
 @pytest.mark.parametrize(
-    ("optimizer", "schedule", "warmup"), covering(gpubp.OPTIMIZERS, gpubp.SCHEDULES, [0.0, 4.0], meet=1)
+    ("optimizer", "schedule", "warmup", "dtype"),
+    covering(gpubp.OPTIMIZERS, gpubp.SCHEDULES, [0.0, 4.0], [torch.float64, torch.float32], meet=1),
 )
 def test_every_term_of_an_update_is_its_formula_with_numbers(optimizer, schedule, warmup, dtype):
     rule, rel = gpubp.OPTIMIZERS[optimizer], 1e-5 if dtype == torch.float64 else 1e-4

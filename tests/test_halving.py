@@ -113,7 +113,10 @@ class Until(Method):
 
 @pytest.mark.parametrize(
     ("engine", "search"),
-    [("cpu", SuccessiveHalving(2)), ("cuda", SuccessiveHalving(2)), ("eager", Hyperband(2))],
+    [
+        pytest.param("cpu", SuccessiveHalving(2), marks=pytest.mark.slow), ("cuda", SuccessiveHalving(2)),
+        ("eager", Hyperband(2)),
+    ],
     ids=str,
 )  # fmt: skip
 def test_every_network_is_what_it_is_without_the_others(engine: str, search: Any) -> None:

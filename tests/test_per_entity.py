@@ -176,9 +176,10 @@ def test_keys_of_a_file_are_named_as_they_are_written(keys: Any, kind: str, caps
     table = {"k": texts, "x": [0.0, 1.0, 2.0, 3.0]}
     Path("new.csv").write_text("k,x\n" + "".join(f"{k or ''},{x}\n" for k, x in zip(*table.values())))
     kinds = {isinstance(each, str) for each in given if each is not None}
+    model = gpubp.load("made")
     for samples in (table if len(kinds) == 2 else {**table, "k": given}, "new.csv"):
         with pytest.warns(UserWarning, match=f"{len(silent)} of 4 samples") if silent else nullcontext():
-            found = gpubp.load("made").predict(samples)
+            found = model.predict(samples)
         assert np.isnan(found).nonzero()[0].tolist() == silent
     assert main(["resume", "made", "--epochs", "2"]) == 0
     assert columns("made")["k"] == names

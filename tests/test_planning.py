@@ -173,7 +173,7 @@ def test_the_command_line_says_what_its_run_then_says(
     given: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    flags = [*IRIS, *given.split(), "--epochs", "9"]
+    flags = [*IRIS, *given.split(), "--epochs", "3"]
     assert main([*flags, "--plan"]) == 0
     told = capsys.readouterr().out.splitlines()
     assert not [*tmp_path.iterdir()]

@@ -28,7 +28,7 @@ def test_networks_whose_losses_cannot_be_compared_are_ranked_by_their_metric(
     name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     design = [{"widths": "3,9,2", "lr": lr, **row} for row in UNLIKE[name] for lr in (1e-4, 0.05)]
-    common = {"engine": "eager", "epochs": 9, "batch_size": 8}
+    common = {"engine": "eager", "epochs": 4, "batch_size": 8}
     for validation in (None, NUMBERED):
         folder = tmp_path / f"run{validation is None}"
         result = gpubp.train_many(design, NUMBERED, validation, run_dir=folder, **common)

@@ -41,7 +41,7 @@ def test_a_second_interrupt_ends_at_once(whole: gpubp.Result, tmp_path: Path) ->
 
 def test_rounds_without_a_step_can_be_resumed(tmp_path: Path) -> None:
     settings = {"batch_size": 1000, "evaluate_every": 1, "epochs": 20, "schedule": "constant"}
-    settings |= {"plateau_patience": None, "plateau_factor": None}
+    settings |= {"plateau_patience": None, "plateau_factor": None, "engine": "eager"}
     stopped(lambda: run(tmp_path / "run", [Stop(1, signal.SIGINT)], **settings))
     same(gpubp.resume(tmp_path / "run", training(), held_out()), run(**settings))
 
@@ -87,7 +87,7 @@ def test_what_a_run_cannot_go_on_with_is_refused(
 
 
 def test_a_schedule_that_depends_on_the_length_cannot_be_extended(tmp_path: Path) -> None:
-    run(tmp_path / "run", epochs=1, schedule="cosine", plateau_patience=None, plateau_factor=None)
+    run(tmp_path / "run", epochs=1, schedule="cosine", plateau_patience=None, plateau_factor=None, engine="eager")
     with pytest.raises(ConfigError, match="schedule 'cosine' depends on the length of the training, so the run cannot"):
         gpubp.resume(tmp_path / "run", training(), held_out(), epochs=14)
 

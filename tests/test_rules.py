@@ -15,7 +15,7 @@ from gpubp.maths.losses import Loss
 from gpubp.maths.optimizers import Optimizer
 from gpubp.maths.schedules import Schedule
 
-from .helpers import compiled, covering, population, same_bits, samples  # noqa: F401
+from .helpers import compiled, covering, population, quick, same_bits, samples  # noqa: F401
 
 IN_PLACE = "which it is given, in place; a new tensor expected"
 
@@ -210,7 +210,7 @@ def own(*rules: Any, **settings: Any) -> gpubp.Result:
     return gpubp.train(population(spec, 2), gpubp.Dataset(*samples(spec, 10)), config, **settings)
 
 
-@pytest.mark.parametrize("engine", ["eager", "cpu"])
+@pytest.mark.parametrize("engine", quick(["eager", "cpu"], ["eager"]))
 def test_a_rule_given_itself_trains_as_one_of_its_table(engine: str, monkeypatch: pytest.MonkeyPatch) -> None:
     given = own(*OWN.values(), engine=engine)
     for table, row in OWN.items():

@@ -19,7 +19,7 @@ from gpubp import sklearn
 from gpubp.sklearn import MLPClassifier, PopulationClassifier, PopulationSearchCV
 
 FLOWERS, SPECIES = load_iris(return_X_y=True)
-SMALL = {"engine": "eager", "max_iter": 4, "random_state": 0}
+SMALL = {"engine": "eager", "max_iter": 2, "random_state": 0}
 pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
 
 
@@ -141,7 +141,7 @@ def test_routed_weights_of_samples_reach_the_networks_together(runs):
 def test_a_setting_that_fails_does_not_take_the_others_with_it():
     grid = {"learning_rate_init": [0.01, -1.0]}
     with pytest.warns(FitFailedWarning, match="The 'learning_rate_init' parameter of MLPClassifier must be"):
-        ours = PopulationSearchCV(MLPClassifier((4,), **SMALL), grid, cv=3).fit(FLOWERS, SPECIES)
+        ours = PopulationSearchCV(MLPClassifier((4,), **SMALL), grid, cv=2).fit(FLOWERS, SPECIES)
     assert np.isfinite(ours.cv_results_["mean_test_score"]).tolist() == [True, False]
     assert ours.best_params_ == {"learning_rate_init": 0.01}
     with pytest.raises(ValueError, match="learning_rate_init"):

@@ -14,7 +14,7 @@ from sklearn.preprocessing import StandardScaler
 from gpubp.sklearn import MLPClassifier, MLPRegressor, PopulationClassifier, PopulationSearchCV
 
 FLOWERS, SPECIES = load_iris(return_X_y=True)
-SMALL = {"engine": "eager", "max_iter": 4, "random_state": 0}
+SMALL = {"engine": "eager", "max_iter": 2, "random_state": 0}
 pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
 
 

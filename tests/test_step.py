@@ -12,7 +12,7 @@ from gpubp.maths import rng
 from gpubp.state import TrainState
 from gpubp.verify.reference import leaves, reference_loss, reference_out, reference_row
 
-from .helpers import population, same_bits, samples, start, train
+from .helpers import covering, population, same_bits, samples, start, train
 from .tolerances import GRADIENT
 
 SPECS = [
@@ -130,9 +130,9 @@ def test_frozen_biases_do_not_change_with_any_optimizer(optimizer: str, bias: st
 OFF = ("weight_decay", "l1", "l2", "dropout", "warmup", "label_smoothing")
 
 
-@pytest.mark.parametrize("name", OFF)
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=["float32", "float64"])
-@pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
+@pytest.mark.parametrize(
+    ("name", "dtype", "optimizer"), covering(OFF, [torch.float32, torch.float64], ["sgd", "adamw"])
+)
 def test_a_column_of_zeros_is_the_same_as_nothing_bit_for_bit(name: str, dtype: torch.dtype, optimizer: str) -> None:
     spec = gpubp.NetworkSpec((5, 7, 4), "tanh", loss="cross_entropy")
     networks, data = population(spec, 3, dtype), gpubp.Dataset(*samples(spec, 20, dtype=dtype))

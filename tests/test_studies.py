@@ -241,9 +241,9 @@ def test_inspect_tells_of_a_study_and_its_json_has_all_numbers(capsys: Capture) 
      ("--design rows.csv --steps 20", "evaluate_every"), ("--init constant,normal --epochs 2", "init")],
 )  # fmt: skip
 def test_lengths_and_other_settings_of_a_design_have_effects(flag: str, name: str, capsys: Capture) -> None:
-    many = 24
+    many = 12
     if "--design" in flag:
-        Path("rows.csv").write_text("evaluate_every\n" + "5\n10\n20\n" * 8)
+        Path("rows.csv").write_text("evaluate_every\n" + "5\n10\n20\n" * 4)
     trained(f"--data iris --networks {many} {flag} --lr 0.003 --slots 7 --run-dir q", capsys)
     design = pyarrow.parquet.read_table("q/design.parquet")
     given = design["steps" if name == "max_steps" else name].to_pylist()

@@ -68,10 +68,10 @@ def test_the_delimiter_is_that_which_the_rows_agree_on(write: Write) -> None:
 
 
 def test_a_row_may_be_longer_than_a_megabyte(write: Write) -> None:
-    names = [f"gene_{number}" for number in range(9_000)]
+    names = [f"gene_{number}" for number in range(4_000)]
     line = ",".join(["0." + "3" * 300] * len(names))
     raw = read(write("a.csv", f"{','.join(names)}\n{line}\n{line}\n"))
-    assert (len(raw.columns), raw.samples) == (9_000, 2)
+    assert (len(raw.columns), raw.samples) == (4_000, 2)
 
 
 NUMBERS: dict[str, tuple[list[str], Reading, list[float]]] = {

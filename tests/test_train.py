@@ -58,23 +58,23 @@ def test_the_result_has_the_outcome_of_every_network() -> None:
 @pytest.mark.parametrize("kind", ["", "made in inference mode", "requiring grad"])
 def test_inplace_writes_to_params_of_every_kind(kind: str) -> None:
     with torch.inference_mode(kind == "made in inference mode"):
-        networks = population(SPEC, 3)
+        networks = population(CLASSES, 3)
     networks.params.requires_grad_(kind == "requiring grad")
     before = networks.params.clone()
-    expected = gpubp.train(networks, data(), config()).population.params
+    expected = gpubp.train(networks, data(CLASSES), config()).population.params
     assert same_bits(networks.params, before), "the given population stays as it was"
-    assert same_bits(networks.params, gpubp.train(networks, data(), config(), inplace=True).population.params)
+    assert same_bits(networks.params, gpubp.train(networks, data(CLASSES), config(), inplace=True).population.params)
     assert same_bits(networks.params, expected)
 
 
 def test_a_result_prints_as_one_line_that_names_the_best() -> None:
-    result = gpubp.train(population(SPEC, 5), data(), config(lr=[0.01, 1e308, 0.01, 0.01, 0.01], optimizer="sgd"))
+    result = trained(population(SPEC, 5), lr=[0.01, 1e308, 0.01, 0.01, 0.01], optimizer="sgd")
     best = int(result.ranking()[0])
     assert repr(result) == (
         f"Result(5 networks: 4 finished, 1 diverged; best loss {float(result.loss[best]):.4g} (network {best}); "
         f"engine {result.engine})"
     )
-    assert repr(gpubp.train(population(SPEC, 1), data(), config())).startswith("Result(1 network: 1 finished; best ")
+    assert repr(trained(population(SPEC, 1))).startswith("Result(1 network: 1 finished; best ")
 
 
 def test_the_ranking_is_by_validation_loss_or_else_by_loss_without_diverged_networks() -> None:
@@ -82,7 +82,7 @@ def test_the_ranking_is_by_validation_loss_or_else_by_loss_without_diverged_netw
     settings = config(lr=rates, optimizer="sgd", steps=60)
     apart = data(seed=50)
     for held_out in (None, apart):
-        result = gpubp.train(population(SPEC, 5), data(), settings, validation=held_out)
+        result = gpubp.train(population(SPEC, 5), data(), settings, validation=held_out, engine="eager")
         loss = result.loss if result.validation_loss is None else result.validation_loss
         expected = sorted((n for n in range(5) if n != 1), key=lambda n: float(loss[n]))
         assert (result.status == gpubp.Status.diverged).tolist() == [n == 1 for n in range(5)]
@@ -105,7 +105,7 @@ def test_plateau_reduces_only_the_rates_of_networks_that_do_not_improve() -> Non
 def test_reporters_hear_the_start_every_evaluation_and_the_end() -> None:
     told, what = list[tuple[str, Any]](), ("start", "progress", "evaluated", "finish")
     reporter = hears(**{name: lambda each, name=name: told.append((name, each)) for name in what})
-    gpubp.train(population(SPEC, 3), data(), config(), reporters=[reporter])
+    gpubp.train(population(SPEC, 3), data(), config(), reporters=[reporter], engine="eager")
     names = [name for name, _ in told]
     assert (names[0], names[-1], names.count("evaluated")) == ("start", "finish", 4)
     done = [each.done for name, each in told if name == "progress"]
@@ -136,7 +136,7 @@ def test_training_never_enters_autograd(engine: str, optimizers: list[str], monk
 
 
 def test_results_are_ordinary_tensors() -> None:
-    result = gpubp.train(population(SPEC, 3), data(), config(), validation=data(seed=4))
+    result = gpubp.train(population(CLASSES, 3), data(CLASSES), config(), validation=data(CLASSES, seed=4))
     assert torch.is_grad_enabled(), "the caller's mode is as it was"
     values = [result.loss, result.metric, result.validation_loss, result.validation_metric]
     for tensor in [*values, *(each for _, each in result.state.tensors())]:
@@ -226,7 +226,7 @@ def test_an_optimizer_goes_on_from_the_state_of_an_earlier_training(optimizer: s
 
 
 def test_the_memory_of_another_optimizer_or_of_other_networks_is_refused() -> None:
-    first = gpubp.train(population(SPEC, 3), data(), config(optimizer="adam"))
+    first = trained()
     for networks, optimizer in ((population(SPEC, 3), "sgd"),
                                 (population(gpubp.NetworkSpec((3, 6, 2)), 3), "adam")):  # fmt: skip
         with pytest.raises(
@@ -238,7 +238,7 @@ def test_the_memory_of_another_optimizer_or_of_other_networks_is_refused() -> No
     others = gpubp.Population.create(SPEC, ids=[7, 8])
     with pytest.raises(gpubp.errors.ConfigError, match="no network of the population, with ids such as 0 and 7"):
         gpubp.train(others, data(), config(optimizer="adam"), optimizer_state=first.state)
-    twice = gpubp.train(population(SPEC, 3).take([0, 0, 1]), data(), config(optimizer="adam"))
+    twice = trained(population(SPEC, 3).take([0, 0, 1]))
     with pytest.raises(gpubp.errors.ConfigError, match="several of its networks have one id"):
         gpubp.train(twice.population.take([2, 0, 1]), data(), config(optimizer="adam"), optimizer_state=twice.state)
 

@@ -53,7 +53,10 @@ def test_the_measured_figures_of_both_orders(rows):
 
 @pytest.mark.parametrize(
     ("bias", "first", "last"),
-    [("neuron", "0.280471446791", "0.00000244756"), ("layer", "0.285750886699", "0.00000435532")],
+    [
+        pytest.param("neuron", "0.280471446791", "0.00000244756", marks=pytest.mark.slow),
+        ("layer", "0.285750886699", "0.00000435532"),
+    ],
 )
 def test_trained_biases_learn_faster(bias, first, last):
     spec = gpubp.NetworkSpec((2, 2, 2), "sigmoid", "sigmoid", "half_squared_error", bias=bias)
