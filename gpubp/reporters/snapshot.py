@@ -41,8 +41,8 @@ class Snapshot:
 
     @cached_property
     def loss(self) -> Tensor:
-        """The networks' rows in the results."""
-        return _joined(self.parts)
+        """Of training."""
+        return _joined([each.loss for each in self.found])
 
     @cached_property
     def held_out(self) -> list[Evaluation]:
