@@ -41,5 +41,5 @@ def quoted(text: object) -> str:
 
 
 def asked(name: str, value: object) -> str:
-    """An argument, and the flag that gives it `value`: drop (--drop zip)."""
-    return f"{name} (--{name} {quoted(value)})"
+    """How to read a column otherwise: in Python, and with the flag that is given `value`."""
+    return f"Reading({name}=...) or --{name} {quoted(value)}"

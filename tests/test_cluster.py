@@ -283,7 +283,7 @@ def test_a_worker_that_finds_no_gpu_is_told_of_in_a_sentence(
     assert main([*flags.split(), str(tmp_path / "run")]) == 1
     (error,) = (each for each in capsys.readouterr().err.splitlines() if "error" in each)
     machine = re.escape(socket.gethostname())
-    assert re.fullmatch(f"error: {told}machine {machine}: device 'cuda': {LACKS}; use --device cpu", error)
+    assert re.fullmatch(f"error: {told}machine {machine}: device 'cuda': {LACKS}; use device cpu", error)
 
 
 @pytest.mark.slow

@@ -238,7 +238,7 @@ def test_resume_moves_a_run_to_another_device_and_records_it(capsys: Capture, mo
     before = path.read_text()
     assert main(["resume", "short", "--epochs", "8"]) == 1, "its own device is the default"
     told = capsys.readouterr()
-    assert told.err == "error: device 'cuda:1': torch finds no CUDA driver or no GPU here; use --device cpu\n"
+    assert told.err == "error: device 'cuda:1': torch finds no CUDA driver or no GPU here; use device cpu\n"
     assert (told.out, path.read_text()) == ("", before)
     for device, said in (("auto", "device cpu: torch finds no CUDA driver"), ("cpu", "")):
         again = shutil.copytree("short", device)

@@ -43,7 +43,7 @@ def test_auto_is_the_cpu_without_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     assert devices.devices("auto") == [CPU]
     networks = gpubp.Population.create(gpubp.NetworkSpec((1, 1)), 1, device="auto")
     assert networks.device == CPU
-    with pytest.raises(DeviceError, match=r"device 'cuda': .*use --device cpu"):
+    with pytest.raises(DeviceError, match=r"device 'cuda': .*use device cpu"):
         networks.to("cuda")
 
 
@@ -71,5 +71,5 @@ def test_cuda_by_name_without_a_gpu_ends_at_once_with_one_sentence(
     monkeypatch.setattr(gpus, "missing", lambda: "torch finds no CUDA driver or no GPU here")
     said = refused(f"train --data xor --device {name} --run-dir made", capsys)
     shown = "cuda" if name == "cuda:all" else name
-    assert said == f"device '{shown}': torch finds no CUDA driver or no GPU here; use --device cpu"
+    assert said == f"device '{shown}': torch finds no CUDA driver or no GPU here; use device cpu"
     assert list(tmp_path.iterdir()) == []

@@ -209,5 +209,5 @@ def test_what_is_no_table_is_refused(samples: Any, sentence: str) -> None:
 
 
 def test_a_frame_needs_a_target(frame: pd.DataFrame) -> None:
-    with pytest.raises(DataError, match="data has no targets; name the columns to predict, target"):
+    with pytest.raises(DataError, match="data has no targets; target= or --target names the columns to predict"):
         gpubp.load_data(frame, reading=HOW)

@@ -77,7 +77,7 @@ def test_the_reading_of_columns_is_reported(write: Write) -> None:
         "too many for classes; task classification (--task) overrides this",
         "targets are not scaled; scale_targets standard (--scale-targets) trains on mean 0 and variance 1, and "
         "predicts in their units",
-        "id numbers the samples; drop (--drop id) leaves it out",
+        "id numbers the samples; Reading(drop=...) or --drop id leaves it out",
     )
     assert load("diabetes").about[0].endswith("in raw units, those of scikit-learn's load_diabetes(scaled=False)")
 
@@ -214,7 +214,7 @@ def test_a_target_is_not_offered_to_be_left_out(write: Write, tmp_path: Path) ->
         for target, offered in (("y", False), ("x", True)):
             with pytest.raises(DataError, match="column 'y' holds") as error:
                 load(path, target=target, validation=0)
-            assert ("drop (--drop y) leaves it out" in str(error.value)) == offered
+            assert ("Reading(drop=...) or --drop y leaves it out" in str(error.value)) == offered
 
 
 def test_a_column_without_values_cannot_be_filled(write: Write) -> None:
@@ -231,7 +231,10 @@ def test_infinity_is_refused_even_outside_the_training_part() -> None:
 def test_many_categories_are_accepted_on_request(write: Write) -> None:
     path = write("a.csv", "my x,y\n" + "".join(f"text {number % (MANY + 1)},0.5\n" for number in range(200)))
     asked = f"column 'my x' holds {MANY + 1} different texts in 200 samples, such as 'text 0'; are they names or"
-    with refused(asked + " measurements? text (--text 'my x') keeps them as texts, drop (--drop 'my x') leaves it out"):
+    with refused(
+        asked + " measurements? Reading(text=...) or --text 'my x' keeps them as texts, "
+        "Reading(drop=...) or --drop 'my x' leaves it out"
+    ):
         load(path, target="y")
     assert load(path, target="y", validation=0, reading=Reading(text=("my x",))).widths_in == MANY + 1
 

@@ -244,6 +244,17 @@ def test_networks_that_diverge_do_not_predict_and_are_told_of():
     assert np.isfinite(model.predict(FLOWERS)).all()
 
 
+def test_tol_is_of_the_mean_over_several_numbers_as_in_scikit_learn():
+    """Whose curve is the mean over outputs, and ours is the sum; alpha, which is of both, is 0."""
+    y = np.stack([np.sin(DRAWN @ np.full(DRAWN.shape[1], k)) for k in range(1, 6)], 1)
+    given = {"hidden_layer_sizes": (5,), "tol": 0.01, "n_iter_no_change": 2, "max_iter": 300, "random_state": 0}
+    model = MLPRegressor(**given, alpha=0.0, learning_rate_init=0.01, engine="eager").fit(DRAWN, y)
+    best, waited = float("inf"), 0
+    for number, loss in enumerate(np.divide(model.loss_curve_, 5), 1):
+        best, waited = min(best, loss), 0 if loss <= best - 0.01 else waited + 1
+        assert (waited == 3) == (number == model.n_iter_)
+
+
 def test_the_end_of_all_epochs_is_told_of():
     with pytest.warns(ConvergenceWarning, match=r"Maximum iterations \(2\) reached"):
         MLPClassifier((4,), max_iter=2, **SMALL).fit(FLOWERS, SPECIES)

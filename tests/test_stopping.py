@@ -177,7 +177,8 @@ def test_a_stopped_run_resumes_to_the_same_networks(name: str, call: int, tmp_pa
 
 def late(name: str, does: str, takes: str, every: str, has: int) -> str:
     return (
-        f"{name} never {does} a network: it takes {takes}, one every {every}, and the training has {has}: "
+        f"{name} never {does} a network{' early' * (does == 'stops')}: it takes {takes}, one every {every}, and the "
+        f"training has {has}: "
         "evaluate_every says how often"
     )
 
@@ -278,8 +279,8 @@ def test_a_step_does_not_read_what_stops_a_network() -> None:
         ({"target_loss": float("inf")}, "target_loss is inf"),
         ({"min_delta": -0.1, "patience": 2}, "min_delta is -0.1"),
         ({"min_delta": ["none"], "patience": 2}, "min_delta holds str 'none'"),
-        ({"min_delta": 0.1}, "for patience or restore_best, tol for patience alone"),
-        ({"tol": 0.1, "restore_best": True}, "tol for patience alone"),
+        ({"min_delta": 0.1}, "min_delta does nothing without patience or"),
+        ({"tol": 0.1, "restore_best": True}, "and tol without patience"),
         ({"tol": 0.1, "min_delta": 0.1, "patience": 2}, "min_delta and tol both say"),
         ({"restore_best": "yes"}, "restore_best 'yes': True or False expected"),
     ],

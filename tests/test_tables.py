@@ -88,7 +88,7 @@ def test_a_fingerprint_changes_with_a_value_a_name_and_the_target() -> None:
 
 ADVICE = "values, the first in sample 1; train with impute mean or median (--impute), or leave these samples out"
 REFUSED: list[tuple[str | bytes, Any, str]] = [  # a .csv, its targets, and what is said of them
-    (FLOWERS, None, "has no targets; name the columns to predict, target (--target); it has length, colour, kind"),
+    (FLOWERS, None, "has no targets; target= or --target names the columns to predict; it has length, colour, kind"),
     (FLOWERS, ["kin"], "column 'kin' is missing; did you mean 'kind'?; the columns are length, colour, kind"),
     (FLOWERS, ["kind", "kind"], "targets kind, kind: each column once expected"),
     (",".join(map(str, range(30))) + "\n" + ",".join("1" * 30), "y", "19 and 10 more"),
@@ -99,12 +99,12 @@ REFUSED: list[tuple[str | bytes, Any, str]] = [  # a .csv, its targets, and what
     (
         b"x,y\n1,caf\xe9",
         "y",
-        "line 2 holds bytes that are not utf-8 (unexpected end of data); give its encoding (--encoding)",
+        "line 2 holds bytes that are not utf-8 (unexpected end of data); Reading(encoding=...) or --encoding",
     ),
     (
         "day,y\n2020-01-31,1\n",
         "y",
-        "'day' holds dates; dates (--dates NAME) reads them as days, drop (--drop day)",
+        "'day' holds dates; Reading(dates=...) or --dates NAME reads them as days, Reading(drop=...) or --drop day",
     ),
     ("x,y\n1,a\n,b\nNA,a\n", "y", f"column 'x' lacks 2 of 3 {ADVICE}"),
     ("x,y\nred,a\n,b\n", "y", f"column 'x' lacks 1 of 2 {ADVICE}"),

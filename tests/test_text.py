@@ -97,17 +97,22 @@ def test_a_column_of_numbers_as_people_write_them_is_numbers(write: Write, name:
 
 
 TEXTS = {
-    "a comma where a point is": (["87237,19", "5,5"], "such as '87237,19', which are numbers with --decimal ',';"),
-    "an ambiguous comma": (["1,234", "2,500"], "which are numbers with --decimal ',' or --thousands ','; text"),
-    "groups": (["1,234.50", "7.5"], "'1,234.50', which are numbers with --thousands ','; text (--text x) keeps"),
-    "both": (["1.234,5", "2.345,5"], "which are numbers with --decimal ',' --thousands '.'; text"),
+    "a comma where a point is": (
+        ["87237,19", "5,5"], "such as '87237,19', which are numbers with Reading(decimal=',') or --decimal ','; R"),
+    "an ambiguous comma": (
+        ["1,234", "2,500"], "numbers with Reading(decimal=',') or --decimal ',' or Reading(thousands=',') or --thous"),
+    "groups": (
+        ["1,234.50", "7.5"], "Reading(thousands=',') or --thousands ','; Reading(text=...) or --text x keeps"),
+    "both": (
+        ["1.234,5", "2.345,5"], "with Reading(decimal=',', thousands='.') or --decimal ',' --thousands '.'; R"),
     "two currencies": (
         ["$5", "€7", "$9"], "2 numbers such as '$5', and 1 with another sign, the first '€7' in sample 1; correct"),
     "a percentage among numbers": (
         ["1", "?", "5%", "2"], "2 numbers such as '1', and 1 with another sign, the first '5%' in sample 2; correct"),
     "a stray text": (
         ["1.5", "2.5", "oops", "4"], "numbers except for 1 of 4 texts, the first 'oops' in sample 2; correct them"),
-    "dates": (["31.12.2020", "1.1.2021"], "'31.12.2020', which are dates; dates (--dates x) reads them as days; text"),
+    "dates": (
+        ["31.12.2020", "1.1.2021"], "which are dates; Reading(dates=...) or --dates x reads them as days; R"),
 }  # fmt: skip
 
 
@@ -169,11 +174,11 @@ def test_dates_of_a_parquet_file_become_days(tmp_path: Any) -> None:
 def test_dates_that_can_be_read_in_two_ways_and_texts_that_are_none_are_refused(write: Write) -> None:
     asked = Reading(dates={"day": ""})
     with refused(
-        "column 'day' holds dates that differ between %d/%m/%Y and %m/%d/%Y; dates (--dates NAME=%d/%m/%Y) chooses"
+        "dates that differ between %d/%m/%Y and %m/%d/%Y; Reading(dates=...) or --dates NAME=%d/%m/%Y chooses"
     ):
         read(write("a.csv", "day,y\n01/02/2020,1\n"), reading=asked)
     with refused(
-        "column 'day' holds 'soon' in sample 1, which is not a date in format ISO 8601: dates (--dates NAME=FORMAT)"
+        "'soon' in sample 1, which is not a date in format ISO 8601; Reading(dates=...) or --dates NAME=FORMAT"
     ):
         read(write("a.csv", "day,y\n2020-01-31,1\nsoon,2\n"), reading=asked)
     with pytest.raises(DataError, match=r"in sample 0, which is not a date in format ISO 8601$"):

@@ -122,7 +122,7 @@ def numbers(where: str, column: Any, otherwise: str) -> Array:
     if types.is_null(kind):
         return np.full(len(column), np.nan)
     if types.is_date(kind) or types.is_timestamp(kind):
-        raise DataError(f"{where} holds dates; dates (--dates NAME) reads them as days{otherwise}")
+        raise DataError(f"{where} holds dates; Reading(dates=...) or --dates NAME reads them as days{otherwise}")
     if not (types.is_boolean(kind) or types.is_integer(kind) or types.is_floating(kind) or types.is_decimal(kind)):
         raise DataError(f"{where} holds {kind}; numbers, truth values or text expected{otherwise}")
     if types.is_decimal(kind) or (column.null_count and not types.is_floating(kind)):

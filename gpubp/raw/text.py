@@ -100,8 +100,8 @@ def decoded(name: str, content: bytes, encoding: str | None) -> tuple[bytes, str
     except UnicodeDecodeError as error:
         line = content.count(b"\n", 0, error.start) + 1
         raise DataError(
-            f"{name}: line {line} holds bytes that are not {found} ({error.reason}); give its encoding "
-            "(--encoding), often latin-1 or cp1252"
+            f"{name}: line {line} holds bytes that are not {found} ({error.reason}); "
+            "Reading(encoding=...) or --encoding names another, often latin-1 or cp1252"
         ) from None
 
 
@@ -222,12 +222,12 @@ def days(where: str, cells: Array, form: str) -> tuple[Array, str]:
         each, found = max(read.items(), key=lambda item: sum(day is not None for day in item[1].values()))
         wrong = next(cell for cell in cells.tolist() if cell is not None and found[cell] is None)
         at = cells.tolist().index(wrong)
-        other = "" if form else ": dates (--dates NAME=FORMAT) gives another"  # a given form is intended, or training's
+        other = "" if form else "; Reading(dates=...) or --dates NAME=FORMAT gives another"  # a given form is intended
         raise DataError(f"{where} holds {wrong!r} in sample {at}, which is not a date in format {each}{other}")
     form, found = next(iter(fits.items()))
     for other in list(fits)[1:]:
         if fits[other] != found:
-            either = f"{form} and {other}; dates (--dates NAME={form}) chooses"
+            either = f"{form} and {other}; Reading(dates=...) or --dates NAME={form} chooses one"
             raise DataError(f"{where} holds dates that differ between {either}")
     return np.array([np.nan if cell is None else found[cell] for cell in cells.tolist()], dtype=np.float64), form
 
@@ -285,8 +285,9 @@ def _signs(cells: list[str | None], reading: Reading) -> str:
 
 def _flags(notation: tuple[str, str | None], reading: Reading) -> str:
     decimal, thousands = notation
-    flags = [f"--decimal {decimal!r}"] * (decimal != reading.decimal) + [f"--thousands {thousands!r}"] * bool(thousands)
-    return " ".join(flags)
+    changed = [("decimal", decimal)] * (decimal != reading.decimal) + [("thousands", thousands)] * bool(thousands)
+    flags = " ".join(f"--{name} {value!r}" for name, value in changed)
+    return f"Reading({', '.join(f'{name}={value!r}' for name, value in changed)}) or {flags}"
 
 
 @cache

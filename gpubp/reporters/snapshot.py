@@ -32,7 +32,7 @@ class Snapshot:
     @cached_property
     def rows(self) -> Tensor:
         """The networks' rows in the results."""
-        return _joined(self.parts)
+        return torch.cat([*self.parts])
 
     @cached_property
     def status(self) -> Tensor:
@@ -41,8 +41,8 @@ class Snapshot:
 
     @cached_property
     def loss(self) -> Tensor:
-        """Of training."""
-        return _joined([each.loss for each in self.found])
+        """The mean training loss of the round."""
+        return torch.cat([each.loss for each in self.found])
 
     @cached_property
     def held_out(self) -> list[Evaluation]:
@@ -52,12 +52,12 @@ class Snapshot:
     @cached_property
     def validation_loss(self) -> Tensor | None:
         """On the validation data."""
-        return _joined([each.loss for each in self.held_out]) if self.held_out else None
+        return torch.cat([each.loss for each in self.held_out]) if self.held_out else None
 
     @cached_property
     def validation_metric(self) -> Tensor | None:
         """On the validation data."""
-        return _joined([each.metric for each in self.held_out]) if self.held_out else None
+        return torch.cat([each.metric for each in self.held_out]) if self.held_out else None
 
     @cached_property
     def diverged_step(self) -> Tensor:
@@ -100,12 +100,8 @@ class Snapshot:
             "loss": spread(self.loss),
             "validation_loss": spread(self.validation_loss),
             "metric": spread(self.validation_metric),
-            "lr": spread(_joined([each.lr for each in self.found])),
+            "lr": spread(torch.cat([each.lr for each in self.found])),
         }
-
-
-def _joined(parts: Sequence[Tensor]) -> Tensor:
-    return parts[0] if len(parts) == 1 else torch.cat([*parts])
 
 
 def _column(state: TrainState, name: str) -> Tensor:

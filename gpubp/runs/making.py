@@ -183,8 +183,8 @@ def idle(configs: Sequence[TrainConfig]) -> list[str]:
     early for them to act."""
     found = []
     for name, does in (
-        ("patience", "patience never stops a network"),
-        ("target_loss", "target_loss never stops a network"),
+        ("patience", "patience never stops a network early"),
+        ("target_loss", "target_loss never stops a network early"),
         ("restore_best", "restore_best never restores a network"),
         ("plateau_patience", "schedule plateau never reduces a learning rate"),
     ):

@@ -270,7 +270,9 @@ def _table(samples: Any, target: str | Sequence[str] | None, reading: Reading, k
         if name not in reading.dates and values.dtype != object and not missing(values).all():
             raise table.wrong(name, "holds floats so large that they may be rounded; integers or text expected")
     if not table.targets:
-        advice = "name the columns to predict, target (--target)" if table.named else "no array is called targets or y"
+        advice = (
+            "target= or --target names the columns to predict" if table.named else "no array is called targets or y"
+        )
         raise DataError(f"{table.name} has no targets; {advice}; it has {listed(table.columns)}")
     for name in table.targets:
         if table.columns[name].dtype == object and name not in reading.text:

@@ -76,8 +76,8 @@ class TrainConfig(Rules):
         quantile: of quantile: the quantile to predict.
         label_smoothing: of cross_entropy: fraction of the target spread over all classes.
         patience: evaluations in a row without a better loss, of the validation data if any, before a network stops.
-        min_delta: how far below its best loss a better loss is; Keras's.
-        tol: how far below the lowest loss so far patience wants the next one; scikit-learn's, instead of min_delta.
+        min_delta: how far below the best loss a loss counts as better; Keras's.
+        tol: how far below the lowest loss so far a loss resets patience; scikit-learn's, instead of min_delta.
         target_loss: loss of an evaluation at which a network stops.
         class_weight: of cross_entropy: (O,) or (N, O); or "balanced", of each network's samples: class_weights.py.
         batch_size: B, samples per step; at most all, but a network with fewer rows keeps B: fitted().
@@ -172,7 +172,7 @@ class TrainConfig(Rules):
             numbers_of(name, value)
         apart = self.min_delta is not None and bool(numbers_of("min_delta", self.min_delta).any())
         if self.patience is None and (self.tol is not None or (apart and not self.restore_best)):
-            raise ConfigError("min_delta is for patience or restore_best, tol for patience alone, which is not given")
+            raise ConfigError("min_delta does nothing without patience or restore_best, and tol without patience")
         if self.tol is not None and apart:
             raise ConfigError("min_delta and tol both say which loss is better for patience; one of them expected")
         object.__setattr__(self, "extra", {n: arrays.plain(n, each, ConfigError) for n, each in self.extra.items()})

@@ -46,7 +46,7 @@ DOCUMENT = """
       least, where scikit-learn ends the training.
     - With momentum, a changed learning rate applies to all of the velocity at once, as in torch.
     - warm_start and partial_fit keep the weights, partial_fit the optimizer's memory too; the learning rate's schedule
-      starts anew in each call.
+      and the epochs without a better loss start anew in each call.
     - model_ is a gpubp.Model on raw samples: model_.export("network.onnx", [0]).
     """
 
@@ -83,7 +83,7 @@ class _MLP(Networks):
             "batch_size": batch, "epochs": self.max_iter, "shuffle": "network" if self.shuffle else "none",
             "restore_best": self.early_stopping,
         }  # fmt: skip
-        yield row | self._optimizer(batch, len(samples.rows), outputs) | self._ending(outputs)
+        yield row | self._optimizer(batch, len(samples.rows), outputs) | self._ending(loss, widths[1])
 
     def _optimizer(self, batch: int, training: int, outputs: int) -> dict[str, Any]:
         if self.solver == "adam":
@@ -108,11 +108,13 @@ class _MLP(Networks):
         """Epochs without a better loss; scikit-learn's n_iter_no_change may be infinite."""
         return None if math.isinf(self.n_iter_no_change) else int(self.n_iter_no_change)
 
-    def _ending(self, outputs: int) -> dict[str, Any]:
+    def _ending(self, loss: str, outputs: int) -> dict[str, Any]:
         adaptive = self.solver == "sgd" and self.learning_rate == "adaptive"
         if adaptive or self._waits is None or self._waits >= self.max_iter:
             return {}
-        return {"patience": self._waits + 1, "tol": self.tol / outputs}
+        summed = loss == "half_squared_error"  # over outputs, where scikit-learn's curve has the mean
+        tol = self.tol * outputs if summed else self.tol / _averaged(loss, outputs)
+        return {"patience": self._waits + 1, "tol": tol}
 
     def _batch(self, training: int) -> int:
         if self.batch_size == "auto":

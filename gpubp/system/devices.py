@@ -51,7 +51,7 @@ def usable(device: str | torch.device) -> torch.device:
     if wanted.type == "cuda":
         missing = gpus.missing()
         if missing is not None:
-            raise DeviceError(f"device {str(device)!r}: {missing}; use --device cpu")
+            raise DeviceError(f"device {str(device)!r}: {missing}; use device cpu")
         if (wanted.index or 0) >= gpus.count():
             many = counted(gpus.count(), "GPU")
             raise DeviceError(f"device {str(device)!r}: this machine has {many}, from cuda:0 on")

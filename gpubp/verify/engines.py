@@ -63,7 +63,7 @@ def compile_ahead(subject: Subject) -> None:
 def _missing(subject: Subject, name: str, device: torch.device, dtype: torch.dtype) -> str | None:
     """Why an engine cannot be compared."""
     if name == "cuda" and device.type != "cuda":
-        return gpus.missing() or "--device names the CPU"
+        return gpus.missing() or "the device is the CPU"
     return subject.refused(name, device, dtype)
 
 

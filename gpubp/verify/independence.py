@@ -140,7 +140,7 @@ def _device(subject: Subject) -> Row:
     there = "cuda" if subject.device == HOME else subject.device
     row = Row("a GPU's bits are the CPU's", f"{there} and {', '.join(others)}", SEED)
     if subject.device == HOME:
-        return row.without(gpus.missing() or "--device names the CPU")
+        return row.without(gpus.missing() or "the device is the CPU")
     if (why_not := _plain(subject, subject.device, HOME)) is not None:
         return row.without(f"only compiled engines have the same bits on both; {why_not}")
 
