@@ -40,6 +40,6 @@ def quoted(text: object) -> str:
     return shlex.quote(line(text))
 
 
-def asked(name: str, value: object) -> str:
+def advised(name: str, value: object) -> str:
     """How to read a column otherwise: in Python, and with the flag that is given `value`."""
     return f"Reading({name}=...) or --{name} {quoted(value)}"

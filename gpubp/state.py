@@ -159,7 +159,7 @@ class TrainState:
     @property
     def expected(self) -> int:
         """Steps of all networks, in host memory, at their ends, if no further network stops early."""
-        return int(np.where(self.running.numpy(), self.end.numpy(), self.step.numpy()).sum())
+        return int(np.where(self.status.numpy() == RUNNING, self.end.numpy(), self.step.numpy()).sum())
 
     def rows(self, part: slice | Tensor) -> TrainState:
         """The networks of `part` as a separate state: views for a slice, copies for indices (see put())."""

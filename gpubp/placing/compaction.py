@@ -3,7 +3,6 @@
 Otherwise, an ended network's SIMD lane or thread would idle beside its neighbours. No bit depends on it.
 """
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -38,7 +37,7 @@ class Compaction:
 
     def compact(self, running: Tensor) -> None:
         """Use the clocks of `state`, which the loop may have changed. running (N,) bool, on the host: which train."""
-        count, before = int(np.count_nonzero(running.numpy())), len(self.active.step)
+        count, before = int(running.sum()), len(self.active.step)
         if 0 < count <= FULL * before and self._room(count):
             self._home(ROWS)
             figures = {key: found for key, found in self.figures.items() if key in self.present}

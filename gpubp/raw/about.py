@@ -7,7 +7,7 @@ two, or at most MOST that occur EACH times on average. Otherwise it holds number
 import numpy as np
 
 from ..errors import ConfigError, one_of
-from ..line import asked, counted, line
+from ..line import advised, counted, line
 from .fitting import rounded
 from .preparation import TASK_OF_LOSS, UNSCALED, Preparation
 from .tables import Array, Table, listed, missing
@@ -70,7 +70,7 @@ def sentences(
     classes, targets = preparation.classes, listed(table.targets, SHOWN)
     task = f"classification, {len(classes)} classes ({listed(classes, SHOWN)})" if classes else "regression"
     counting = [
-        f"{name} numbers the samples; {asked('drop', name)} leaves it out"
+        f"{name} numbers the samples; {advised('drop', name)} leaves it out"
         for name in numbers
         if table.named and table.samples > 2 and _counting(table.columns[name])
     ]

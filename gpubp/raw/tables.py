@@ -24,7 +24,7 @@ import pyarrow
 from pyarrow import csv
 
 from ..errors import ConfigError, DataError, nearest, unknown
-from ..line import asked
+from ..line import advised
 from ..system import files, free
 from . import arrow, npz, text
 from .text import Reading
@@ -164,7 +164,7 @@ def floats(table: Table, name: str, values: Array) -> Array:
             raise table.wrong(
                 name,
                 f"holds {values[at[0]]} in sample {at[0]}, one of {len(at)} whole numbers beyond 2^53, which float64 "
-                f"may not hold; {asked('text', name)} takes them as names, {asked('drop', name)} leaves them out",
+                f"may not hold; {advised('text', name)} takes them as names, {advised('drop', name)} leaves them out",
             )
     return found
 
@@ -289,7 +289,7 @@ def from_arrow(
             made.append(column)
             continue
         columns[column] = arrow.numbers(
-            where, values, "" if column in targets else f", {asked('drop', column)} leaves it out"
+            where, values, "" if column in targets else f", {advised('drop', column)} leaves it out"
         )
         numbers = None
         if columns[column].dtype == object and column not in reading.text:

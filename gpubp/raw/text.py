@@ -22,7 +22,7 @@ import pyarrow
 import pyarrow.csv
 
 from ..errors import ConfigError, DataError
-from ..line import asked
+from ..line import advised
 from ..system import free
 
 Array = npt.NDArray[Any]
@@ -236,8 +236,8 @@ def question(cells: Array, reading: Reading, column: str, target: bool = False) 
     """The question about a column of texts (M,) that does not look like categories; None if it does. target: whether
     the column is a target, which cannot be left out."""
     known = [cell for cell in cells.tolist() if cell is not None]
-    counts, take = Counter(known), f"{asked('text', column)} keeps them as texts"
-    take += "" if target else f", {asked('drop', column)} leaves it out"
+    counts, take = Counter(known), f"{advised('text', column)} keeps them as texts"
+    take += "" if target else f", {advised('drop', column)} leaves it out"
     other = {text for text in counts if reading.number(text) is None and text.strip() not in UNKNOWN}
     few = sum(counts[text] for text in other)
     if known and not other:
@@ -260,7 +260,7 @@ def question(cells: Array, reading: Reading, column: str, target: bool = False) 
     for form in FORMATS:
         dates = [text for text in some[:100] if _day(text, form) is not None]
         if 2 * len(dates) > len(some[:100]):
-            days = f"{asked('dates', column)} reads them as days"
+            days = f"{advised('dates', column)} reads them as days"
             return f"holds texts such as {dates[0]!r}, which are dates; {days}; {take}"
     if len(counts) > MANY or (len(counts) == len(known) >= 10):
         return (

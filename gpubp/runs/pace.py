@@ -31,15 +31,15 @@ class Pace:
 
     def look(self, state: TrainState) -> None:
         """Read the clocks of `state`, after they were updated or changed."""
-        step, limit, end, status = (each.numpy() for each in (state.step, state.limit, state.end, state.status))
-        left, running = limit - step, status == RUNNING
+        step, running = state.step.numpy(), state.status.numpy() == RUNNING
+        left = state.limit.numpy() - step
         self.each = left[running & (left > 0)]
         self.count, self.left, self.taken = len(self.each), 0, 0
         if self.count:
             self.left = int(self.each.max())
         self.alike = not self.count or int(self.each.min()) == self.left
         self.before, self.running = int(step.sum()), int(np.count_nonzero(running))
-        self.whole = int(np.where(running, end, step).sum())
+        self.whole = state.expected
         self.calls: deque[int] = deque(maxlen=3)
 
     @property

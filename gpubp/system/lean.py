@@ -5,7 +5,7 @@ import warnings
 from importlib.util import find_spec
 from types import ModuleType
 
-ASKED = False  # whether without_pandas() has been called
+ASKED = False  # whether pyarrow has looked, and found no pandas
 
 
 def without_pandas() -> None:
@@ -18,7 +18,7 @@ def without_pandas() -> None:
     import pyarrow
 
     sys.modules["pandas"] = old = ModuleType("pandas")
-    old.__version__ = "0"  # type: ignore[attr-defined]
+    vars(old)["__version__"] = "0"
     try:
         with warnings.catch_warnings(action="ignore"):  # that it is too old
             pyarrow.array([])  # takes no memory: memory.py looks there for a first table
