@@ -17,7 +17,7 @@ from .population import Population
 from .samples.data import Dataset
 from .settings.config import TrainConfig
 from .settings.ranges import numbers_of
-from .settings.recipe import MEMORY, TRACKED, Recipe
+from .settings.recipe import MEMORY, RATED, TRACKED, Recipe
 
 
 class Status(IntEnum):
@@ -272,7 +272,7 @@ class TrainState:
             "status": (0, max(Status)),
             "hyper.class_weight": (0, torch.finfo(torch.float64).max),
             **{f"memory.{name}": (0, inf) for name in {**MEMORY, **TRACKED}},
-            **{f"memory.{name}": (-inf, inf) for name in ("best", "best_loss", "last_loss")},
+            **{f"memory.{name}": (-inf, inf) for name in ("best", "best_loss", "last_loss", *RATED)},
             "memory.best_step": (-1, self.step[:, None]),
         }
         tensors = dict(self.tensors())

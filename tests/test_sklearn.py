@@ -244,15 +244,20 @@ def test_networks_that_diverge_do_not_predict_and_are_told_of():
     assert np.isfinite(model.predict(FLOWERS)).all()
 
 
+def check_end(model, costs, tol):
+    """It is the third epoch in a row whose cost is not `tol` below the lowest: n_iter_no_change=2."""
+    best, waited = float("inf"), 0
+    for number, cost in enumerate(costs, 1):
+        best, waited = min(best, cost), 0 if cost <= best - tol else waited + 1
+        assert (waited == 3) == (number == model.n_iter_)
+
+
 def test_tol_is_of_the_mean_over_several_numbers_as_in_scikit_learn():
     """Whose curve is the mean over outputs, and ours is the sum; alpha, which is of both, is 0."""
     y = np.stack([np.sin(DRAWN @ np.full(DRAWN.shape[1], k)) for k in range(1, 6)], 1)
     given = {"hidden_layer_sizes": (5,), "tol": 0.01, "n_iter_no_change": 2, "max_iter": 300, "random_state": 0}
     model = MLPRegressor(**given, alpha=0.0, learning_rate_init=0.01, engine="eager").fit(DRAWN, y)
-    best, waited = float("inf"), 0
-    for number, loss in enumerate(np.divide(model.loss_curve_, 5), 1):
-        best, waited = min(best, loss), 0 if loss <= best - 0.01 else waited + 1
-        assert (waited == 3) == (number == model.n_iter_)
+    check_end(model, np.divide(model.loss_curve_, 5), 0.01)
 
 
 def test_the_end_of_all_epochs_is_told_of():
@@ -284,6 +289,12 @@ CURVES = {
 }
 
 
+def test_the_score_of_the_held_out_samples_decides_as_in_scikit_learn():
+    given = {"tol": 0.02, "n_iter_no_change": 2, "max_iter": 300, "learning_rate_init": 0.02}
+    model = MLPClassifier((5,), early_stopping=True, **given, **SMALL).fit(FLOWERS, SPECIES)
+    check_end(model, np.negative(model.validation_scores_), 0.02)
+
+
 def constant(y):
     """The mean of what poisson's deviance has of the targets alone."""
     return (y * np.log(np.where(y, y, 1)) - y).mean(0)
@@ -306,7 +317,4 @@ def test_the_curve_of_several_labels_decides_when_it_no_longer_falls_by_tol():
     _, y, *_ = CURVES["labels"]
     given = {"hidden_layer_sizes": (5,), "tol": 0.02, "n_iter_no_change": 2, "max_iter": 500, "random_state": 0}
     model = MLPClassifier(**given, learning_rate_init=0.1, engine="eager").fit(DRAWN, y)
-    best, waited = float("inf"), 0
-    for number, loss in enumerate(model.loss_curve_, 1):
-        best, waited = min(best, loss), 0 if loss <= best - 0.02 else waited + 1
-        assert (waited == 3) == (number == model.n_iter_)
+    check_end(model, model.loss_curve_, 0.02)

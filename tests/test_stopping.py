@@ -31,6 +31,9 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "patience per network": {"patience": [1, 2, 3, float("inf"), 1], "restore_best": True},
     "min_delta": {"patience": 2, "min_delta": 0.03, "restore_best": True},
     "tol": {"patience": 2, "tol": [0.02, 0.03, 0.05, 0.0, 10.0], "restore_best": True},
+    "metric": {"patience": [1, 2, 3, 2, 4], "monitor": "metric", "restore_best": True},
+    "metric by more": {"patience": 2, "monitor": "metric", "min_delta": 0.04},
+    "metric by tol": {"patience": 3, "monitor": "metric", "tol": 0.04, "restore_best": True, "target_loss": 1.3},
     "target": {"target_loss": 1.46},
     "target and patience": {"target_loss": 1.46, "patience": 3, "restore_best": True},
     "best only": {"restore_best": True},
@@ -64,7 +67,7 @@ def train(validation: bool = True, run_dir: Path | None = None, **more: Any) -> 
 
 
 def alone(n: int, chosen: gpubp.TrainConfig, engine: str, validation: bool) -> tuple[Any, ...]:
-    """Network n alone, in a loop as one writes it for Keras. -> row, status, step, best step, best loss."""
+    """Network n alone, in a loop as one writes it for Keras. -> row, status, step, best step, best figure."""
     mine, data, looks = chosen.take(torch.tensor([n])), training(), held_out()
     networks = population(SPEC, ids=[n])
     state, by = TrainState.start(networks, mine, data, torch.tensor([n])), choose(engine, SPEC, mine, CPU).engine
@@ -83,10 +86,12 @@ def alone(n: int, chosen: gpubp.TrainConfig, engine: str, validation: bool) -> t
             status = Status.diverged
             break
         mean = float(state.total[0]) / (int(state.step) - before)
-        loss = float(by.evaluate(networks, looks, state.hyper, state.position).loss[0]) if validation else mean
-        enough = loss < best - least if tol is None else loss <= best - tol
-        if loss < best - least:
-            best, best_step, row = loss, int(state.step), networks.params[0].clone()
+        found = by.evaluate(networks, looks, state.hyper, state.position)
+        loss = float(found.loss[0]) if validation else mean
+        cost = -float(found.metric[0]) if mine.monitor == "metric" else loss
+        enough = cost < best - least if tol is None else cost <= best - tol
+        if cost < best - least:
+            best, best_step, row = cost, int(state.step), networks.params[0].clone()
         if enough:
             waited = 0
         elif int(state.step) == whole:
@@ -100,10 +105,12 @@ def alone(n: int, chosen: gpubp.TrainConfig, engine: str, validation: bool) -> t
 
 ALONE = [
     ("patience", True, "cpu"), ("patience per network", True, "cpu"), ("min_delta", True, "cuda"),
-    ("tol", True, "cpu"), ("target", False, "eager"), ("target and patience", True, "cpu"), ("best only", True, "cpu"),
+    ("tol", True, "cpu"), ("metric", True, "cpu"), ("metric by more", True, "eager"), ("metric by tol", True, "cpu"),
+    ("target", False, "eager"), ("target and patience", True, "cpu"), ("best only", True, "cpu"),
     ("within a round", True, "cpu"), ("some diverge", False, "eager"),
 ]  # fmt: skip
 EVERY = itertools.product(SETTINGS, [True, False], ["eager", "cpu", "cuda"])
+EVERY = [each for each in EVERY if each[1] or "monitor" not in SETTINGS[each[0]]]
 
 
 @pytest.mark.parametrize(("name", "validation", "engine"), quick(EVERY, ALONE))
@@ -118,7 +125,8 @@ def test_every_network_ends_as_in_a_loop_over_one_at_a_time(name: str, validatio
         assert (result.status_names[n], int(result.state.step[n])) == (status.name, step)
         if result.state.recipe.tracks and status != Status.finished:  # the last evaluation may not be of a whole round
             assert int(result.state.memory["best_step"][n]) == best_step
-            assert float(result.state.memory["best_loss"][n]) == best
+            known = gpubp.stopping.best(result.state)
+            assert float(-known["metric"][n] if chosen.monitor == "metric" else known["loss"][n]) == best
     assert len(result.statuses) >= 2 or name == "best only", "the setting does something"
 
 
@@ -236,10 +244,9 @@ def test_the_results_say_that_a_network_was_best_at_its_end_within_a_round() -> 
 
 @pytest.mark.parametrize("slots", [None, 2])
 def test_the_best_loss_is_in_the_results_where_a_network_has_one(slots: int | None) -> None:
-    spec = gpubp.NetworkSpec((3, 4), loss="cross_entropy")
-    sets = (gpubp.Dataset(*samples(spec, 20)),) * 2
+    sets = (gpubp.Dataset(*samples(SPEC, 20)),) * 2
     rows = [{"restore_best": True, "steps": 30}, {"steps": 30}, {"restore_best": True, "steps": 5}, {"patience": 3}]
-    common = {"widths": "3,4", "loss": "cross_entropy", "engine": "eager", "evaluate_every": 10, "lr": 0.01}
+    common = {"widths": "3,6,4", "loss": "cross_entropy", "engine": "eager", "evaluate_every": 10, "lr": 0.01}
     result = gpubp.train_many([{"steps": 30, **row} for row in rows], *sets, slots=slots, **common)
     found = result.table.to_pydict()
     assert found["best_step"] == [30, None, 5, 30], "the end of a training shorter than a round too"
@@ -249,6 +256,19 @@ def test_the_best_loss_is_in_the_results_where_a_network_has_one(slots: int | No
     plain = gpubp.train_many([{"steps": 30}], *sets, **common)
     assert "best_loss" not in plain.table.column_names
     assert plain.best_loss is None
+
+
+def test_the_best_by_the_metric_is_in_the_results_of_networks_that_go_by_it() -> None:
+    sets = (gpubp.Dataset(*samples(SPEC, 20)),) * 2
+    rows = [{"restore_best": True, "monitor": "metric"}, {}, {"restore_best": True}]
+    common = {"widths": "3,6,4", "loss": "cross_entropy", "engine": "eager", "steps": 35, "evaluate_every": 10}
+    found = (result := gpubp.train_many(rows, *sets, **common)).table.to_pydict()
+    assert found["best_accuracy"] == [found["validation_accuracy"][0], None, None]
+    assert found["best_loss"] == [found["validation_loss"][0], None, pytest.approx(found["validation_loss"][2])]
+    assert found["monitor"] == ["metric", "loss", "loss"]
+    assert result.best_metric.isnan().tolist() == [False, True, True]
+    with pytest.raises(ConfigError, match="monitor is 'metric', which is of the validation data, and"):
+        gpubp.train_many(rows, sets[0], **common)
 
 
 def test_by_default_a_network_is_evaluated_after_its_epoch_whatever_others_train() -> None:
@@ -279,8 +299,10 @@ def test_a_step_does_not_read_what_stops_a_network() -> None:
         ({"target_loss": float("inf")}, "target_loss is inf"),
         ({"min_delta": -0.1, "patience": 2}, "min_delta is -0.1"),
         ({"min_delta": ["none"], "patience": 2}, "min_delta holds str 'none'"),
-        ({"min_delta": 0.1}, "min_delta does nothing without patience or"),
-        ({"tol": 0.1, "restore_best": True}, "and tol without patience"),
+        ({"min_delta": 0.1}, "min_delta and monitor do nothing without patience or"),
+        ({"monitor": "metric", "target_loss": 0.1}, "min_delta and monitor do nothing without patience or"),
+        ({"monitor": "val_accuracy", "patience": 2}, "monitor 'val_accuracy' is unknown; did you mean 'metric'"),
+        ({"tol": 0.1, "restore_best": True}, "tol needs patience"),
         ({"tol": 0.1, "min_delta": 0.1, "patience": 2}, "min_delta and tol both say"),
         ({"restore_best": "yes"}, "restore_best 'yes': True or False expected"),
     ],

@@ -20,8 +20,8 @@ LISTS = {"widths": ";", "hidden": ";", "optimizer": ",", "schedule": ",", "batch
 LENGTHS = ("epochs", "steps")
 BYTES = 100  # per row of a design while it is drawn
 POSITIONS = ("folds", "bootstrap", "per")  # with these, each setting trains a network at each position of the data
-COMMON = ("output", "loss", "bias", "train_bias", "evaluate_every", "restore_best", "shuffle", "update_order",
-          "precision")  # fmt: skip
+COMMON = ("output", "loss", "bias", "train_bias", "evaluate_every", "monitor", "restore_best", "shuffle",
+          "update_order", "precision")  # fmt: skip
 WHOLE = ("hidden_width", *LENGTHS)  # whole numbers that may be drawn
 
 

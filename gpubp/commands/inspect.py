@@ -202,7 +202,7 @@ def interim(folder: Path, saved: Checkpoint, training: bool = True) -> pa.Table:
                 step[place] = int(known[row]["step"][-1])
                 for values, name in zip(figures, names):
                     values[place] = float(known[row][name][-1])
-                if state.recipe.tracks:
+                if state.recipe.tracks and not state.recipe.rated:  # curves have losses
                     later = known[row][known[row]["step"] + notes["open"] > int(state.step[place])]
                     _follow(evaluated, place, later["step"], later[names[notes["validation"] is not None]])
         held_out = None if notes["validation"] is None else Evaluation(figures[1], unknown)

@@ -219,8 +219,8 @@ def _config(settings: dict[str, Any]) -> TrainConfig:
     plain = TrainConfig(settings["optimizer"], batch_size=settings["batch_size"], steps=1)
     shape = tutorial.SPEC, plain.recipe(tutorial.SPEC), settings["networks"], DTYPES[settings["dtype"]].itemsize
     memory.check([shape], HOME)
-    names = ("optimizer", "schedule", "batch_size", "epochs", "steps", "evaluate_every", "restore_best", "shuffle",
-             "update_order", "precision")  # fmt: skip
+    names = ("optimizer", "schedule", "batch_size", "epochs", "steps", "evaluate_every", "monitor", "restore_best",
+             "shuffle", "update_order", "precision")  # fmt: skip
     config = TrainConfig.from_dict({**{name: settings[name] for name in names}, **sampled(settings)})
     settings |= designs.used(settings)
     return config

@@ -25,6 +25,7 @@ from ..population import Population
 from ..populations import Populations, members
 from ..raw.preparation import Preparation
 from ..settings.config import HYPER
+from ..settings.recipe import LOSS, METRIC
 from ..state import NAMES, Status, TrainState, counts
 from ..system.ambient import neutral
 from .ensemble import Ensemble
@@ -124,11 +125,20 @@ class Result:
 
     @cached_property
     def best_loss(self) -> Tensor | None:
-        """(N,): the best loss of an evaluation, NaN where there is none; None if no setting needs it."""
-        if not any(state.recipe.tracks for state in self.states):
+        """(N,): the loss of the best evaluation, NaN where there is none; None if no setting needs it."""
+        return self._at_best(LOSS)
+
+    @cached_property
+    def best_metric(self) -> Tensor | None:
+        """(N,): its metric, likewise; None if no setting goes by it."""
+        return self._at_best(METRIC)
+
+    def _at_best(self, figure: str) -> Tensor | None:
+        best = [stopping.best(state) if state.recipe.tracks else {} for state in self.states]
+        if not any(figure in each for each in best):
             return None
         blank = (torch.full((state.population.count,), float("nan"), dtype=torch.float64) for state in self.states)
-        found = [stopping.best(state)[0] if state.recipe.tracks else none for state, none in zip(self.states, blank)]
+        found = [each.get(figure, none) for each, none in zip(best, blank)]
         return self.populations.in_order([torch.where(each.isfinite(), each, float("nan")) for each in found])
 
     @property

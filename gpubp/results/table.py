@@ -21,7 +21,7 @@ from ..raw.arrow import plain
 from ..raw.entities import Entities
 from ..raw.tables import listed
 from ..settings.config import HYPER, OFF_AT_ZERO, TrainConfig
-from ..settings.recipe import Recipe
+from ..settings.recipe import LOSS, METRIC, Recipe
 from ..state import NAMES, Status, TrainState
 from ..stopping import best
 from .result import KEYS, OF_LOSS, keys_of, loss_columns, ranked_by, setting_column
@@ -29,10 +29,10 @@ from .result import KEYS, OF_LOSS, keys_of, loss_columns, ranked_by, setting_col
 WHOLE = ("network", "id", "steps", "diverged_step")  # columns of whole numbers
 FAULT = "diverged_in"  # what first was not finite
 STEPS = ("diverged_step", "stopped_step", "best_step")  # of whole numbers that a network may lack
-BEST = "best_loss"  # the loss at best_step
+BEST = "best_"  # before the name of a figure at best_step
 STOPPED = (Status.converged, Status.stopped)
 TEXTS = ("widths", "hidden", "output", "loss_function", "bias", "train_bias", "optimizer", "schedule", "batch_size",
-         "shuffle", "update_order", "precision", "restore_best", "class_weight")  # fmt: skip
+         "shuffle", "update_order", "precision", "monitor", "restore_best", "class_weight")  # fmt: skip
 # settings that only a design has, by column: `inspect` adds them
 DESIGNED = {name: name for name in ("init", "init_scale", "epochs", "evaluate_every")} | {"max_steps": "steps"}
 OTHERS = (FAULT, "fold", "status", "loss", "accuracy", "r2")
@@ -159,7 +159,8 @@ def by_part(rows: pa.Table) -> pa.Table:
 
 def key_name(name: str) -> str:
     """The column of an entity's key `name`: that name, unless another column of the table may have it."""
-    taken = {*WHOLE, *STEPS, *TEXTS, *HYPER, *DESIGNED, *OTHERS, BEST, *(f"validation_{each}" for each in OTHERS)}
+    taken = {*WHOLE, *STEPS, *TEXTS, *HYPER, *DESIGNED, *OTHERS}
+    taken |= {first + each for first in ("validation_", BEST) for each in OTHERS}
     return f"entity.{name}" if name in taken or name.startswith(("entity.", "extra.")) else name
 
 
@@ -203,6 +204,7 @@ def described(spec: NetworkSpec, recipe: Recipe) -> dict[str, Any]:
         "shuffle": recipe.shuffle,
         "update_order": recipe.update_order,
         "precision": recipe.precision,
+        "monitor": recipe.monitor,
         "restore_best": recipe.restore_best,
     }
 
@@ -218,6 +220,8 @@ def _rows(outcome: Outcome, metric: str, entities: Entities | None, stops: bool,
     0, that are on for some network of any population."""
     rows, state, training, validation, folds, faults = outcome
     names = np.array(NAMES)
+    known = best(state) if state.recipe.tracks else {}
+    at_best = {BEST + name: numbers(known[each]) for name, each in ((LOSS, LOSS), (metric, METRIC)) if each in known}
     columns = {
         "network": numbers(rows),
         "id": numbers(state.population.ids),
@@ -227,7 +231,7 @@ def _rows(outcome: Outcome, metric: str, entities: Entities | None, stops: bool,
         "steps": numbers(state.step),
         **{name: numbers(steps) for name, steps in _steps(state, stops).items()},
         FAULT: _faults(state, faults),
-        **({BEST: numbers(best(state)[0])} if state.recipe.tracks else {}),
+        **at_best,
         "loss": numbers(training.loss),
         metric: numbers(training.metric),
     }
@@ -236,8 +240,7 @@ def _rows(outcome: Outcome, metric: str, entities: Entities | None, stops: bool,
     columns |= {setting_column(name): values for name, values in _hyper(state, on).items()}
     arrays = {name: pa.array(values) for name, values in columns.items()}
     arrays |= {name: pa.array(columns[name], mask=columns[name] < 0) for name in STEPS if name in columns}
-    if BEST in columns:
-        arrays[BEST] = pa.array(columns[BEST], mask=columns["best_step"] < 0)
+    arrays |= {name: pa.array(columns[name], mask=columns["best_step"] < 0) for name in at_best}
     return pa.table(arrays)
 
 
@@ -282,5 +285,5 @@ def _steps(state: TrainState, stops: bool) -> dict[str, Tensor]:
     if stops or {"patience", "target_loss"} & state.hyper.keys():
         found["stopped_step"] = torch.where(_stopped(state), state.step, -1)
     if state.recipe.tracks:
-        found["best_step"] = best(state)[1]
+        found["best_step"] = best(state)["step"]
     return found

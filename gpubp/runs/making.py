@@ -18,6 +18,7 @@ from ..samples import checks
 from ..samples.data import Dataset
 from ..settings.class_weights import are_balanced
 from ..settings.config import TrainConfig
+from ..settings.recipe import METRIC
 from ..state import TrainState
 from ..system.ambient import HOME
 from .design import Design, Group, Planned
@@ -123,6 +124,8 @@ class Maker:
         if self.every is not None and not config.decides and config.evaluate_every is None:
             every = self.interval(group) if self.looks else max(self.longest, config.longest)
             every = self.every.setdefault("epochs" if config.steps is None else "steps", every)
+        if config.monitor == METRIC and self.sets.validation is None:
+            raise ConfigError("monitor is 'metric', which is of the validation data, and there are none")
         config = replace(config, evaluate_every=every)
         fitted, told = config.fitted(population.spec, self.sets.data, group.position)
         self.notes += [note for note in told if note not in self.notes]

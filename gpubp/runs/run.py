@@ -182,8 +182,8 @@ class Run:
         first, last = self.round(step - 1) if self.sides is None else self.sides
         mean = state.total.numpy() / np.maximum(step - first, 1)
         mean[~due | (status == DIVERGED)] = math.nan
-        loss = mean if self.held_out is None else self.held_out.loss.numpy()
-        better = stopping.decide(state, loss, due, step == last)
+        figures = [mean] if self.held_out is None else [each.numpy() for each in self.held_out]
+        better = stopping.decide(state, figures, due, step == last)
         status[due & (status == RUNNING) & (step >= state.end.numpy())] = FINISHED
         self.pace.running = int(np.count_nonzero(status == RUNNING))
         return Round(torch.from_numpy(mean), self.held_out, self.learning_rate(), state.status.clone()), better

@@ -20,12 +20,13 @@ from ..system import arrays
 from ..system.ambient import neutral
 from . import class_weights
 from .ranges import bounded, numbers_of
-from .recipe import EXACT, PRECISIONS, Recipe, Rules
+from .recipe import EXACT, LOSS, MONITORED, PRECISIONS, Recipe, Rules
 from .rounds import Rounds, fitted
 
 Hyper = float | Sequence[float] | Tensor | None
 
 SHUFFLES, ORDERS = ("network", "shared", "none"), ("simultaneous", "layerwise")
+TEXTS = {"monitor": MONITORED, "shuffle": SHUFFLES, "update_order": ORDERS, "precision": PRECISIONS}
 EVENTS = {"epochs": 1, "steps": 100}  # between evaluations, for a schedule that watches them
 SWITCHES = {  # of every optimizer, schedule and loss, with their defaults
     "l1": 0.0, "l2": 0.0, "dropout": 0.0, "clip_value": None, "clip_norm": None, "patience": None, "min_delta": 0.0,
@@ -76,15 +77,16 @@ class TrainConfig(Rules):
         quantile: of quantile: the quantile to predict.
         label_smoothing: of cross_entropy: fraction of the target spread over all classes.
         patience: evaluations in a row without a better loss, of the validation data if any, before a network stops.
-        min_delta: how far below the best loss a loss counts as better; Keras's.
-        tol: how far below the lowest loss so far a loss resets patience; scikit-learn's, instead of min_delta.
+        min_delta: how much better than the best a figure must be to count as better; Keras's.
+        tol: how much better than the best so far a figure must be to reset patience; scikit-learn's.
         target_loss: loss of an evaluation at which a network stops.
         class_weight: of cross_entropy: (O,) or (N, O); or "balanced", of each network's samples: class_weights.py.
         batch_size: B, samples per step; at most all, but a network with fewer rows keeps B: fitted().
         epochs: passes through a network's samples, one number or (N,): ceil(epochs M / B) steps.
         steps: training steps, one number or (N,), instead of epochs.
         evaluate_every: epochs, or steps, between evaluations; by default a hundredth of all; 1 or 100 if they decide.
-        restore_best: whether a network ends with the row of its best loss.
+        monitor: what patience and restore_best go by: loss, or the validation data's metric (accuracy or R2).
+        restore_best: whether a network ends with the row of its best evaluation.
         shuffle: network (an order per network), shared (one for all) or none.
         update_order: simultaneous, or layerwise: a layer is updated before the delta below it is computed.
         precision: of products: exact; or tf32 or 3xtf32, on a GPU's tensor cores, with bits that no CPU reproduces.
@@ -133,6 +135,7 @@ class TrainConfig(Rules):
     epochs: int | Sequence[int] | Tensor | None = None
     steps: int | Sequence[int] | Tensor | None = None
     evaluate_every: int | None = None
+    monitor: str = LOSS
     restore_best: bool = False
     shuffle: str = "network"
     update_order: str = "simultaneous"
@@ -143,7 +146,7 @@ class TrainConfig(Rules):
     def __post_init__(self) -> None:
         object.__setattr__(self, "optimizer", OPTIMIZERS.name(self.optimizer, "optimizer", ConfigError))
         object.__setattr__(self, "schedule", SCHEDULES.name(self.schedule, "schedule", ConfigError))
-        for name, allowed in (("shuffle", SHUFFLES), ("update_order", ORDERS), ("precision", PRECISIONS)):
+        for name, allowed in TEXTS.items():
             one_of(allowed, getattr(self, name), name)
             object.__setattr__(self, name, str(getattr(self, name)))  # from NumPy's str
         if (self.epochs is None) == (self.steps is None):
@@ -171,8 +174,9 @@ class TrainConfig(Rules):
                 self._keep(name)
             numbers_of(name, value)
         apart = self.min_delta is not None and bool(numbers_of("min_delta", self.min_delta).any())
-        if self.patience is None and (self.tol is not None or (apart and not self.restore_best)):
-            raise ConfigError("min_delta does nothing without patience or restore_best, and tol without patience")
+        idle = not self.restore_best and (apart or self.monitor != LOSS)
+        if self.patience is None and (self.tol is not None or idle):
+            raise ConfigError("min_delta and monitor do nothing without patience or restore_best; tol needs patience")
         if self.tol is not None and apart:
             raise ConfigError("min_delta and tol both say which loss is better for patience; one of them expected")
         object.__setattr__(self, "extra", {n: arrays.plain(n, each, ConfigError) for n, each in self.extra.items()})
@@ -227,10 +231,8 @@ class TrainConfig(Rules):
         return Recipe(hyper=on, **{name: getattr(self, name) for name in names})
 
     def columns(self, spec: NetworkSpec, count: int, device: torch.device) -> dict[str, Tensor]:
-        """{name: (N, 1) float64}, defaults filled in, without those that are off; class_weight (N, O).
-
-        Raises ShapeError for a column of another length.
-        """
+        """{name: (N, 1) float64}, defaults filled in, without those that are off; class_weight (N, O). Raises
+        ShapeError for a column of another length."""
         columns = {}
         for name, value in self.switched_on(spec.loss).items():
             numbers = numbers_of(name, value).to(device)
@@ -264,11 +266,8 @@ class TrainConfig(Rules):
     def interval(self) -> int:
         """evaluate_every, with its default filled in. If evaluations change the training, it does not depend on its
         length: a network has the same bits beside longer-trained ones, and an extended run those of a longer run."""
-        if self.evaluate_every is not None:
-            return self.evaluate_every
-        if self.decides:
-            return EVENTS["epochs" if self.steps is None else "steps"]
-        return -(-self.longest // 100)
+        usual = EVENTS["epochs" if self.steps is None else "steps"] if self.decides else -(-self.longest // 100)
+        return usual if self.evaluate_every is None else self.evaluate_every
 
     @property
     def decides(self) -> bool:

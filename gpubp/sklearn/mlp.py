@@ -40,8 +40,6 @@ DOCUMENT = """
     - alpha is divided by the batch size, as in scikit-learn, whatever the samples weigh.
     - loss_curve_ has the sum of squared errors over several outputs, not their mean, and for poisson lacks the term of
       the targets alone. validation_scores_ has the mean accuracy over several labels, not that of all at once.
-    - With early_stopping the loss of the held-out samples decides, not their score, and the weights of its best epoch
-      are kept.
     - learning_rate="adaptive" divides the rate by 5 when the loss has not fallen by a fraction of tol, to 1e-6 at the
       least, where scikit-learn ends the training.
     - With momentum, a changed learning rate applies to all of the velocity at once, as in torch.
@@ -81,7 +79,7 @@ class _MLP(Networks):
             "init_scale": math.sqrt(1 / 3) if self.activation == "logistic" else 1.0,
             "l2": self.alpha / batch / outputs, "lr": float(self.learning_rate_init),
             "batch_size": batch, "epochs": self.max_iter, "shuffle": "network" if self.shuffle else "none",
-            "restore_best": self.early_stopping,
+            "monitor": "metric" if self.early_stopping else "loss", "restore_best": self.early_stopping,
         }  # fmt: skip
         yield row | self._optimizer(batch, len(samples.rows), outputs) | self._ending(loss, widths[1])
 
@@ -112,6 +110,8 @@ class _MLP(Networks):
         adaptive = self.solver == "sgd" and self.learning_rate == "adaptive"
         if adaptive or self._waits is None or self._waits >= self.max_iter:
             return {}
+        if self.early_stopping:
+            return {"patience": self._waits + 1, "tol": self.tol}
         summed = loss == "half_squared_error"  # over outputs, where scikit-learn's curve has the mean
         tol = self.tol * outputs if summed else self.tol / _averaged(loss, outputs)
         return {"patience": self._waits + 1, "tol": tol}
