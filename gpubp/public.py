@@ -39,4 +39,4 @@ from .samples.sources import Prepared as Prepared
 from .settings.config import TrainConfig as TrainConfig
 from .state import Status as Status
 
-load_data = sources.load
+load_data = sources.load_data

@@ -20,7 +20,6 @@ from gpubp.errors import (
     ShapeError,
     SpecError,
 )
-from gpubp.samples import sources
 
 from .files import status
 from .helpers import population, same_bits, samples
@@ -128,18 +127,18 @@ PYTHON: dict[str, tuple[Callable[[], Any], type[GpubpError], str]] = {
             (POPULATION, DATA, STEP, INPUTS, "validation is a Tensor, Dataset expected"))
     },
     "a run that is none": (lambda: gpubp.load(3), ConfigError, "run_dir 3: a path in"),  # type: ignore[arg-type]
-    "data that are none": (lambda: sources.load(3), DataError, "data: a int; a file, or columns with names expected"),  # type: ignore
+    "data that are none": (lambda: gpubp.load_data(3), DataError, "data: a int; a file, or columns with names"),  # type: ignore
     "a target that is none": (
-        lambda: sources.load("a.csv", target=3), ConfigError, "target 3: the name of a column, or a list of names"),  # type: ignore
+        lambda: gpubp.load_data("a.csv", target=3), ConfigError, "target 3: the name of a column, or a list of names"),  # type: ignore
     "a reading that is none": (
-        lambda: sources.load("iris", reading={}), ConfigError, "reading is a dict; a gpubp.Reading"),  # type: ignore
+        lambda: gpubp.load_data("iris", reading={}), ConfigError, "reading is a dict; a gpubp.Reading"),  # type: ignore
     "hidden that is no name": (
         lambda: gpubp.NetworkSpec((3, 2, 2), hidden=True), SpecError, "hidden True: the name of an activation"),  # type: ignore
     **{
         f"widths {widths!r}": (partial(gpubp.NetworkSpec, widths), SpecError, "whole numbers of 1 or more expected")
         for widths in ("23", (True, 2), (2.5, 2), 3, np.array(3), torch.tensor(3), {}, (2, 10**400 * 0))
     },
-    "an unreadable file": (lambda: sources.load("missing.csv"), DataError, "missing.csv cannot be read: No such file"),
+    "an unreadable file": (lambda: gpubp.load_data("missing.csv"), DataError, "missing.csv cannot be read: No such"),
 }  # fmt: skip
 
 

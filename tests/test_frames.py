@@ -121,6 +121,18 @@ def test_numbers_that_are_to_be_texts_are_categories_whatever_has_them(tmp_path:
     assert same_bits(data.training.inputs, of_file.training.inputs)
 
 
+def test_categories_that_are_numbers_are_names() -> None:
+    codes = {"zip": pd.Categorical([5, 1, 5, 10]), "size": pd.Categorical([0.5, None, 2.0, 2.0])}
+    frame = pd.DataFrame({**codes, "shop": pd.Categorical([1, 1, 2, 2]), "y": pd.Categorical([3, 4, 3, 4])})
+    for samples in (frame, pa.Table.from_pandas(frame)):
+        data = gpubp.load_data(samples, "y", impute="mean", per="shop", validation=0)
+        assert [each.categories for each in data.preparation.columns] == [("1", "10", "5"), ("0.5", "2")]
+        assert data.training.targets.tolist() == [0, 1, 0, 1]
+    ours = data.preparation
+    for same in (frame, frame.assign(zip=[5, 1, 5, 10]), frame.assign(zip=["5", "1", "5", "10"])):
+        assert same_bits(ours.plain(table_of(same, ours)), ours.plain(table_of(samples, ours)))
+
+
 def test_whole_floats_are_texts_without_a_point_and_missing_ones_missing() -> None:
     frame = pd.DataFrame({"gap": [3.0, None, 4.0], "other": [None, 2.5, -0.0], "y": ["1", "2", "1"]})
     data = gpubp.load_data(frame, "y", reading=Reading(text=("gap", "other")), impute="mean", validation=0)

@@ -13,7 +13,7 @@ import torch
 from gpubp.errors import ConfigError, DataError
 from gpubp.raw.fitting import fit
 from gpubp.raw.text import MANY, Reading
-from gpubp.samples.sources import load
+from gpubp.samples.sources import load_data
 
 from .files import Write, refused, table
 
@@ -35,17 +35,17 @@ from .files import Write, refused, table
 def test_text_truth_values_and_few_whole_numbers_are_classes(write: Write, column: str, loss: str, task: str) -> None:
     lines = "".join(f"1,{value}\n" for value in column.split())
     path = write("a.csv", "x,y\n" + lines)
-    data = load(path, target="y", validation=0)
+    data = load_data(path, target="y", validation=0)
     assert (data.loss, data.preparation.task) == (loss, task)
     other = "regression" if task == "classes" else "classification"
     offered = data.about[2].endswith(f"; task {other} (--task) overrides this")
     with nullcontext() if offered else pytest.raises(DataError):
-        load(path, target="y", validation=0, task=other)
+        load_data(path, target="y", validation=0, task=other)
 
 
 def test_the_task_and_its_reason_are_reported_and_can_be_overridden(write: Write) -> None:
     path = write("a.csv", "x,y\n" + "0,7\n1,8\n0,9\n" * 5)
-    data = {task: load(path, target="y", task=task) for task in (None, "classification", "regression")}
+    data = {task: load_data(path, target="y", task=task) for task in (None, "classification", "regression")}
     assert [each.loss for each in data.values()] == ["cross_entropy", "cross_entropy", "mean_squared_error"]
     assert data[None].about == (
         f"{path}: 15 samples, 12 for training, 3 held out",
@@ -56,21 +56,21 @@ def test_the_task_and_its_reason_are_reported_and_can_be_overridden(write: Write
     assert data["regression"].about[2] == (
         "target: y; task: regression; loss: mean_squared_error, usual for regression"
     )
-    assert load(path, target="y", loss="huber").about[2].endswith("task: regression; loss: huber, as requested")
-    assert load("xor", task="regression").loss == "mean_squared_error"
-    assert load("xor", task="classification").loss == "binary_cross_entropy"
+    assert load_data(path, target="y", loss="huber").about[2].endswith("task: regression; loss: huber, as requested")
+    assert load_data("xor", task="regression").loss == "mean_squared_error"
+    assert load_data("xor", task="classification").loss == "binary_cross_entropy"
     for task, loss in (("regression", "cross_entropy"), ("classification", "huber")):
         with pytest.raises(ConfigError, match=f"loss '{loss}' is one of .*, task '{task}'; give one of the two"):
-            load(path, target="y", task=task, loss=loss)
+            load_data(path, target="y", task=task, loss=loss)
     with pytest.raises(ConfigError, match="task 'clasification' is unknown; did you mean 'classification'"):
-        load(path, target="y", task="clasification")
+        load_data(path, target="y", task="clasification")
 
 
 def test_the_reading_of_columns_is_reported(write: Write) -> None:
     rows = "".join(f"{n};red;$5;01.02.20{n:02};{n}\n" for n in range(20, 40))
     path = write("a.csv", "id;colour;cost;day;y\n" + rows)
     reading = Reading(drop=("cost",), dates={"day": ""})
-    assert load(path, target="y", reading=reading, scale="minmax").about[1:] == (
+    assert load_data(path, target="y", reading=reading, scale="minmax").about[1:] == (
         "read: delimiter ';'; cost left out; day in days since 1970, dates as %d.%m.%Y",
         "3 inputs; numbers, scale minmax: id, day; texts, an input per category: colour (1)",
         "target: y; task: regression; loss: mean_squared_error, as y holds 20 different whole numbers in 20 samples, "
@@ -79,7 +79,7 @@ def test_the_reading_of_columns_is_reported(write: Write) -> None:
         "predicts in their units",
         "id numbers the samples; Reading(drop=...) or --drop id leaves it out",
     )
-    assert load("diabetes").about[0].endswith("in raw units, those of scikit-learn's load_diabetes(scaled=False)")
+    assert load_data("diabetes").about[0].endswith("in raw units, those of scikit-learn's load_diabetes(scaled=False)")
 
 
 @pytest.mark.parametrize(
@@ -201,7 +201,7 @@ def test_missing_values_are_filled_with_what_training_shows(impute: str, expecte
 
 def test_missing_truth_values_and_whole_numbers_are_filled(write: Write) -> None:
     text = "x,flag,y\n1,true,0.5\n,false,1.5\n3,,2.5\n"
-    data = load(write("a.csv", text), target="y", impute="mean", scale="none", validation=0)
+    data = load_data(write("a.csv", text), target="y", impute="mean", scale="none", validation=0)
     assert data.training.inputs.tolist() == [[1, 1], [2, 0], [3, 0.5]]
 
 
@@ -213,13 +213,13 @@ def test_a_target_is_not_offered_to_be_left_out(write: Write, tmp_path: Path) ->
     for path in (*paths, tmp_path / "lists.parquet"):
         for target, offered in (("y", False), ("x", True)):
             with pytest.raises(DataError, match="column 'y' holds") as error:
-                load(path, target=target, validation=0)
+                load_data(path, target=target, validation=0)
             assert ("Reading(drop=...) or --drop y leaves it out" in str(error.value)) == offered
 
 
 def test_a_column_without_values_cannot_be_filled(write: Write) -> None:
     with refused("column 'x' has no value in the training part; drop it"):
-        load(write("a.csv", "x,y\n,a\n,b\n"), target="y", impute="median", validation=0)
+        load_data(write("a.csv", "x,y\n,a\n,b\n"), target="y", impute="median", validation=0)
 
 
 def test_infinity_is_refused_even_outside_the_training_part() -> None:
@@ -235,17 +235,17 @@ def test_many_categories_are_accepted_on_request(write: Write) -> None:
         asked + " measurements? Reading(text=...) or --text 'my x' keeps them as texts, "
         "Reading(drop=...) or --drop 'my x' leaves it out"
     ):
-        load(path, target="y")
-    assert load(path, target="y", validation=0, reading=Reading(text=("my x",))).widths_in == MANY + 1
+        load_data(path, target="y")
+    assert load_data(path, target="y", validation=0, reading=Reading(text=("my x",))).widths_in == MANY + 1
 
 
 def test_a_column_of_all_different_texts_is_questioned(write: Write) -> None:
     path = write("a.csv", "name,y\n" + "".join(f"N{number},{number}.5\n" for number in range(10)))
     with refused("column 'name' holds 10 different texts in 10 samples, such as 'N0'; are they names or measurements"):
-        load(path, target="y")
+        load_data(path, target="y")
     with refused("column 'name' holds 10 different texts in 10 samples"):
-        load(path, target="name")
-    assert load(path, target="y", validation=0, reading=Reading(text=("name",))).widths_in == 10
+        load_data(path, target="name")
+    assert load_data(path, target="y", validation=0, reading=Reading(text=("name",))).widths_in == 10
 
 
 ROUNDED = {
@@ -269,7 +269,7 @@ def test_a_column_of_one_number_rounded_differently_is_shifted_alone_and_named(
     same, others = (np.tile(values, 50) for values in ROUNDED[kind])
     frame = pa.table({"one": same, "some": others, "y": same})
     pq.write_table(frame, tmp_path / "a.parquet")
-    data = load(tmp_path / "a.parquet", "y", "mean_squared_error", scale=scale, scale_targets="standard")
+    data = load_data(tmp_path / "a.parquet", "y", "mean_squared_error", scale=scale, scale_targets="standard")
     one, some = data.preparation.columns
     assert (one.factor, data.preparation.target_columns[0].factor) == (1, 1)
     assert 0 < some.factor < 1 or scale == "minmax"

@@ -17,7 +17,7 @@ from gpubp.raw.fitting import fit
 from gpubp.raw.frames import checked
 from gpubp.raw.preparation import Preparation
 from gpubp.raw.tables import read
-from gpubp.samples.sources import load
+from gpubp.samples.sources import load_data
 
 from .files import FLOWERS, Write, refused, table
 
@@ -28,7 +28,7 @@ def test_a_category_that_training_did_not_have_is_all_zeros() -> None:
 
 
 def test_extra_columns_are_ignored_and_the_order_is_that_of_training(write: Write) -> None:
-    learned = load(write("flowers.csv", FLOWERS), target="kind", scale="none", validation=0).preparation
+    learned = load_data(write("flowers.csv", FLOWERS), target="kind", scale="none", validation=0).preparation
     raw = read(write("new.csv", "colour,other,length,kind\nred,x,5,b\n"))
     assert learned.inputs(raw).tolist() == [[5, 0, 0, 1]]
     assert learned.targets(raw).tolist() == [1]
@@ -45,7 +45,7 @@ def test_a_missing_column_is_named() -> None:
 def test_an_npz_of_another_width_is_refused_with_both_widths(tmp_path: Path) -> None:
     for width in (2, 3):
         np.savez(tmp_path / f"{width}.npz", X=np.ones((4, width)), y=np.arange(4.0))
-    learned = load(tmp_path / "2.npz").preparation
+    learned = load_data(tmp_path / "2.npz").preparation
     with refused("3.npz: inputs (4, 3): the last size must be 2, as in training"):
         learned.inputs(read(tmp_path / "3.npz"))
 
@@ -53,7 +53,7 @@ def test_an_npz_of_another_width_is_refused_with_both_widths(tmp_path: Path) -> 
 def test_an_npz_without_targets_serves_prediction(tmp_path: Path) -> None:
     np.savez(tmp_path / "train.npz", X=np.array([["a"], ["b"]]), y=np.array(["yes", "no"]))
     np.savez(tmp_path / "new.npz", X=np.array([["b"]]))
-    data = load(tmp_path / "train.npz", validation=0)
+    data = load_data(tmp_path / "train.npz", validation=0)
     assert data.training.targets.tolist() == [1, 0]
     assert data.preparation.inputs(read(tmp_path / "new.npz")).tolist() == [[0, 1]]
 
@@ -69,7 +69,7 @@ def test_a_column_of_another_type_is_refused() -> None:
 
 
 def test_codes_that_look_like_numbers_are_read_as_the_text_they_were(write: Write) -> None:
-    data = load(write("a.csv", "code,y\nA1,x1\n007,02\n"), target="y", validation=0)
+    data = load_data(write("a.csv", "code,y\nA1,x1\n007,02\n"), target="y", validation=0)
     assert data.preparation.reading.text == ("code", "y")
     raw = read(write("new.csv", "code,y\n007,02\n"), reading=data.preparation.reading)
     assert data.preparation.inputs(raw).tolist() == [[1, 0]]
@@ -77,7 +77,7 @@ def test_codes_that_look_like_numbers_are_read_as_the_text_they_were(write: Writ
 
 
 def test_a_file_with_columns_unlike_those_of_training_gives_a_warning() -> None:
-    data = load("diabetes")
+    data = load_data("diabetes")
     sklearn = pytest.importorskip("sklearn.datasets")
     for scaled, count in ((False, 0), (True, 10)):
         bunch = sklearn.load_diabetes(scaled=scaled)
@@ -106,7 +106,9 @@ def test_a_file_with_columns_unlike_those_of_training_gives_a_warning() -> None:
 
 
 def test_an_empty_column_of_any_type_is_filled(write: Write) -> None:
-    learned = load(write("a.csv", "c,y\nr,0.5\nb,1.5\nb,2.5\n"), target="y", impute="mean", validation=0).preparation
+    learned = load_data(
+        write("a.csv", "c,y\nr,0.5\nb,1.5\nb,2.5\n"), target="y", impute="mean", validation=0
+    ).preparation
     assert learned.inputs(read(write("new.csv", "c,d\n,1\n"))).tolist() == [[1, 0]]
 
 

@@ -12,7 +12,7 @@ from sklearn.datasets import load_diabetes, load_digits
 from gpubp.errors import ConfigError, DataError
 from gpubp.samples import bundled
 from gpubp.samples.folds import split
-from gpubp.samples.sources import SOURCES, load
+from gpubp.samples.sources import SOURCES, load_data
 
 from .apart import status
 from .files import refused
@@ -20,7 +20,7 @@ from .files import refused
 
 @pytest.mark.parametrize("name", SOURCES)
 def test_every_source_is_ready_for_its_loss(name: str) -> None:
-    data = load(name)
+    data = load_data(name)
     assert data.name == name
     assert data.loss == SOURCES[name].loss
     assert data.training.inputs.dtype == torch.float64
@@ -30,11 +30,11 @@ def test_every_source_is_ready_for_its_loss(name: str) -> None:
     assert data.training.targets.dtype == (torch.int64 if classes else torch.float64)
     assert (data.validation is None) == (data.sizes[1] == 0) == (SOURCES[name].validation == 0)
     assert len(data.fingerprint) == 64
-    assert data.fingerprint == load(name, seed=1).fingerprint
+    assert data.fingerprint == load_data(name, seed=1).fingerprint
 
 
 def test_the_smallest_sources_never_change() -> None:
-    tutorial, xor, spirals = (load(name, validation=0) for name in ("tutorial", "xor", "spirals"))
+    tutorial, xor, spirals = (load_data(name, validation=0) for name in ("tutorial", "xor", "spirals"))
     assert tutorial.training.inputs.tolist() == [[0.05, 0.10]]
     assert tutorial.training.targets.tolist() == [[0.01, 0.99]]
     assert xor.training.inputs.tolist() == [[0, 0], [0, 1], [1, 0], [1, 1]]
@@ -45,20 +45,20 @@ def test_the_smallest_sources_never_change() -> None:
 
 def test_digits_are_divided_by_16() -> None:
     raw = load_digits()
-    data = load("digits", validation=0).training
+    data = load_data("digits", validation=0).training
     assert torch.equal(data.inputs, torch.from_numpy(raw.data / 16))
     assert data.targets.tolist() == raw.target.tolist()
 
 
 def test_diabetes_has_targets_of_variance_one_that_decode_to_the_raw_ones() -> None:
-    data = load("diabetes", validation=0)
+    data = load_data("diabetes", validation=0)
     torch.testing.assert_close(data.training.targets.var(0, correction=0), torch.ones(1, dtype=torch.float64))
     assert data.preparation.columns[0].name == "age"
     assert 48 < data.preparation.columns[0].offset < 49  # years, not what scikit-learn makes of them
     raw = load_diabetes().target
     np.testing.assert_allclose(data.preparation.decode(data.training.targets)[:, 0], raw, rtol=1e-12)
-    assert load("diabetes", loss="huber").preparation.target_columns[0].factor > 50
-    assert load("diabetes", loss="poisson").training.targets.min() >= 25
+    assert load_data("diabetes", loss="huber").preparation.target_columns[0].factor > 50
+    assert load_data("diabetes", loss="poisson").training.targets.min() >= 25
 
 
 @pytest.mark.parametrize("name", bundled.INPUTS)
@@ -107,19 +107,25 @@ def test_scikit_learn_is_imported_if_numbers_of_targets_and_inputs_differ(folder
 def test_without_scikit_learn_the_message_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(bundled, "find_spec", lambda name: None)
     with refused("data 'iris': scikit-learn is not installed; pip install \"gpubp[data]\""):
-        load("iris")
+        load_data("iris")
 
 
-def test_an_unknown_name_gets_the_nearest_one_and_hears_of_files() -> None:
+def test_an_unknown_name_gets_the_nearest_one_and_hears_of_files(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "churn.csv").touch()
+    with refused("data 'churn' is unknown; did you mean 'churn.csv'?; allowed: breast_cancer, churn.csv, "):
+        load_data("churn")
     with refused("data 'digts' is unknown; did you mean 'digits'?; allowed: breast_cancer, "):
-        load("digts")
+        load_data("digts")
     with refused("or a file that ends in .csv, .tsv, .npz, .parquet"):
-        load("digts")
+        load_data("digts")
 
 
 def test_a_source_has_fixed_targets() -> None:
     with pytest.raises(ConfigError, match="target o1: only for files; data 'tutorial' need none"):
-        load("tutorial", target="o1")
+        load_data("tutorial", target="o1")
 
 
 # --- the split

@@ -15,7 +15,7 @@ from gpubp.errors import DataError
 from gpubp.raw import tables
 from gpubp.raw.tables import Table, read
 from gpubp.raw.text import Reading
-from gpubp.samples.sources import load
+from gpubp.samples.sources import load_data
 from gpubp.system import free
 
 from .files import FLOWERS, Write, refused, table
@@ -23,7 +23,7 @@ from .helpers import failing
 
 
 def test_a_csv_becomes_numbers_one_hot_texts_and_classes(write: Write) -> None:
-    data = load(write("flowers.csv", FLOWERS), target="kind", validation=0, scale="none")
+    data = load_data(write("flowers.csv", FLOWERS), target="kind", validation=0, scale="none")
     assert data.loss == "cross_entropy"
     assert (data.widths_in, data.widths_out, data.sizes) == (4, 2, (4, 0))
     assert data.preparation.columns[1].categories == ("blue", "green", "red")
@@ -53,7 +53,7 @@ def test_a_parquet_file_gives_what_the_csv_gives(write: Write, tmp_path: Path) -
     encoded = plain.set_column(1, "colour", plain.column(1).dictionary_encode())
     parquet.write_table(encoded, tmp_path / "encoded.PARQUET")
     paths = [write("flowers.csv", FLOWERS), tmp_path / "flowers.parquet", tmp_path / "encoded.PARQUET"]
-    assert len({load(path, target="kind").fingerprint for path in paths}) == 1
+    assert len({load_data(path, target="kind").fingerprint for path in paths}) == 1
 
 
 @pytest.mark.parametrize(("inputs", "targets"), [("inputs", "targets"), ("X", "y"), ("x", "y")])
@@ -63,7 +63,7 @@ def test_an_npz_has_its_targets_by_name(tmp_path: Path, inputs: str, targets: st
         targets: np.array([7, 3, 7], dtype=np.uint8),
     }
     np.savez(tmp_path / "a.npz", **arrays)
-    data = load(tmp_path / "a.npz", scale=2, validation=0)
+    data = load_data(tmp_path / "a.npz", scale=2, validation=0)
     assert data.training.inputs.tolist() == [[0, 0.5, 1, 1.5], [2, 2.5, 3, 3.5], [4, 4.5, 5, 5.5]]
     assert data.training.targets.tolist() == [1, 0, 1]
     assert data.preparation.classes == (3, 7)
@@ -71,7 +71,7 @@ def test_an_npz_has_its_targets_by_name(tmp_path: Path, inputs: str, targets: st
 
 def test_one_target_column_may_be_a_string_and_several_a_list(write: Write) -> None:
     path = write("n.csv", "a,b,c\n1,2.5,3.5\n4,5.5,6.5\n")
-    one, two = load(path, target="c", validation=0), load(path, target=["c", "b"], validation=0)
+    one, two = load_data(path, target="c", validation=0), load_data(path, target=["c", "b"], validation=0)
     assert (one.loss, one.widths_in, one.training.targets.tolist()) == ("mean_squared_error", 2, [[3.5], [6.5]])
     assert (two.loss, two.widths_in) == ("mean_squared_error", 1)
     assert two.training.targets.tolist() == [[3.5, 2.5], [6.5, 5.5]]
@@ -89,6 +89,7 @@ def test_a_fingerprint_changes_with_a_value_a_name_and_the_target() -> None:
 ADVICE = "values, the first in sample 1; train with impute mean or median (--impute), or leave these samples out"
 REFUSED: list[tuple[str | bytes, Any, str]] = [  # a .csv, its targets, and what is said of them
     (FLOWERS, None, "has no targets; target= or --target names the columns to predict; it has length, colour, kind"),
+    (FLOWERS, "length,kind", "column 'length,kind' is missing; a list, ['length', 'kind'], expected; the columns"),
     (FLOWERS, ["kin"], "column 'kin' is missing; did you mean 'kind'?; the columns are length, colour, kind"),
     (FLOWERS, ["kind", "kind"], "targets kind, kind: each column once expected"),
     (",".join(map(str, range(30))) + "\n" + ",".join("1" * 30), "y", "19 and 10 more"),
@@ -114,7 +115,7 @@ REFUSED: list[tuple[str | bytes, Any, str]] = [  # a .csv, its targets, and what
 @pytest.mark.parametrize(("text", "target", "message"), REFUSED)
 def test_a_csv_that_cannot_be_used_is_refused(text: str | bytes, target: Any, message: str, write: Write) -> None:
     with refused(message):
-        load(write("a.csv", text), target=target, validation=0)
+        load_data(write("a.csv", text), target=target, validation=0)
 
 
 def test_settings_of_text_files_are_refused_for_an_npz(tmp_path: Path) -> None:
@@ -129,7 +130,7 @@ def test_settings_of_text_files_are_refused_for_an_npz(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", ["a.csv", "a.npz", "a.parquet"])
 def test_a_missing_an_empty_and_a_damaged_file_are_refused(write: Write, tmp_path: Path, name: str) -> None:
     with refused(f"{name} cannot be read: No such file or directory"):
-        load(f"nowhere/{name}")
+        load_data(f"nowhere/{name}")
     with refused(f"{name} is empty; samples expected"):
         read(write(name, ""))
     why = {"a.csv": ": line 3 has 3 columns, 2 expected: 1,2,3", "a.npz": " is not an .npz archive",
@@ -155,7 +156,7 @@ def test_what_is_no_file_that_may_be_read_is_refused(
         ("folder/data", "the ending '' is unknown"),
     ):
         with refused(told):
-            load(given)
+            load_data(given)
     path = write("a.csv", FLOWERS)
     monkeypatch.setattr(Path, "open", failing(PermissionError(13, "Permission denied")))
     with refused("a.csv cannot be read: Permission denied"):
@@ -213,7 +214,7 @@ def test_a_pickle_in_an_npz_or_called_npz_is_refused_and_nothing_is_executed(wri
 def test_an_npz_with_other_arrays_is_refused(tmp_path: Path, arrays: dict[str, Any], message: str) -> None:
     np.savez(tmp_path / "a.npz", **arrays)
     with refused(message):
-        load(tmp_path / "a.npz", validation=0)
+        load_data(tmp_path / "a.npz", validation=0)
 
 
 @pytest.mark.parametrize("name", ["a.npz", "a.parquet"])
@@ -288,7 +289,7 @@ def test_an_archive_that_packs_better_than_numpy_is_read_if_it_is_no_bomb(
 def test_an_npz_takes_no_target_columns(tmp_path: Path) -> None:
     np.savez(tmp_path / "a.npz", X=np.ones((2, 2)), y=np.ones(2))
     with refused("target label chooses columns of .csv and .parquet; .npz has targets or y"):
-        load(tmp_path / "a.npz", target="label")
+        load_data(tmp_path / "a.npz", target="label")
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,7 @@ from gpubp.errors import ConfigError, DataError
 from gpubp.raw import text
 from gpubp.raw.tables import read
 from gpubp.raw.text import Reading
-from gpubp.samples.sources import load
+from gpubp.samples.sources import load_data
 
 from .files import Write, refused
 
@@ -122,10 +122,10 @@ def test_texts_that_look_like_something_else_are_questioned_as_inputs_and_as_tar
     path = write("a.csv", "x;y\n" + "".join(f"{cell};{number}.5\n" for number, cell in enumerate(cells)))
     for target in ("x", "y"):
         with pytest.raises(DataError, match=r"a.csv: column 'x' holds .*" + re.escape(message)):
-            load(path, target=target, validation=0)
-    taken = load(path, target="y", validation=0, reading=Reading(text=("x",)))
+            load_data(path, target=target, validation=0)
+    taken = load_data(path, target="y", validation=0, reading=Reading(text=("x",)))
     assert taken.preparation.columns[0].categories == tuple(sorted(cells))
-    assert load(path, target="x", validation=0, reading=Reading(text=("x",))).loss == "cross_entropy"
+    assert load_data(path, target="x", validation=0, reading=Reading(text=("x",))).loss == "cross_entropy"
 
 
 def test_whole_numbers_beyond_2_to_the_53_are_no_inputs_and_no_targets(write: Write) -> None:
@@ -134,13 +134,13 @@ def test_whole_numbers_beyond_2_to_the_53_are_no_inputs_and_no_targets(write: Wr
         with pytest.raises(
             DataError, match=rf"'x' holds {2**53 + 1} in sample 1, one of 1 .* beyond 2\^53, .*--text x"
         ):
-            load(path, target=target, loss="mean_squared_error", validation=0)
+            load_data(path, target=target, loss="mean_squared_error", validation=0)
 
 
 def test_categories_are_not_questioned(write: Write) -> None:
     cells = ["A1", "007", "red 5", "10-20", "May", "3rd", "a,b"]
     path = write("a.csv", "x;y\n" + "".join(f"{cell};0.5\n" for cell in cells))
-    assert load(path, target="y", validation=0).widths_in == len(cells)
+    assert load_data(path, target="y", validation=0).widths_in == len(cells)
 
 
 DATES: dict[str, tuple[list[str], str, list[float]]] = {
@@ -189,7 +189,7 @@ def test_prediction_reads_a_file_as_the_training_did(write: Write) -> None:
     rows = "".join(f"{day:02}/01/2020;{day},5;0{day};x;{day}\n" for day in range(1, 31))
     path = write("a.csv", "day;x;code;other;y\n" + rows)
     asked = Reading(decimal=",", dates={"day": ""}, text=("code",), drop=("other",))
-    data = load(path, target="y", reading=asked, validation=0, task="regression")
+    data = load_data(path, target="y", reading=asked, validation=0, task="regression")
     new = read(write("new.csv", "code;x;day;y\n05;5,5;05/01/2020;7\n"), reading=data.preparation.reading)
     assert data.preparation.inputs(new).tolist() == data.training.inputs[4:5].tolist()
 
@@ -205,17 +205,18 @@ def test_whole_numbers_that_lack_values_and_are_too_large_are_refused_by_name(tm
 def test_missing_columns_in_flags_get_the_nearest_name(write: Write) -> None:
     path = write("a.csv", "colour,y\nred,1.5\nblue,2.5\n")
     with refused("column 'color', to be left out, is missing; did you mean 'colour'?"):
-        load(path, target="y", reading=Reading(drop=("color",)))
+        load_data(path, target="y", reading=Reading(drop=("color",)))
     for reading in (Reading(text=("color",)), Reading(dates={"color": ""})):
         with refused("column 'color' is missing; did you mean 'colour'?"):
-            load(path, target="y", reading=reading)
+            load_data(path, target="y", reading=reading)
     with pytest.raises(ConfigError, match="only for files; data 'xor' need none"):
-        load("xor", reading=Reading(drop=("a",)))
+        load_data("xor", reading=Reading(drop=("a",)))
 
 
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
+        ({"text": ["day"], "dates": {"day": ""}}, "column 'day' is in text and in dates; one of them expected"),
         ({"delimiter": "ab"}, "delimiter 'ab': one character, not a digit, letter or sign, expected"),
         ({"decimal": "1"}, "decimal '1': one character"),
         ({"decimal": ",", "thousands": ","}, "decimal and thousands are both ','; different characters expected"),
@@ -240,7 +241,7 @@ def test_what_a_reading_names_is_a_column_or_a_list_of_columns(write: Write) -> 
     path = write("a.csv", "note;y\nx;1\nz;2\n")
     for given in ("note", ["note"], ("note",)):
         assert Reading(drop=given) == Reading(drop=("note",))
-        assert load(path, target="y", validation=0, reading=Reading(text=given)).widths_in == 2
+        assert load_data(path, target="y", validation=0, reading=Reading(text=given)).widths_in == 2
     for name, wrong in (("drop", 3), ("text", [3]), ("dates", "note"), ("dates", ["note"])):
         with pytest.raises(ConfigError, match=f"^{name} .* expected$"):
             Reading(**{name: wrong})

@@ -21,7 +21,7 @@ def load_data(settings: dict[str, Any], begins: bool = False) -> sources.Prepare
     """The data of the settings of `train`, ready for training. begins: for a new run, which refuses idle flags."""
     names = ("loss", "scale", "impute", "validation", "seed", "scale_targets", "task", "min_samples", "folds", "group",
              "bootstrap", "stratify")  # fmt: skip
-    return sources.load(
+    return sources.load_data(
         settings["data"],
         target=_listed(settings["target"]) or None,
         reading=_reading(settings if begins else readable(settings)),

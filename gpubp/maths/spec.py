@@ -10,6 +10,7 @@ import numpy as np
 from torch import Tensor
 
 from ..errors import ShapeError, SpecError, check_kind, one_of
+from ..line import counted
 from ..system import arrays
 from .activations import ACTIVATIONS, Activation
 from .losses import LOSSES
@@ -73,8 +74,9 @@ class NetworkSpec:
             object.__setattr__(self, "hidden", tuple(self.hidden))
             if len(self.hidden) != len(self.widths) - 2:
                 raise SpecError(
-                    f"hidden names {len(self.hidden)} activations, {', '.join(map(repr, self.hidden))}; "
-                    f"widths {self.widths} have {len(self.widths) - 2} hidden layers: one name for all, or one each"
+                    f"hidden names {counted(len(self.hidden), 'activation')}, {', '.join(map(repr, self.hidden))}; "
+                    f"widths {self.widths} have {counted(len(self.widths) - 2, 'hidden layer')}: one name for all, or "
+                    "one each"
                 )
         for name, value in self._named().items():
             object.__setattr__(self, name, value)

@@ -1,4 +1,4 @@
-"""The decisions of load(), and the sentences that report them: the task, its loss, the reading of columns.
+"""The decisions of load_data(), and the sentences that report them: the task, its loss, the reading of columns.
 
 A file's single target holds classes if it holds text, truth values, or few different whole numbers (1.0 counts as 1):
 two, or at most MOST that occur EACH times on average. Otherwise it holds numbers. --task and --loss override this.

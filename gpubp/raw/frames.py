@@ -57,9 +57,18 @@ def written(path: Path, names: Sequence[str], reading: Reading) -> pa.Table:
     return table
 
 
-def read_frame(samples: Any, target: str | Sequence[str] | None, reading: Reading) -> Table:
-    """The Table of `samples`, columns with names, as read() makes one from a file. Raises DataError."""
-    return from_arrow("data", _arrow("data", samples, None), (), named("target", target), reading)
+def read_frame(samples: Any, target: str | Sequence[str] | None, reading: Reading, keys: Sequence[str] = ()) -> Table:
+    """The Table of `samples`, columns with names, as read() makes one from a file. Inputs that pandas calls categorical
+    are text, even if their categories are numbers. Raises DataError."""
+    table, targets = _arrow("data", samples, None), named("target", target)
+    taken = {*targets, *keys, *reading.drop, *reading.dates, *reading.text}
+    coded = [each.name for each in table.schema if _numbers_as_names(each.type) and each.name not in taken]
+    return from_arrow("data", table, (), targets, replace(reading, text=(*reading.text, *coded)))
+
+
+def _numbers_as_names(kind: pa.DataType) -> bool:
+    own = kind.value_type if pa.types.is_dictionary(kind) else pa.null()
+    return bool(pa.types.is_integer(own) or pa.types.is_floating(own))
 
 
 def _arrow(what: str, samples: Any, names: Sequence[str] | None) -> pa.Table:

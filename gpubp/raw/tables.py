@@ -137,7 +137,8 @@ def present(what: str, given: Collection[str], wanted: Only, why: str = "") -> C
     """The names `wanted`, or all; raises DataError with the nearest name if one is not in `given`."""
     for name in wanted or ():
         if name not in given:
-            near = nearest(name, given)
+            parts = name.split(",")
+            near = f"; a list, {parts}, expected" if len(parts) > 1 and {*parts} <= {*given} else nearest(name, given)
             raise DataError(f"{what}: column {name!r}{why} is missing{near}; the columns are {listed(given)}")
     return given if wanted is None else wanted
 
@@ -272,8 +273,7 @@ def from_arrow(
     free.fits(name, arrow.unpacked(table, reading.text))
     columns, dates, made = {}, dict(reading.dates), []
     present(name, table.column_names, reading.drop, ", to be left out,")
-    both = [column for column in targets if column in reading.drop]
-    if both:
+    if both := [column for column in targets if column in reading.drop]:
         raise DataError(f"{name}: column {both[0]!r} is a target, and to be left out; one of the two expected")
     for column, values in zip(table.column_names, table.itercolumns()):
         where = f"{name}: column {column!r}"

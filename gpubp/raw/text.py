@@ -66,9 +66,7 @@ class Reading:
     def __post_init__(self) -> None:
         for name in ("delimiter", "decimal", "thousands"):
             value = getattr(self, name)
-            if value is not None and (
-                not isinstance(value, str) or len(value) != 1 or value.isalnum() or value in "+-"
-            ):
+            if value is not None and (not isinstance(value, str) or not re.fullmatch(r"[\W_]", value) or value in "+-"):
                 raise ConfigError(f"{name} {value!r}: one character, not a digit, letter or sign, expected")
         for name in ("drop", "text"):
             given = getattr(self, name)
@@ -78,6 +76,8 @@ class Reading:
             object.__setattr__(self, name, tuple(names))
         if not isinstance(self.dates, Mapping):
             raise ConfigError(f"dates {self.dates!r}: a format for each column, such as {{'day': ''}}, expected")
+        for name in {*self.dates} & {*self.text}:
+            raise ConfigError(f"column {name!r} is in text and in dates; one of them expected")
         if not isinstance(self.encoding, str | None):
             raise ConfigError(f"encoding {self.encoding!r}: a name such as utf-8 or latin-1 expected")
         if self.decimal == self.thousands:

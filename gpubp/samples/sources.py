@@ -1,4 +1,4 @@
-"""SOURCES: data by name, one row each; load() prepares them, a file or a data frame for training.
+"""SOURCES: data by name, one row each; load_data() prepares them, a file or a data frame for training.
 
 A source has a default task and loss; for a file, raw/about.py guesses them from the targets.
 """
@@ -36,7 +36,7 @@ NOISE = SPLIT + 1  # the Philox layer of the spirals
 
 
 class Source(NamedTuple):
-    """A loader of raw samples, its usual loss, one line about it, and the usual settings of load()."""
+    """A loader of raw samples, its usual loss, one line about it, and the usual settings of load_data()."""
 
     table: Callable[[], Table]
     loss: str
@@ -137,7 +137,7 @@ class Prepared:
 
 
 @neutral()
-def load(
+def load_data(
     name_or_samples: Any,
     target: str | Sequence[str] | None = None,
     loss: str | None = None,
@@ -246,7 +246,8 @@ def check_name(given: str) -> None:
     """Raise DataError for a text that is not a name of data and does not look like a file."""
     path = Path(given)
     if given not in SOURCES and path.name == given and not (path.suffix or os.path.exists(given)):
-        raise DataError(f"{unknown('data', given, SOURCES)}; or a file that ends in {listed(READERS)}")
+        there = [given + each for each in READERS if os.path.exists(given + each)]
+        raise DataError(f"{unknown('data', given, [*SOURCES, *there])}; or a file that ends in {listed(READERS)}")
 
 
 def is_parquet(path: str | os.PathLike[str]) -> bool:
@@ -264,7 +265,7 @@ def _table(samples: Any, target: str | Sequence[str] | None, reading: Reading, k
             if (given := getattr(reading, name)) is not None:
                 what = samples if file else f"a {type(samples).__name__}"
                 raise ConfigError(f"{name} {given!r}: only for files that end in .csv or .tsv, not for {what}")
-    table = read(samples, target, reading) if file else read_frame(samples, target, reading)
+    table = read(samples, target, reading) if file else read_frame(samples, target, reading, keys)
     for name in (*reading.text, *reading.dates):
         values = table.column(name)
         if name not in reading.dates and values.dtype != object and not missing(values).all():

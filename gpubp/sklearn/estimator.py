@@ -47,7 +47,7 @@ FEW = 1 << 26  # products of a prediction that is faster in one thread
 READ: Mapping[str, Any] = {"accept_sparse": ("csr", "csc"), "dtype": [np.float64, np.float32]}
 NAMED = {"X": "input_scaler_", "y": "target_scaler_"}
 AUTO, ENOUGH = "auto", 200  # of early_stopping: with this many samples, some are held out
-DECIDING = ("patience", "min_delta", "tol", "restore_best")  # settings of early stopping
+DECIDING = ("patience", "min_delta", "tol", "monitor", "restore_best")  # settings of early stopping
 
 
 class Networks(BaseEstimator):  # type: ignore[misc]
