@@ -65,17 +65,19 @@ struct Thread {
   pthread_t handle;
 };
 
-// Room for a group's Memory and Group, zeroed, so that padding is finite; null if there is no memory.
+// Room for a group's Memory and Group, zeroed, so that padding is finite; null if there is no memory. Large pages are for
+// long calls: to zero one takes longer than a few steps.
 #define MEMORY_BYTES (((size_t)MEMORY_ENTRIES * sizeof(entry) + 63) / 64 * 64)
-static void *reserve() {
-  size_t page = MEMORY_BYTES < (1 << 18) ? 4096 : 1 << 21;
-  size_t bytes = (MEMORY_BYTES + GROUP_BYTES + page - 1) / page * page;
+static void *reserve(const Shared &shared) {
+  bool large = MEMORY_BYTES >= (1 << 18) && shared.active * shared.max_steps >= 256;
+  size_t needed = MEMORY_BYTES + GROUP_BYTES, page = large ? 1 << 21 : 64;
+  size_t bytes = (needed + page - 1) / page * page;
   void *block = aligned_alloc(page, bytes);
   if (!block) return nullptr;
 #ifdef MADV_HUGEPAGE
-  if (page > 4096) madvise(block, bytes, MADV_HUGEPAGE);  // for fragmented memory; no difference was measured
+  if (large) madvise(block, bytes, MADV_HUGEPAGE);  // for fragmented memory; no difference was measured
 #endif
-  return memset(block, 0, bytes);
+  return memset(block, 0, needed);
 }
 
 // The networks of a group and their steps. A lane beyond the last network repeats the group's first one, for 0 steps.
@@ -133,7 +135,7 @@ static void *run_thread(void *given) {
     BARRIER
   }
 #else
-  if (void *block = reserve()) {
+  if (void *block = reserve(shared)) {
     for (;;) {
       int64_t group = __atomic_fetch_add(&shared.next_group, 1, __ATOMIC_RELAXED);
       if (group >= groups) break;
@@ -178,7 +180,7 @@ static Answer run_threads(Shared &shared) {
   if (!TEAM && groups < count) count = groups;
 #if TEAM
   shared.team = {0, 0, 0};
-  if (!(shared.block = reserve())) return NO_MEMORY;
+  if (!(shared.block = reserve(shared))) return NO_MEMORY;
 #endif
   Thread *threads = (Thread *)malloc(count * sizeof(Thread));
   if (!threads) return free(shared.block), NO_MEMORY;
