@@ -65,8 +65,8 @@ struct Thread {
   pthread_t handle;
 };
 
-// Room for a group's Memory and Group, zeroed, so that padding is finite; null if there is no memory. Large pages are for
-// long calls: to zero one takes longer than a few steps.
+// Room for a group's Memory and Group, zeroed, so that padding is finite; null if there is no memory. Large pages are
+// for long calls: to zero one takes longer than a few steps.
 #define MEMORY_BYTES (((size_t)MEMORY_ENTRIES * sizeof(entry) + 63) / 64 * 64)
 static void *reserve(const Shared &shared) {
   bool large = MEMORY_BYTES >= (1 << 18) && shared.active * shared.max_steps >= 256;
