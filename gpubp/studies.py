@@ -4,9 +4,9 @@ hyper-parameter, means of settings over folds and seeds, and of groups by any co
     study = gpubp.studies.Study(result.table)  # or pyarrow.parquet.read_table(run_dir + "/results.parquet")
     study.effects()[0]; study.by(["lr", "hidden_width"]); gpubp.studies.distribution(study.values[study.counted])
 
-The figure is the one that ranks networks (result.ranked_by). Networks that diverged have none: groups count them apart.
-If topologies differ, there are two more columns: hidden_layers, their number, and hidden_width, the widest. A standard
-error is the standard deviation, with n - 1, over the root of n.
+The figure is the one that ranks networks (results/ranking.py). Networks that diverged have none: groups count them
+apart. If topologies differ, there are two more columns: hidden_layers, their number, and hidden_width, the widest. A
+standard error is the standard deviation, with n - 1, over the root of n.
 
 Intervals are percentile bootstraps: Efron, Tibshirani, "An Introduction to the Bootstrap", 1993, chapter 13. Rank
 correlations are Spearman's. The explained share is eta squared of the ranks between groups, as in the test of Kruskal
@@ -27,7 +27,7 @@ from pyarrow import compute
 from .errors import ConfigError, unknown
 from .line import counted, line
 from .raw.tables import Array, listed, named
-from .results.result import diverged_in, entities, ranked_by, worth
+from .results.ranking import diverged_in, entities, ranked_by, worth
 from .results.table import DESIGNED, FAULT, TEXTS, by_part, table_of
 from .settings.config import HYPER
 from .system import arrays

@@ -11,7 +11,7 @@ from sklearn.utils.class_weight import compute_class_weight
 
 import gpubp
 from gpubp.errors import ConfigError
-from gpubp.results.result import order_of, ranked_by
+from gpubp.results.ranking import order_of, ranked_by
 
 from .commands import Capture, columns, here, run, trained  # noqa: F401
 from .helpers import generator, quick, same_bits

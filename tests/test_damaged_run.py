@@ -16,7 +16,7 @@ from gpubp.commands import settings as saved
 from gpubp.commands import train
 from gpubp.errors import CheckpointError, DataError
 from gpubp.raw.preparation import Preparation
-from gpubp.results import result
+from gpubp.results import ranking
 from gpubp.results.saved import read_results
 
 from .commands import Capture, refused
@@ -118,7 +118,7 @@ DAMAGED: dict[str, tuple[Damage, str]] = {
     },
     **{
         f"keys, {name}": (
-            lambda rows, keys=keys: rows.replace_schema_metadata({result.KEYS: keys}), "not a whole .parquet file")
+            lambda rows, keys=keys: rows.replace_schema_metadata({ranking.KEYS: keys}), "not a whole .parquet file")
         for name, keys in KEYS.items()
     },
 }  # fmt: skip

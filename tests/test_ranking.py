@@ -10,7 +10,7 @@ import torch
 import gpubp
 from gpubp.cli import main
 from gpubp.commands.inspect import picked
-from gpubp.results.result import order_of
+from gpubp.results.ranking import order_of
 from gpubp.results.saved import read_results
 
 from .test_design import data, train
@@ -52,6 +52,27 @@ def test_classes_that_are_weighed_or_smoothed_differently_are_ranked_by_accuracy
     assert "best validation accuracy" in repr(result)
     alike = train([{"widths": "3,6,4", setting: given[1], "lr": lr} for lr in (0.1, 0.2)], data())
     assert "best validation loss" in repr(alike)
+
+
+def test_networks_that_all_monitor_the_metric_are_ranked_by_it_and_equal_ones_by_the_loss(tmp_path: Path) -> None:
+    design = [{"widths": "3,6,4", "seed": seed} for seed in range(12)]
+    given = {"loss": "cross_entropy", "engine": "eager", "epochs": 6, "lr": 0.03, "restore_best": True}
+    few = data().take(range(4))
+    result = gpubp.train_many(design, data(), few, monitor="metric", run_dir=tmp_path / "run", **given)
+    accuracy, loss = result.validation_metric, result.validation_loss
+    expected = sorted(range(12), key=lambda row: (-float(accuracy[row]), float(loss[row])))
+    assert len(accuracy.unique()) < 12
+    assert gpubp.load(tmp_path / "run").ranking().tolist() == result.ranking().tolist() == expected
+    assert gpubp.studies.Study(result.table).figure == "validation_accuracy"
+    searched = gpubp.train_many(
+        design, data(), few, monitor="metric", search=gpubp.search.SuccessiveHalving(min_resources=1), **given
+    )
+    first = gpubp.train_many(design, data(), few, **{**given, "epochs": 1})
+    by_accuracy = first.validation_metric.argsort(descending=True, stable=True)
+    assert {*(searched.state.step > searched.state.step.min()).nonzero()[:, 0].tolist()} == {*by_accuracy[:4].tolist()}
+    assert {*by_accuracy[:4].tolist()} != {*first.validation_loss.argsort()[:4].tolist()}
+    mixed = gpubp.train_many([{}, {"monitor": "metric"}], data(), few, widths="3,6,4", **given)
+    assert gpubp.studies.Study(mixed.table).figure == "validation_loss"
 
 
 def steep(out: Any, target: Any, power: Any) -> Any:

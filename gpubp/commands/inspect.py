@@ -90,7 +90,7 @@ def picked(study: Study, rows: pa.Table, top: int) -> dict[str, list[dict[str, A
     """The best, worst and diverged networks, with all settings that differ."""
     import numpy as np
 
-    from ..results.result import order_of
+    from ..results.ranking import order_of
     from ..results.table import DESIGNED, TEXTS
     from ..settings.config import HYPER
 

@@ -13,7 +13,7 @@ from rich.measure import Measurement
 from rich.table import Table
 
 from ..line import counted, line
-from ..results.result import worth
+from ..results.ranking import worth
 from ..results.table import FAULT
 from ..system.free import size
 

@@ -11,7 +11,7 @@ import pyarrow as pa
 import torch
 
 from ..raw.tables import Array
-from ..results.result import keys_of, order_of, worth
+from ..results.ranking import keys_of, order_of, worth
 from ..studies import Group, Study
 
 NETWORKS, LOST = 1000, 150  # networks shown singly: with a figure, and diverged

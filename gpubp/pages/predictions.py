@@ -17,7 +17,7 @@ from ..populations import Populations
 from ..raw.preparation import Preparation
 from ..raw.tables import Array
 from ..results.ensemble import Ensemble
-from ..results.result import order_of
+from ..results.ranking import order_of
 from ..samples.data import Dataset
 from ..studies import Study
 from .figures import number, numbers, thinned

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ..results.result import order_of
+from ..results.ranking import order_of
 from ..results.table import FAULT
 from ..studies import Study
 from . import figures

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from ..evaluate import Evaluation, Round
-from ..results.result import comparable
+from ..results.ranking import comparable
 from ..state import DIVERGED, RUNNING, TrainState, counts
 from ..system.arrays import Array
 

@@ -31,7 +31,8 @@ from torch import Tensor
 
 from ..errors import ConfigError
 from ..line import line
-from ..results.result import Result, keys_of, order_of, ranked_by, worth
+from ..results.ranking import keys_of, order_of, ranked_by, worth
+from ..results.result import Result
 from ..results.table import TEXTS
 from ..settings.config import HYPER
 from ..state import Status

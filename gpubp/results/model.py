@@ -36,7 +36,8 @@ from ..system.ambient import neutral
 from ..system.devices import usable
 from .answers import answers, entity_of, speakers, tell_silent, without
 from .ensemble import Ensemble, check_widths, classes_of
-from .result import Result, diverged_in, order_of
+from .ranking import diverged_in, order_of
+from .result import Result
 from .saved import RESULTS, read_results, results_in, taken
 
 

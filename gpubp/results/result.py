@@ -1,9 +1,7 @@
-"""Result: what training returns; ranked_by() and order_of(), which rank the networks of a results table; kept(), which
-adds a Result to later errors."""
+"""Result: what training returns; kept(), which adds a Result to later errors."""
 
-import json
 import signal
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
@@ -12,26 +10,21 @@ from typing import Any, Protocol
 
 import pyarrow as pa
 import torch
-from pyarrow import compute
 from torch import Tensor, nn
 
 from .. import stopping
 from ..errors import ConfigError
 from ..evaluate import Evaluation
 from ..line import counted, line
-from ..maths.losses import LOSSES
 from ..networks import Outcome
 from ..population import Population
 from ..populations import Populations, members
 from ..raw.preparation import Preparation
-from ..settings.config import HYPER
 from ..settings.recipe import LOSS, METRIC
 from ..state import NAMES, Status, TrainState, counts
 from ..system.ambient import neutral
 from .ensemble import Ensemble
-
-KEYS = b"gpubp_keys"  # of the table's columns that name entities
-OF_LOSS = b"gpubp_of_loss"  # of its columns with hyper-parameters of losses
+from .ranking import entities, keys_of, order_of, ranked_by, ranking_columns
 
 
 class Results(Protocol):
@@ -46,23 +39,6 @@ class Results(Protocol):
 
     def pieces(self) -> Iterator[pa.Table]:
         """The rows, some at a time."""
-
-
-def setting_column(name: str) -> str:
-    """The column of a hyper-parameter; a custom rule's is called as in a design."""
-    return name if name in HYPER else f"extra.{name}"
-
-
-def loss_columns(names: Iterable[str]) -> dict[str, float]:
-    """The columns of the hyper-parameters of losses, by name, with their defaults."""
-    return {setting_column(name): default for each in names for name, default in LOSSES[each].defaults.items()}
-
-
-def ranking_columns(losses: Iterable[str]) -> list[str]:
-    """The columns that ranked_by() and order_of() read, for networks with these losses."""
-    hyper = loss_columns(losses)
-    measured = [f"{prefix}{name}" for prefix in ("", "validation_") for name in ("loss", "accuracy", "r2")]
-    return ["status", "loss_function", "class_weight", *hyper, *measured]
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -248,68 +224,3 @@ def kept(result: Result, early: bool = False, more: str | None = None) -> Iterat
             error.add_note(f"the training {how}; this exception's `result` has the outcome{then}")
             error.result = result  # type: ignore[attr-defined]
         raise
-
-
-def ranked_by(results: pa.Table) -> str:
-    """The column of a results table that ranks its networks, on the validation data if there are any: the loss, less is
-    better, if all have the same loss function with the same hyper-parameters and class weights. Otherwise losses cannot
-    be compared, and the metric, accuracy or R2, ranks them: more is better."""
-    names = results.column_names
-    own = loss_columns(LOSSES)
-    kinds = [results[name].fill_null(default) for name, default in own.items() if name in names]
-    more = {"loss_function", "class_weight", *told(results, OF_LOSS)} - own.keys()
-    kinds += [results[name] for name in names if name in more]
-    alike = all(len(each.unique()) == 1 for each in kinds)
-    measured = "loss" if alike else "accuracy" if "accuracy" in names else "r2"
-    return f"validation_{measured}" if "validation_loss" in names else measured
-
-
-def comparable(states: Sequence[TrainState]) -> bool:
-    """Whether all losses are of one kind: one function, with the same hyper-parameters and class weights."""
-    names = {state.population.spec.loss for state in states}
-    if len(names) > 1:
-        return False
-    usual = {"class_weight": None, **LOSSES[names.pop()].defaults}
-    for name, default in usual.items():
-        off = torch.full((1, 1), float("inf") if default is None else default, dtype=torch.float64)
-        columns = [state.hyper.get(name, off) for state in states]
-        if len({each.shape[1] for each in columns}) > 1 or len(torch.cat(columns).unique(dim=0)) > 1:
-            return False
-    return True
-
-
-def worth(name: str, values: Tensor) -> Tensor:
-    """Keys that, in ascending order, sort `values` of the column `name` from best to worst, NaN last."""
-    return (values if name.endswith("loss") else -values).nan_to_num(float("inf"))
-
-
-def order_of(results: pa.Table) -> Tensor:
-    """Rows of the networks in a results table that did not diverge, best first."""
-    name = ranked_by(results)
-    order = worth(name, torch.tensor(results[name].to_numpy())).argsort(stable=True)
-    return order[~diverged_in(results)[order]]
-
-
-def entities(rows: pa.Table) -> list[dict[str, Any]]:
-    """The entities of the networks of a results table, by their key columns; none if there are no such columns."""
-    keys = keys_of(rows)
-    found: list[dict[str, Any]] = rows.group_by(keys).aggregate([]).to_pylist() if keys else []
-    return found
-
-
-def keys_of(rows: pa.Table) -> list[str]:
-    """The columns of a results table that name the entity of each network. Raises ValueError unless it is a list."""
-    return told(rows, KEYS)
-
-
-def told(rows: pa.Table, key: bytes) -> list[str]:
-    """The columns that a results table lists under `key`."""
-    found = json.loads((rows.schema.metadata or {}).get(key, b"[]"))
-    if not isinstance(found, list):
-        raise ValueError
-    return [name for name in found if name in rows.column_names]
-
-
-def diverged_in(results: pa.Table) -> Tensor:
-    """(N,): which networks of a results table diverged."""
-    return torch.tensor(compute.equal(results["status"], Status.diverged.name).to_numpy())

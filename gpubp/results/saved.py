@@ -16,7 +16,7 @@ from ..raw.tables import listed, write_csv
 from ..state import NAMES
 from ..system import files, lock
 from . import table
-from .result import KEYS, OF_LOSS, told
+from .ranking import KEYS, OF_LOSS, told
 from .table import FAULT, STEPS, TEXTS, WHOLE, Results
 
 RESULTS = "results.parquet"

@@ -24,12 +24,11 @@ from ..settings.config import HYPER, OFF_AT_ZERO, TrainConfig
 from ..settings.recipe import LOSS, METRIC, Recipe
 from ..state import NAMES, Status, TrainState
 from ..stopping import best
-from .result import KEYS, OF_LOSS, keys_of, loss_columns, ranked_by, setting_column
+from .ranking import BEST, KEYS, OF_LOSS, VALIDATION, keys_of, loss_columns, ranked_by, setting_column
 
 WHOLE = ("network", "id", "steps", "diverged_step")  # columns of whole numbers
 FAULT = "diverged_in"  # what first was not finite
 STEPS = ("diverged_step", "stopped_step", "best_step")  # of whole numbers that a network may lack
-BEST = "best_"  # before the name of a figure at best_step
 STOPPED = (Status.converged, Status.stopped)
 TEXTS = ("widths", "hidden", "output", "loss_function", "bias", "train_bias", "optimizer", "schedule", "batch_size",
          "shuffle", "update_order", "precision", "monitor", "restore_best", "class_weight")  # fmt: skip
@@ -160,7 +159,7 @@ def by_part(rows: pa.Table) -> pa.Table:
 def key_name(name: str) -> str:
     """The column of an entity's key `name`: that name, unless another column of the table may have it."""
     taken = {*WHOLE, *STEPS, *TEXTS, *HYPER, *DESIGNED, *OTHERS}
-    taken |= {first + each for first in ("validation_", BEST) for each in OTHERS}
+    taken |= {first + each for first in (VALIDATION, BEST) for each in OTHERS}
     return f"entity.{name}" if name in taken or name.startswith(("entity.", "extra.")) else name
 
 

@@ -29,7 +29,7 @@ from ..networks import Outcome
 from ..population import Population
 from ..raw.entities import Entities
 from ..raw.tables import listed
-from ..results.result import setting_column
+from ..results.ranking import setting_column
 from ..results.saved import RESULTS, read_results
 from ..results.table import of_one
 from ..runs.design import INIT

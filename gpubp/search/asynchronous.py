@@ -24,7 +24,7 @@ from ..checkpoints.history import Records
 from ..errors import CheckpointError, ConfigError
 from ..evaluate import Round
 from ..line import counted
-from ..results.result import comparable
+from ..results.ranking import comparable
 from ..runs.run import Run
 from ..system.arrays import Array
 from ..system.threads import one_thread

@@ -1,8 +1,8 @@
 """Method: what searches share: when they decide, what they compare, how they are saved.
 
-Networks are compared as in a Result (results/result.py): by the validation loss or, without validation data, the mean
-training loss of the round; by the metric of the validation data if their losses differ in kind; among equals, by their
-rows. A search depends on the length of the training: a run with a search cannot be extended.
+Networks are compared as in a Result (results/ranking.py): by the validation loss or, without validation data, the mean
+training loss of the round; by the metric of the validation data if their losses differ in kind, or if all monitor it;
+among equals, by their rows. A search depends on the length of the training: a run with a search cannot be extended.
 """
 
 from collections.abc import Iterable, Sequence
@@ -16,7 +16,7 @@ from ..errors import ConfigError
 from ..evaluate import Round
 from ..line import counted
 from ..maths.losses import LOSSES
-from ..results.result import comparable, worth
+from ..results.ranking import comparable, worth
 from ..runs.run import Run
 from ..settings.config import TrainConfig
 from ..state import TrainState

@@ -18,7 +18,8 @@ from ..maths.spec import NetworkSpec
 from ..population import Population
 from ..populations import Populations
 from ..reporters import Reporter
-from ..results.result import Result, order_of
+from ..results.ranking import order_of
+from ..results.result import Result
 from ..results.table import Results
 from ..runs import training
 from ..runs.cells import EXTRA
