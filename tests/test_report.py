@@ -96,7 +96,7 @@ def test_every_network_of_a_small_run_is_a_point_with_its_own_numbers(reported: 
     assert sorted(points["network"]) == list(range(40))
     assert "can be picked" not in page
     assert 3 < diverged.sum() < 37
-    ranked = gpubp.results.result.order_of(table).tolist()
+    ranked = gpubp.results.ranking.order_of(table).tolist()
     for network, rank, figure, lr in zip(points["network"], points["rank"], points["figure"], points["columns"]["lr"]):
         assert lr == pytest.approx(table["lr"][network].as_py(), rel=1e-4)
         assert (rank is None) == (figure is None) == diverged[network]
