@@ -36,7 +36,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "best only": {"restore_best": True},
     "within a round": {"restore_best": True, "patience": 4, "epochs": None, "steps": 44, "evaluate_every": 5},
     "some diverge": {
-        "patience": 3, "restore_best": True, "optimizer": "sgd", "lr": [0.1, 1e200, 0.4, 1e9, 3], "epochs": 8
+        "patience": 3, "restore_best": True, "optimizer": "sgd", "lr": [0.1, 1e200, 0.4, 1e9, 3], "epochs": 5
     },
 }  # fmt: skip
 
