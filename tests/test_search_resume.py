@@ -3,7 +3,6 @@ said."""
 
 import copy
 import hashlib
-import itertools
 import json
 import pickle
 import shutil
@@ -21,7 +20,7 @@ from gpubp.errors import CheckpointError, ConfigError
 from gpubp.search import Hyperband
 
 from . import short_runs
-from .helpers import covering, differing, quick
+from .helpers import covering, differing
 from .searches import SEARCHES, data, run
 from .short_runs import Stop, forge, hears, killed, stopped, told
 
@@ -86,7 +85,9 @@ def test_a_run_that_ends_right_after_a_decision_resumes_to_the_same(
     same(resumed(tmp_path / "run"), whole(kind))
 
 
-@pytest.mark.parametrize(("kind", "kills"), quick(itertools.product(SEARCHES, (1, 200)), [("pbt", 1)]))
+@pytest.mark.slow  # runs without a search are killed quickly too
+@pytest.mark.parametrize("kills", [1, 200])
+@pytest.mark.parametrize("kind", SEARCHES)
 def test_a_run_killed_at_random_moments_resumes_to_the_same_bits(kind: str, kills: int, tmp_path: Path) -> None:
     folder, epochs = tmp_path / "run", 15 * kills
     killed(kills, folder, partial(run, kind, epochs=epochs), (data, partial(data, 9)))
