@@ -5,7 +5,7 @@ import sys
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -190,8 +190,8 @@ def differs(one: Any, other: Any) -> bool:
 
 
 @pytest.fixture(scope="module")
-def expected(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Found]:
-    return {name: call(numbers(), tmp_path_factory.mktemp("plain")) for name, call in CALLS.items()}
+def expected(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Found]:
+    return cache(lambda call: CALLS[call](numbers(), tmp_path_factory.mktemp("plain")))
 
 
 QUICK = {"autocast", "default device", "float64 by default", "inference_mode"}  # for every call
@@ -202,14 +202,14 @@ QUICK = {"autocast", "default device", "float64 by default", "inference_mode"}  
     for call in CALLS for name in AMBIENT
 ])  # fmt: skip
 def test_nothing_that_is_set_around_a_call_changes_it(
-    call: str, name: str, expected: dict[str, Found], tmp_path: Path
+    call: str, name: str, expected: Callable[[str], Found], tmp_path: Path
 ) -> None:
-    given = numbers()
+    given, plain = numbers(), expected(call)
     with AMBIENT[name]():
         before = seen()
         found = CALLS[call](given, tmp_path)
         assert seen() == before
-    assert [key for key, value in expected[call].items() if differs(value, found[key])] == []
+    assert [key for key, value in plain.items() if differs(value, found[key])] == []
 
 
 def test_products_are_whole_until_the_last_of_several_calls_returns() -> None:

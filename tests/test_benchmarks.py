@@ -181,12 +181,12 @@ def test_a_report_keeps_what_it_needs_to_be_judged(tmp_path, quick_limits, capsy
 
 def test_a_sweep_varies_one_thing_and_names_absent_contenders(tmp_path, quick_limits, monkeypatch, capsys):
     assert sweeps.at(WORKLOADS["W3-N256"], "width", 5).widths == (16, 5, 5, 4)
-    monkeypatch.setitem(sweeps.VALUES, "networks", (2, 4))
+    monkeypatch.setitem(sweeps.VALUES, "networks", (7, 8))
     monkeypatch.setattr(sweeps, "late", lambda workload, last, patience: {"vmap_grad": "too late"} if last else {})
     words = ["sweep", "--over", "networks", "--workload", "W2", "--peer", "vmap_grad", "--optimizer", "sgd"]
     command.main([*TINY, *words, "--out", str(tmp_path)])
     report = json.loads((tmp_path / "sweep-networks.json").read_text())
-    assert [point["value"] for point in report["results"]] == [2, 4]
+    assert [point["value"] for point in report["results"]] == [7, 8]
     assert "vmap_grad" in report["results"][0]["contenders"]
     assert report["results"][1]["absent"] == {"vmap_grad": "too late"}
     assert (tmp_path / "sweep-networks.png").stat().st_size

@@ -58,7 +58,7 @@ class Mutant(NamedTuple):
 DIVERGENCE = partial(
     test_compiled_divergence.test_the_step_of_divergence_is_that_of_one_step_at_a_time, torch.float32, "chosen"
 )
-GENERAL = test_general.test_a_general_kernel_has_the_bits_of_each_topologys_own
+GENERAL = partial(test_general.test_a_general_kernel_has_the_bits_of_each_topologys_own, 2)
 MUTANTS = {
     "a sign in the delta": Mutant("v x = [[ ~> -]]sum * slope", partial(a_step, deep)),
     "a slope is missing": Mutant("sum[[ * slope(under(l), unit.net, unit.out) ~> ]]", partial(a_step, deep)),

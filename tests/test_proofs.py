@@ -17,7 +17,7 @@ from .recorder import recorded
 @pytest.fixture(autouse=True)
 def few(monkeypatch: pytest.MonkeyPatch) -> None:
     """One topology, one kind of training, fewer networks and steps."""
-    for name, chosen in (("SPECS", "5-33-2"), ("SETTINGS", "adam, dropout, order each")):
+    for name, chosen in (("SPECS", "8-16-1"), ("SETTINGS", "adam, dropout, order each")):
         monkeypatch.setattr(proofs, name, {chosen: getattr(proofs, name)[chosen]})
     monkeypatch.setattr(proofs, "MANY", 10)
     monkeypatch.setattr(proofs, "STEPS", 6)

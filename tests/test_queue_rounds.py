@@ -255,7 +255,7 @@ def trained(queue: Drawn, engine: str, folder: Path) -> gpubp.Result:
 
 @pytest.mark.parametrize(
     ("engine", "examples"),
-    [("eager", 2), pytest.param("eager", 100, marks=pytest.mark.slow),
+    [pytest.param("eager", 100, marks=pytest.mark.slow),
      pytest.param("cpu", 2, marks=[pytest.mark.cpu("runs the engine cpu"), pytest.mark.slow])],
 )  # fmt: skip
 def test_every_network_of_a_queue_ends_once_as_it_does_alone(

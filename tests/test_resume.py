@@ -135,6 +135,6 @@ def test_results_that_cannot_be_written_lose_no_result(
 
 @pytest.mark.parametrize("kills", [2, pytest.param(50, marks=pytest.mark.slow)])
 def test_a_run_killed_at_random_moments_resumes_to_the_same_bits(kills: int, tmp_path: Path) -> None:
-    folder, epochs = tmp_path / "run", 50 * kills
+    folder, epochs = tmp_path / "run", 30 * kills
     assert killed(kills, folder, partial(run, epochs=epochs), (training, held_out))[-1] < COUNT * epochs * 5
     finishes_as(run(epochs=epochs), folder)

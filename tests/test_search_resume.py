@@ -3,13 +3,12 @@ said."""
 
 import copy
 import hashlib
-import itertools
 import json
 import pickle
 import shutil
 import signal
 from collections.abc import Callable
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +20,7 @@ from gpubp.errors import CheckpointError, ConfigError
 from gpubp.search import Hyperband
 
 from . import short_runs
-from .helpers import covering, differing, quick
+from .helpers import covering, differing
 from .searches import SEARCHES, data, run
 from .short_runs import Stop, forge, hears, killed, stopped, told
 
@@ -41,37 +40,37 @@ def same(one: gpubp.Result, other: gpubp.Result) -> None:
 
 
 @pytest.fixture(name="whole", scope="module")
-def whole_runs() -> dict[str, gpubp.Result]:
-    return {kind: run(kind) for kind in SEARCHES}
+def whole_runs() -> Callable[[str], gpubp.Result]:
+    return cache(run)
 
 
 @pytest.mark.parametrize(("kind", "call"), covering(SEARCHES, [1, 3, 19], meet=1))
 def test_a_stopped_run_resumes_to_the_same_decisions(
-    kind: str, call: int, whole: dict[str, gpubp.Result], tmp_path: Path, short_calls: None
+    kind: str, call: int, whole: Callable[[str], gpubp.Result], tmp_path: Path, short_calls: None
 ) -> None:
     folder = tmp_path / "run"
     result = stopped(lambda: run(kind, folder, reporters=[Stop(call, signal.SIGINT)]))
     assert result.statuses["running"]
     again = resumed(folder)
-    same(again, whole[kind])
+    same(again, whole(kind))
     described = yaml.safe_load((folder / "config.yaml").read_text())["search"]
     assert described.items() <= {**again.search.to_dict(), "method": kind}.items(), "people see what decided"
     if kind == "pbt":
         kept = [json.loads(each) for each in (folder / LINEAGE).read_text().splitlines()]
-        assert kept == [*whole[kind].search.lineage]
+        assert kept == [*whole(kind).search.lineage]
         assert len(kept) == 2 * 3, "two populations exchange every second epoch but the last"
-    same(resumed(folder), whole[kind])
+    same(resumed(folder), whole(kind))
 
 
 @pytest.mark.parametrize("kind", SEARCHES)
-def test_a_result_is_copied_and_pickled_with_its_decisions(kind: str, whole: dict[str, gpubp.Result]) -> None:
-    for again in (pickle.loads(pickle.dumps(whole[kind])), copy.deepcopy(whole[kind])):
-        same(again, whole[kind])
+def test_a_result_is_copied_and_pickled_with_its_decisions(kind: str, whole: Callable[[str], gpubp.Result]) -> None:
+    for again in (pickle.loads(pickle.dumps(whole(kind))), copy.deepcopy(whole(kind))):
+        same(again, whole(kind))
 
 
 @pytest.mark.parametrize("kind", SEARCHES)
 def test_a_run_that_ends_right_after_a_decision_resumes_to_the_same(
-    kind: str, whole: dict[str, gpubp.Result], tmp_path: Path
+    kind: str, whole: Callable[[str], gpubp.Result], tmp_path: Path
 ) -> None:
     """In the first call after a round: its checkpoint is that of the decision."""
     rounds = [0]
@@ -83,10 +82,12 @@ def test_a_run_that_ends_right_after_a_decision_resumes_to_the_same(
     ends = hears(evaluated=lambda record: rounds.append(record["round"]), progress=crash)
     with pytest.raises(RuntimeError, match="crashed"):
         run(kind, tmp_path / "run", reporters=[ends])
-    same(resumed(tmp_path / "run"), whole[kind])
+    same(resumed(tmp_path / "run"), whole(kind))
 
 
-@pytest.mark.parametrize(("kind", "kills"), quick(itertools.product(SEARCHES, (1, 200)), [("pbt", 1)]))
+@pytest.mark.slow  # runs without a search are killed quickly too
+@pytest.mark.parametrize("kills", [1, 200])
+@pytest.mark.parametrize("kind", SEARCHES)
 def test_a_run_killed_at_random_moments_resumes_to_the_same_bits(kind: str, kills: int, tmp_path: Path) -> None:
     folder, epochs = tmp_path / "run", 15 * kills
     killed(kills, folder, partial(run, kind, epochs=epochs), (data, partial(data, 9)))
@@ -130,7 +131,7 @@ def test_a_note_that_no_search_gives_is_refused(kind: str, note: Any, halves: Ca
 
 @pytest.mark.parametrize("damage", ["missing", "half", "unsound"])
 def test_a_damaged_lineage_restarts_and_no_network_depends_on_it(
-    damage: str, halves: Callable[[str], Path], whole: dict[str, gpubp.Result]
+    damage: str, halves: Callable[[str], Path], whole: Callable[[str], gpubp.Result]
 ) -> None:
     folder = halves("pbt")
     path = folder / LINEAGE
@@ -147,7 +148,7 @@ def test_a_damaged_lineage_restarts_and_no_network_depends_on_it(
         forge(folder, lambda held: {"search": held["search"] | {"lineage": held["search"]["lineage"] | sealed}})
     result = resumed(folder)
     assert any("the lineage restarts; the networks are not affected" in note for note in result.notes)
-    assert not any(map(differing, result.states, whole["pbt"].states))
+    assert not any(map(differing, result.states, whole("pbt").states))
 
 
 @pytest.mark.parametrize("kind", SEARCHES)

@@ -19,7 +19,7 @@ COSTLY = [
      "check_dtype_object", "check_supervised_y_2d", "check_fit_score_takes_y"},
     {MATRIX, "check_estimators_dtypes", "check_fit_idempotent", "check_estimators_nan_inf", "check_fit2d_1sample",
      "check_estimators_overwrite_params", "check_dont_overwrite_parameters", "check_n_features_in_after_fitting",
-     "check_sample_weights_pandas_series", "check_sample_weights_shape"},
+     "check_sample_weights_pandas_series", "check_sample_weights_shape", "check_regressor_data_not_an_array"},
     (), (),
 ]  # fmt: skip
 SMALL = {"engine": "eager", "random_state": 0}

@@ -39,7 +39,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "best only": {"restore_best": True},
     "within a round": {"restore_best": True, "patience": 4, "epochs": None, "steps": 44, "evaluate_every": 5},
     "some diverge": {
-        "patience": 3, "restore_best": True, "optimizer": "sgd", "lr": [0.1, 1e200, 0.4, 1e9, 3], "epochs": 8
+        "patience": 3, "restore_best": True, "optimizer": "sgd", "lr": [0.1, 1e200, 0.4, 1e9, 3], "epochs": 5
     },
 }  # fmt: skip
 
@@ -197,8 +197,9 @@ def late(name: str, does: str, takes: str, every: str, has: int) -> str:
         ({"steps": 50, "patience": 1.0, "restore_best": True},
          [late("patience", "stops", "2 evaluations", "100 steps", 50),
           late("restore_best", "restores", "1 evaluation", "100 steps", 50)]),
-        ({"steps": 300, "patience": 2}, [late("patience", "stops", "3 evaluations", "100 steps", 300)]),
-        ({"steps": 301, "patience": torch.tensor([2, 3, 4]), "restore_best": True}, []),
+        ({"steps": 30, "patience": 2, "evaluate_every": 10},
+         [late("patience", "stops", "3 evaluations", "10 steps", 30)]),
+        ({"steps": 31, "patience": torch.tensor([2, 3, 4]), "restore_best": True, "evaluate_every": 10}, []),
         ({"steps": [50, 100, 120], "restore_best": True}, []),
         ({"epochs": 5, "patience": 5, "target_loss": 0.1}, [late("patience", "stops", "6 evaluations", "1 epoch", 5)]),
         ({"epochs": 1, "target_loss": 0.1}, [late("target_loss", "stops", "1 evaluation", "1 epoch", 1)]),
