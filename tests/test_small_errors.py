@@ -105,10 +105,10 @@ def check(got: Tensor, exact: list[Number], sizes: list[Number], cases: list[Any
 ENGINES = ("eager", "networks", "outputs")
 
 
-@pytest.mark.parametrize(("engine", "dtype", "loss"), [  # of the compiled ones, one of four losses is quick
-    pytest.param(engine, dtype, loss, marks=[pytest.mark.slow] * (engine != "eager" and (plain or (row + number) % 6 < 5)))
-    for row, (loss, plain) in enumerate((loss, loss in PLAIN) for loss in RULES)
-    for number, (dtype, engine) in enumerate(itertools.product((torch.float32, torch.float64), ENGINES[::-1]))
+@pytest.mark.parametrize(("engine", "dtype", "loss"), [  # of the compiled ones, one of each of four losses is quick
+    pytest.param(engine, dtype, loss, marks=[pytest.mark.slow] * (engine != "eager" and (loss in PLAIN or turn % 6 < 5)))
+    for row, loss in enumerate(RULES)
+    for turn, (dtype, engine) in enumerate(itertools.product((torch.float32, torch.float64), ENGINES[::-1]), row)
 ])  # fmt: skip
 def test_errors_and_slopes_keep_their_digits(loss: str, dtype: torch.dtype, engine: str) -> None:
     given = torch.tensor(pairs(loss), dtype=dtype)
