@@ -106,9 +106,9 @@ ENGINES = ("eager", "networks", "outputs")
 
 
 @pytest.mark.parametrize(("engine", "dtype", "loss"), [  # of the compiled ones, one of each of four losses is quick
-    pytest.param(engine, dtype, loss, marks=[pytest.mark.slow] * (engine != "eager" and (loss in PLAIN or turn % 6 < 5)))
+    pytest.param(engine, dtype, loss, marks=[pytest.mark.slow] * (engine != "eager" and (loss in PLAIN or at % 6 < 5)))
     for row, loss in enumerate(RULES)
-    for turn, (dtype, engine) in enumerate(itertools.product((torch.float32, torch.float64), ENGINES[::-1]), row)
+    for at, (dtype, engine) in enumerate(itertools.product((torch.float32, torch.float64), ENGINES[::-1]), row)
 ])  # fmt: skip
 def test_errors_and_slopes_keep_their_digits(loss: str, dtype: torch.dtype, engine: str) -> None:
     given = torch.tensor(pairs(loss), dtype=dtype)
