@@ -139,7 +139,7 @@ def test_a_population_that_shrank_in_place_is_trained_only_to_its_end() -> None:
 def test_samples_removed_in_place_are_not_read() -> None:
     inputs, classes = samples(SPEC, SAMPLES, dtype=torch.float32)
     data = gpubp.Dataset(inputs, classes)
-    state = training(data)
+    state = training(data, shuffle="shared")
     data.inputs.resize_(5, 3)
     data.targets.resize_(5)
     torch.as_strided(data.inputs, (SAMPLES, 3), (3, 1))[5:] = float("nan")
