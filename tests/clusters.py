@@ -15,6 +15,7 @@ import gpubp
 from gpubp import cluster
 from gpubp.cluster.board import board
 from gpubp.cluster.shards import Job
+from gpubp.engines import build
 from gpubp.system import gpus
 
 from .helpers import FAST, differing, failing
@@ -29,7 +30,7 @@ LACKS = "torch finds no GPU here"
 
 @pytest.fixture(scope="module")
 def machines(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
-    """A cluster of two machines with a CPU each, which this process is connected to. Workers compile fast too."""
+    """A cluster of a machine with two CPUs, which this process is connected to. Workers compile fast too."""
     import ray
     from ray.cluster_utils import Cluster
 
@@ -38,13 +39,13 @@ def machines(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
     compiler.chmod(0o755)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("CXX", str(compiler))
+        patch.setattr(build, "FLAGS", tuple(flag for flag in build.FLAGS if flag not in FAST))  # the compiler has them
         patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
         patch.setenv("PYTHONPATH", str(ROOT))
         handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
         checks = {"health_check_period_ms": 500}  # of which five tell that a machine is lost
         head = {"include_dashboard": False, "include_log_monitor": False, "no_monitor": True, "_system_config": checks}
-        found = Cluster(head_node_args={"num_cpus": 1, "object_store_memory": STORE, **head}, initialize_head=True)
-        found.add_node(num_cpus=1, object_store_memory=STORE)
+        found = Cluster(head_node_args={"num_cpus": 2, "object_store_memory": STORE, **head}, initialize_head=True)
         ray.init(found.address, log_to_driver=False, logging_level="ERROR")
         for number, handler in handlers.items():
             signal.signal(number, handler)

@@ -37,7 +37,7 @@ pytestmark = pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::pyte
 def test_any_number_of_shards_gives_the_bits_of_one_run(
     machines: Any, iris: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    more: dict[str, Any] = {"patience": 2, "restore_best": True}
+    more: dict[str, Any] = {"patience": 2, "restore_best": True, "search": Hyperband(2)}
     with pytest.raises(ConfigError, match="shards 16: the run has 15 networks"):
         trained(iris, 16, tmp_path / "3", **more)
     assert not (tmp_path / "3").exists()
@@ -105,8 +105,8 @@ def test_a_population_trains_in_shards_too(
 
 @pytest.mark.parametrize(
     "search",
-    [pytest.param(SuccessiveHalving(2), marks=pytest.mark.slow), Hyperband(2), PopulationBased(2)],
-    ids=["halving", "hyperband", "pbt"],
+    [pytest.param(SuccessiveHalving(2), marks=pytest.mark.slow), PopulationBased(2)],
+    ids=["halving", "pbt"],
 )
 def test_searches_decide_over_the_networks_of_all_shards_and_these_meet_nowhere_else(
     machines: Any, iris: Any, tmp_path: Path, search: Any, monkeypatch: pytest.MonkeyPatch
@@ -203,7 +203,12 @@ def test_a_call_does_not_go_on_from_where_another_one_was_when_it_began(
     ("point", "search", "told"),
     [
         ("decide", SuccessiveHalving(2), r"^shard 1: .*shards/1 has no checkpoint any more: run_dir on storage"),
-        ("keep", None, r"1/checkpoint/tensors-.*, which a worker has written, is not there: run_dir on storage"),
+        pytest.param(
+            "keep",
+            None,
+            r"1/checkpoint/tensors-.*, which a worker has written, is not there: run_dir on storage",
+            marks=pytest.mark.slow,
+        ),
     ],
 )
 def test_files_of_shards_that_are_lost_are_told_of_before_others_build_on_them(
@@ -236,9 +241,7 @@ def test_the_directory_of_a_run_in_shards_is_that_of_any_run(
     for command in ("inspect two", "report two", "explain two --network 0", "resume two --epochs 6"):
         run(command, capsys)
     run("resume one --epochs 6", capsys)
-    run("train --config two/config.yaml --run-dir three --cluster auto", capsys)  # to the 6 epochs
-    for other in ("one", "three"):
-        assert Path("two/results.csv").read_bytes() == Path(other, "results.csv").read_bytes()
+    assert Path("one/results.csv").read_bytes() == Path("two/results.csv").read_bytes()
     assert same_bits(*(gpubp.load(each).population.params for each in ("one", "two")))
 
 

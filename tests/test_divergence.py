@@ -11,7 +11,7 @@ from gpubp import backprop
 from gpubp.engines import cpu, eager
 from gpubp.state import Status, TrainState
 
-from .helpers import covering, needs_compiler, same_bits, start, train
+from .helpers import covering, needs_compiler, quick, same_bits, start, train
 from .test_independence import BATCH, COUNT, LR, SPECS, STEPS, dataset, differences, networks
 
 EVERYONE = list(range(COUNT))
@@ -59,12 +59,12 @@ def last_finite_step(number: int, lr: float, spec: gpubp.NetworkSpec, data: gpub
     return -1
 
 
+RELU = gpubp.NetworkSpec((5, 16, 2), "relu")
 RATES = [0.01, 1.0, 0.01, 2.0, 10.0, 1e38, 0.01, 1e3, 3e38]
 
 
 def test_the_step_of_divergence_is_found_and_does_not_count() -> None:
-    spec = gpubp.NetworkSpec((5, 16, 2), "relu")
-    data = dataset(spec)
+    spec, data = RELU, dataset(RELU)
     settings = {"optimizer": "sgd", "batch_size": BATCH, "steps": STEPS, "lr": RATES}
     states = [train(networks(spec), data, cuts, **settings) for cuts in ([1] * 8, [5, 3])]
     found = [last_finite_step(n, lr, spec, data) for n, lr in enumerate(RATES)]
@@ -123,7 +123,11 @@ def test_a_penalty_of_0_adds_nothing_to_a_loss_however_large_the_weights_are(eng
         assert train(population, data, engine=engine, **settings).diverged_step.tolist() == [-1, -1]
 
 
-@pytest.mark.parametrize("own", [{"label_smoothing": [0.1, 0.0]}, {"class_weight": [1.0, 1.0]}], ids=str)
+OWN = {"label_smoothing": [0.1, 0.0]}, {"class_weight": [1.0, 1.0]}  # which share what is computed of a class
+BOTH = {**OWN[0], **OWN[1]}
+
+
+@pytest.mark.parametrize("own", quick([BOTH, *OWN], [BOTH]), ids=str)
 def test_a_class_that_does_not_count_adds_nothing_however_small_its_logit_is(engine: Any, own: dict[str, Any]) -> None:
     spec = gpubp.NetworkSpec((1, 2), bias="none", loss="cross_entropy")
     population = gpubp.Population(spec, torch.tensor([[1.0, 0.0], [3e38, -3e38]]), 5, torch.arange(2))
@@ -134,22 +138,20 @@ def test_a_class_that_does_not_count_adds_nothing_however_small_its_logit_is(eng
 
 
 def test_all_may_diverge_at_once_and_train_no_more(engine: Any) -> None:
-    spec, data = SPECS["13-7-3"], dataset(SPECS["13-7-3"])
-    broken = networks(spec)
+    broken = networks(RELU)
     broken.params[:] = float("inf")
-    state = train(broken, data, [5, 7], engine, optimizer="adam", batch_size=BATCH, steps=STEPS)
+    state = train(broken, dataset(RELU), [5, 7], engine, optimizer="sgd", batch_size=BATCH, steps=STEPS)
     assert (state.status == Status.diverged).all()
     assert not state.step.any()
     assert not state.diverged_step.any()
 
 
 def test_networks_of_different_lengths_diverge_where_they_do_alone(engine: Any) -> None:
-    spec = gpubp.NetworkSpec((5, 16, 2), "relu")
-    data, ends = dataset(spec), [5, 8, 2, 8, 1, 8, 7, 3, 8]
+    data, ends = dataset(RELU), [5, 8, 2, 8, 1, 8, 7, 3, 8]
     settings = {"optimizer": "sgd", "batch_size": BATCH, "engine": engine}
-    state = train(networks(spec), data, lr=RATES, steps=ends, **settings)
+    state = train(networks(RELU), data, lr=RATES, steps=ends, **settings)
     for number, end in enumerate(ends):
-        alone = train(networks(spec, [number]), data, lr=RATES[number], steps=end, **settings)
+        alone = train(networks(RELU, [number]), data, lr=RATES[number], steps=end, **settings)
         assert not differences(alone, state, others=[number]), number
 
 

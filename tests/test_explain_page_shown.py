@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+import gpubp
 from gpubp.explaining.text import Text
 
 from .browser import NARROW, WIDE, overflow, violations
-from .explained import STEPS, hostile, of_deep, of_large, of_tutorial, tutorials
+from .explained import STEPS, hostile, made, of_deep, of_large, of_tutorial, tutorials
 
 if TYPE_CHECKING:
     from playwright.sync_api import Locator, Page
@@ -31,6 +32,7 @@ def shown(page: Callable[[], str]) -> Any:
 
 
 ours, large, deep = shown(of_tutorial), shown(of_large), shown(of_deep)
+small = shown(lambda: made(gpubp.NetworkSpec((2, 1))))
 
 
 def term(page: Page, name: str) -> Locator:
@@ -137,8 +139,9 @@ def test_a_folded_layer_opens_where_a_place_leads_to_it(large, opened):
 @pytest.mark.parametrize(
     ("name", "width", "scheme"),
     [
+        ("small", NARROW, "dark"),
         pytest.param("ours", WIDE, "light", marks=pytest.mark.slow),
-        ("ours", NARROW, "dark"),
+        pytest.param("ours", NARROW, "dark", marks=pytest.mark.slow),
         pytest.param("deep", WIDE, "light", marks=pytest.mark.slow),
         pytest.param("large", NARROW, "dark", marks=pytest.mark.slow),
     ],

@@ -49,7 +49,7 @@ def header(shape: tuple[int, ...]) -> bytes:
 
 @pytest.mark.parametrize(
     ("name", "head"),
-    [("inputs", header((1 << 25, 2))), pytest.param("inputs.npy", b"", marks=pytest.mark.slow)],
+    [("inputs", header((1 << 20, 2))), pytest.param("inputs.npy", b"", marks=pytest.mark.slow)],
     ids=["an array", "no array"],
 )
 def test_a_second_array_of_a_name_is_not_read(name: str, head: bytes, tmp_path: Path, capsys: Capture) -> None:
@@ -59,8 +59,7 @@ def test_a_second_array_of_a_name_is_not_read(name: str, head: bytes, tmp_path: 
         archive.writestr("targets.npy", header((8,)) + np.arange(8.0).tobytes())
         with warnings.catch_warnings(action="ignore"), archive.open(name, "w") as file:  # of the second one
             file.write(head)
-            for _ in range(320):
-                file.write(bytes(1 << 20))
+            file.write(bytes(1 << 24))
     found, error = said(capsys, tmp_path, "train", "--data", "a.npz", *SHORT)
     assert (found, error) == (1, "error: a.npz: arrays inputs and inputs mean the same; one of them expected")
 

@@ -167,7 +167,7 @@ def test_between_two_evaluations_no_clock_of_a_network_is_read(monkeypatch: pyte
     assert steps[0] == steps[1] == list(range(4, 401, 4))
 
 
-@pytest.mark.parametrize("length", [{"epochs": [12, 40]}, {"steps": [600, 2000]}])
+@pytest.mark.parametrize("length", [{"epochs": [12, 40]}, {"steps": [300, 1000]}])
 def test_plateau_decides_as_often_among_longer_networks_and_in_longer_runs(length: dict[str, Any]) -> None:
     settings: dict[str, Any] = {"lr": 0.3, "schedule": "plateau", "plateau_patience": 0, "plateau_factor": 0.5}
     [(name, lengths)] = length.items()

@@ -65,7 +65,9 @@ def test_a_page_of_hostile_names_opens_as_any_other(hostile: Path, opened: Opene
     assert HOSTILE in page.locator("main").inner_text()
 
 
-@pytest.mark.parametrize(("name", "scheme"), [("sweep", "light"), ("numbers", "dark")])
+@pytest.mark.parametrize(
+    ("name", "scheme"), [("sweep", "light"), pytest.param("numbers", "dark", marks=pytest.mark.slow)]
+)
 def test_a_report_is_accessible(name: str, scheme: str, reported: Reported, opened: Opener) -> None:
     assert violations(opened(reported(name)[0] / "report.html", scheme=scheme)) == []
 

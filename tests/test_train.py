@@ -249,17 +249,16 @@ MEMORIES = ("momentum", "adadelta", "amsgrad", "nadam")  # whose slots and colum
 @pytest.mark.parametrize("optimizer", quick(gpubp.OPTIMIZERS, MEMORIES))
 def test_networks_that_leave_join_and_move_keep_the_memory_that_is_theirs(optimizer: str, tmp_path: Path) -> None:
     """Each as if it went on alone, and as its replay finds it."""
-    first = gpubp.train(population(SPEC, 4), data(), config(optimizer=optimizer), engine="eager")
+    given: dict[str, Any] = {"optimizer": optimizer, "steps": 8, "evaluate_every": 4}
+    first = gpubp.train(population(SPEC, 4), data(), config(**given), engine="eager")
     joined = gpubp.Population.create(SPEC, seed=first.population.seed, ids=[9], dtype=first.population.params.dtype)
     mixed = replace(first.population.take([3, 0]).concatenate(joined), seed=1)
     rates, memory = [0.1, 0.01, 0.03], {"optimizer_state": first.state}
-    chosen = config(optimizer=optimizer, lr=rates)
+    chosen = config(lr=rates, **given)
     then = gpubp.train(mixed, data(), chosen, engine="eager", run_dir=tmp_path, **memory)
     for row, of in enumerate((3, 0, None)):
         own: dict[str, Any] = {} if of is None else {"optimizer_state": first.state.rows([of])}
-        alone = gpubp.train(
-            mixed.take([row]), data(), config(optimizer=optimizer, lr=rates[row]), engine="eager", **own
-        )
+        alone = gpubp.train(mixed.take([row]), data(), config(lr=rates[row], **given), engine="eager", **own)
         assert same_bits(then.population.params[row], alone.population.params[0])
         assert gpubp.replay(tmp_path, row, data=data(), population=mixed, **memory).same
 
