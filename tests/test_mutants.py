@@ -148,7 +148,6 @@ def run(folder: Path, *tests: str) -> tuple[int | None, list[str], str]:
     return own.exitcode, re.findall(r"^FAILED tests/(\S+)", printed, re.MULTILINE), printed
 
 
-@pytest.mark.slow  # they run in the quick suite, and a mistake that is found shows that the copy is imported
 def test_without_a_mistake_named_tests_pass(tmp_path: Path) -> None:
     copy(tmp_path)
     (tmp_path / "tests" / "test_copy.py").write_text(
