@@ -182,8 +182,8 @@ def test_what_cannot_be_recorded_is_launched_step_by_step_and_the_reason_is_kept
 
 
 def test_memory_that_runs_out_while_recording_is_no_reason_to_go_on(monkeypatch: pytest.MonkeyPatch) -> None:
-    with recorded():
-        monkeypatch.setattr(gpus, "capture", failing(RuntimeError("CUDA error: out of memory")))
+    with recorded(), monkeypatch.context() as patch:
+        patch.setattr(gpus, "capture", failing(RuntimeError("CUDA error: out of memory")))
         with pytest.raises(RuntimeError, match="CUDA error: out of memory"):
             train(networks(SPECS["2-2-2"]), dataset(SPECS["2-2-2"]), batch_size=BATCH, steps=2)
 

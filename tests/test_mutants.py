@@ -154,7 +154,7 @@ def test_without_a_mistake_named_tests_pass(tmp_path: Path) -> None:
         "import pathlib, gpubp\n\ndef test_the_copy_is_what_is_imported() -> None:\n"
         "    assert pathlib.Path(gpubp.__file__).parents[1] == pathlib.Path(__file__).parents[1]\n"
     )
-    code, failed, printed = run(tmp_path, "test_copy.py", *(MUTANTS[name].test for name in QUICK))
+    code, failed, printed = run(tmp_path, "test_copy.py", *(MUTANTS[name].test for name in QUICK[::4]))
     assert (code, failed) == (0, []), printed
 
 

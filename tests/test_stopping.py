@@ -186,8 +186,7 @@ def test_a_stopped_run_resumes_to_the_same_networks(name: str, call: int, tmp_pa
 def late(name: str, does: str, takes: str, every: str, has: int) -> str:
     return (
         f"{name} never {does} a network{' early' * (does == 'stops')}: it takes {takes}, one every {every}, and the "
-        f"training has {has}: "
-        "evaluate_every says how often"
+        f"training has {has}: evaluate_every says how often"
     )
 
 
