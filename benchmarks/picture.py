@@ -13,7 +13,7 @@ import matplotlib.pyplot as plt
 
 
 def main(path: str) -> None:
-    prepared = sources.load("digits")
+    prepared = sources.load_data("digits")
     spec = gpubp.NetworkSpec((64, 32, 10), loss="cross_entropy")
     count = 1000
     rates = torch.logspace(-4, 0, count, dtype=torch.float64)

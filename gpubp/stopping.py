@@ -92,7 +92,7 @@ def _track(state: TrainState, at: Array) -> Array:
         np.copyto(_best(state, name), _last(state, name), where=better)
     np.copyto(_best(state, "step"), state.step.numpy(), where=better)
     waited = _numbers(state.memory["waited"])
-    waited += at
+    waited += at & np.isfinite(_last(state, METRIC)) if state.recipe.rated else at  # R2 of equal targets is unknown
     waited[enough] = 0
     return better
 

@@ -27,7 +27,7 @@ from pyarrow import compute
 from .errors import ConfigError, unknown
 from .line import counted, line
 from .raw.tables import Array, listed, named
-from .results.ranking import diverged_in, entities, ranked_by, worth
+from .results.ranking import diverged_in, entities, ranks, worth
 from .results.table import DESIGNED, FAULT, TEXTS, by_part, table_of
 from .settings.config import HYPER
 from .system import arrays
@@ -63,14 +63,14 @@ class Effect(NamedTuple):
 class Study:
     """The networks of a results table, of pyarrow, or a frame of it. It sees settings that only a design has (init,
     init_scale, epochs, evaluate_every, and steps, as max_steps) if they are appended as columns of these names, as
-    `gpubp inspect` does. figure: the name of the ranking figure; values (N,): that figure; counted (N,): whether it
+    `gpubp inspect` does. ranks: ranking.ranks(); figure: its first; values (N,): that figure; counted (N,): whether it
     counts: it is finite and the network did not diverge."""
 
     def __init__(self, results: Any) -> None:
         results = table_of(results)
         self.results = _with_shapes(results)
         self._compared = by_part(self.results)  # for telling settings apart
-        self.figure = ranked_by(results)
+        self.figure, *_ = self.ranks = ranks(results)
         self.values: Array = results[self.figure].to_numpy().astype(np.float64)
         self.diverged: Array = diverged_in(results).numpy()
         self.counted: Array = ~self.diverged & np.isfinite(self.values)
@@ -121,8 +121,8 @@ class Study:
     def ranking(self) -> Array:
         """The numbers of settings by the mean of the figure, best first, without those that have a diverged network."""
         lost = np.bincount(self.setting, ~self.counted) > 0
-        means = _means(self.setting, self.values)[0]
-        order = worth(self.figure, torch.from_numpy(means)).argsort(stable=True).numpy()
+        means = {name: torch.from_numpy(_means(self.setting, self.results[name].to_numpy())[0]) for name in self.ranks}
+        order = np.lexsort([worth(name, each).numpy() for name, each in reversed(means.items())])
         return np.asarray(order[~lost[order]])
 
     def quantiles(self, q: Sequence[float]) -> list[float]:

@@ -78,7 +78,7 @@ class Tape(TorchDispatchMode):
 
 
 def _leaves(given: tuple[Any, ...]) -> list[Any]:
-    """What an operation takes or gives, those of its lists one by one: sooner than torch's tree_leaves()."""
+    """What an operation takes or gives, those of its lists one by one: faster than torch's tree_leaves()."""
     return [leaf for each in given for leaf in (each if isinstance(each, (tuple, list)) else (each,))]
 
 

@@ -17,7 +17,6 @@ import gpubp
 from gpubp.errors import ELSEWHERE, ConfigError, DataError, GpubpError, OutOfMemoryError, ShapeError, SpecError
 from gpubp.runs import cells
 from gpubp.runs.design import COLUMNS, Design
-from gpubp.settings.recipe import MONITORED
 
 from .test_design import data, train
 
@@ -176,5 +175,5 @@ def test_structs_in_a_file_are_refused_before_they_become_objects(tmp_path: Path
 
 
 def test_words_of_other_libraries_stand_for_columns_that_there_are() -> None:
-    assert {*ELSEWHERE.values()} <= {*COLUMNS, *MONITORED}
+    assert {*ELSEWHERE.values()} <= {*COLUMNS}
     assert not {*ELSEWHERE} & {*COLUMNS}

@@ -122,11 +122,16 @@ def test_numbers_that_are_to_be_texts_are_categories_whatever_has_them(tmp_path:
 
 
 def test_categories_that_are_numbers_are_names() -> None:
-    codes = {"zip": pd.Categorical([5, 1, 5, 10]), "size": pd.Categorical([0.5, None, 2.0, 2.0])}
+    codes = {"zip": pd.Categorical([5, 1, 5, 10]), "size": pd.Categorical([0.5, None, 2.0, 2.0]),
+             "text": pd.Categorical(["07", "7", "x", "7"])}  # fmt: skip
     frame = pd.DataFrame({**codes, "shop": pd.Categorical([1, 1, 2, 2]), "y": pd.Categorical([3, 4, 3, 4])})
     for samples in (frame, pa.Table.from_pandas(frame)):
         data = gpubp.load_data(samples, "y", impute="mean", per="shop", validation=0)
-        assert [each.categories for each in data.preparation.columns] == [("1", "10", "5"), ("0.5", "2")]
+        assert [each.categories for each in data.preparation.columns] == [
+            ("1", "10", "5"),
+            ("0.5", "2"),
+            ("07", "7", "x"),
+        ]
         assert data.training.targets.tolist() == [0, 1, 0, 1]
     ours = data.preparation
     for same in (frame, frame.assign(zip=[5, 1, 5, 10]), frame.assign(zip=["5", "1", "5", "10"])):

@@ -258,19 +258,6 @@ def test_the_best_loss_is_in_the_results_where_a_network_has_one(slots: int | No
     assert plain.best_loss is None
 
 
-def test_the_best_by_the_metric_is_in_the_results_of_networks_that_go_by_it() -> None:
-    sets = (gpubp.Dataset(*samples(SPEC, 20)),) * 2
-    rows = [{"restore_best": True, "monitor": "metric"}, {}, {"restore_best": True}]
-    common = {"widths": "3,6,4", "loss": "cross_entropy", "engine": "eager", "steps": 35, "evaluate_every": 10}
-    found = (result := gpubp.train_many(rows, *sets, **common)).table.to_pydict()
-    assert found["best_accuracy"] == [found["validation_accuracy"][0], None, None]
-    assert found["best_loss"] == [found["validation_loss"][0], None, pytest.approx(found["validation_loss"][2])]
-    assert found["monitor"] == ["metric", "loss", "loss"]
-    assert result.best_metric.isnan().tolist() == [False, True, True]
-    with pytest.raises(ConfigError, match="monitor is 'metric', which is of the validation data, and"):
-        gpubp.train_many(rows, sets[0], **common)
-
-
 def test_by_default_a_network_is_evaluated_after_its_epoch_whatever_others_train() -> None:
     for name in ("patience", "target_loss"):
         assert gpubp.TrainConfig(epochs=500, **{name: 3}).interval == 1
@@ -301,7 +288,7 @@ def test_a_step_does_not_read_what_stops_a_network() -> None:
         ({"min_delta": ["none"], "patience": 2}, "min_delta holds str 'none'"),
         ({"min_delta": 0.1}, "min_delta and monitor do nothing without patience or"),
         ({"monitor": "metric", "target_loss": 0.1}, "min_delta and monitor do nothing without patience or"),
-        ({"monitor": "val_accuracy", "patience": 2}, "monitor 'val_accuracy' is unknown; did you mean 'metric'"),
+        ({"monitor": "val_accuracy", "patience": 2}, "monitor 'val_accuracy' is unknown; allowed: loss, metric"),
         ({"tol": 0.1, "restore_best": True}, "tol needs patience"),
         ({"tol": 0.1, "min_delta": 0.1, "patience": 2}, "min_delta and tol both say"),
         ({"restore_best": "yes"}, "restore_best 'yes': True or False expected"),

@@ -175,7 +175,7 @@ def _so_far(folder: Path) -> pa.Table | None:
 def interim(folder: Path, saved: Checkpoint, training: bool = True) -> pa.Table:
     """The results table at a checkpoint: of networks that have left their slots and, if `training`, of those that
     train, with the steps and losses of each at its last evaluation, which may be later than the checkpoint, and its
-    best loss until then; their metrics are unknown."""
+    best loss until then, if it goes by the loss; their metrics are unknown."""
     from copy import copy
 
     import pyarrow as pa
@@ -202,7 +202,7 @@ def interim(folder: Path, saved: Checkpoint, training: bool = True) -> pa.Table:
                 step[place] = int(known[row]["step"][-1])
                 for values, name in zip(figures, names):
                     values[place] = float(known[row][name][-1])
-                if state.recipe.tracks and not state.recipe.rated:  # curves have losses
+                if state.recipe.tracks and not state.recipe.rated:  # curves have no metrics
                     later = known[row][known[row]["step"] + notes["open"] > int(state.step[place])]
                     _follow(evaluated, place, later["step"], later[names[notes["validation"] is not None]])
         held_out = None if notes["validation"] is None else Evaluation(figures[1], unknown)

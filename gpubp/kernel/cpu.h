@@ -66,10 +66,10 @@ struct Thread {
 };
 
 // Room for a group's Memory and Group, zeroed, so that padding is finite; null if there is no memory. Large pages are
-// for long calls: to zero one takes longer than a few steps.
+// for long calls, and much memory: zeroing one takes longer than a few steps.
 #define MEMORY_BYTES (((size_t)MEMORY_ENTRIES * sizeof(entry) + 63) / 64 * 64)
 static void *reserve(const Shared &shared) {
-  bool large = MEMORY_BYTES >= (1 << 18) && shared.active * shared.max_steps >= 256;
+  bool large = MEMORY_BYTES >= (1 << (shared.active * shared.max_steps < 256 ? 21 : 18));
   size_t needed = MEMORY_BYTES + GROUP_BYTES, page = large ? 1 << 21 : 64;
   size_t bytes = (needed + page - 1) / page * page;
   void *block = aligned_alloc(page, bytes);

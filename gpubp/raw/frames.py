@@ -58,17 +58,21 @@ def written(path: Path, names: Sequence[str], reading: Reading) -> pa.Table:
 
 
 def read_frame(samples: Any, target: str | Sequence[str] | None, reading: Reading, keys: Sequence[str] = ()) -> Table:
-    """The Table of `samples`, columns with names, as read() makes one from a file. Inputs that pandas calls categorical
-    are text, even if their categories are numbers. Raises DataError."""
+    """The Table of `samples`, columns with names, as read() makes one from a file. Categorical inputs are text, even if
+    their categories are numbers or look like numbers. Raises DataError."""
     table, targets = _arrow("data", samples, None), named("target", target)
     taken = {*targets, *keys, *reading.drop, *reading.dates, *reading.text}
-    coded = [each.name for each in table.schema if _numbers_as_names(each.type) and each.name not in taken]
+    coded = [name for name in table.column_names if name not in taken and _numbers_as_names(table[name], reading)]
     return from_arrow("data", table, (), targets, replace(reading, text=(*reading.text, *coded)))
 
 
-def _numbers_as_names(kind: pa.DataType) -> bool:
-    own = kind.value_type if pa.types.is_dictionary(kind) else pa.null()
-    return bool(pa.types.is_integer(own) or pa.types.is_floating(own))
+def _numbers_as_names(column: pa.ChunkedArray, reading: Reading) -> bool:
+    """Whether a column is categorical, and some of its categories are numbers or look like numbers."""
+    if not pa.types.is_dictionary(column.type):
+        return False
+    kind, known = column.type.value_type, [each for part in column.chunks for each in part.dictionary.to_pylist()]
+    plain = pa.types.is_integer(kind) or pa.types.is_floating(kind)
+    return plain or any(isinstance(each, str) and reading.number(each) for each in known)
 
 
 def _arrow(what: str, samples: Any, names: Sequence[str] | None) -> pa.Table:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from ..evaluate import Evaluation, Round
-from ..results.ranking import comparable
+from ..results.ranking import ranked_by_loss
 from ..state import DIVERGED, RUNNING, TrainState, counts
 from ..system.arrays import Array
 
@@ -75,9 +75,9 @@ class Snapshot:
         return {name: torch.cat([_column(each, name) for each in self.states]) for name in sorted(names)}
 
     @cached_property
-    def comparable(self) -> bool:
-        """Whether losses can be compared."""
-        return comparable(self.states)
+    def ranked_by_loss(self) -> bool:
+        """Whether the loss ranks the networks, or the metric."""
+        return ranked_by_loss(self.states)
 
     def describe(
         self, number: int, seconds: float, done: int, rate: float, metric: str, others: Tensor | None = None

@@ -96,9 +96,9 @@ class TensorBoardReporter(Reporter):
         if not due(record["round"], *CURVES):
             self.hidden = record  # shown only if it is the last
             return
-        values = [self.events.scalar(*each) for each in self.curves(record).items()]
-        if snapshot is not None:
-            now = _now(snapshot)
+        now = None if snapshot is None else _now(snapshot)
+        values = [self.events.scalar(*each) for each in self.curves(record, now).items()]
+        if snapshot is not None and now is not None:
             values += [self.events.scalar(*each) for each in self.ranks(now).items()]
             values += [self.events.scalar(f"vitals/memory_{name}_GB", size / 1e9) for name, size in held().items()]
             if due(record["round"], *SLICES):
@@ -113,8 +113,9 @@ class TensorBoardReporter(Reporter):
         self.last, self.new = record[self.clock], True
         self.file.add(values, self.last, when)
 
-    def curves(self, record: Mapping[str, Any]) -> dict[str, float]:
-        """The numbers of a record by tag. The first ones come with charts of a band around the median."""
+    def curves(self, record: Mapping[str, Any], now: _Ranking | None = None) -> dict[str, float]:
+        """The numbers of a record by tag. The first ones come with charts: of a band around the median, and of the best
+        by the present ranking, if known, or by the loss."""
         shown = {
             "training/loss": (record["loss"], "min"),
             "validation/loss": (record["validation_loss"], "min"),
@@ -123,7 +124,8 @@ class TensorBoardReporter(Reporter):
         shown = {name: found for name, found in shown.items() if found[0]}
         if shown and not self.charted:
             bands = {name: (f"{name}/median", f"variation/{name}/q10", f"variation/{name}/q90") for name in shown}
-            ranked = [name for name in shown if name != f"validation/{self.metric}"][-1:]
+            losses = [name for name in shown if name != f"validation/{self.metric}"]
+            ranked = losses[-1:] if now is None else [now.tag]
             ranks = {
                 f"the best {BEST}: {name}": [f"variation/{name}/rank_{k + 1}" for k in range(BEST)] for name in ranked
             }
@@ -140,9 +142,8 @@ class TensorBoardReporter(Reporter):
         return found
 
     def ranks(self, now: _Ranking) -> dict[str, float]:
-        """The present best losses, whichever networks have them; none if losses cannot be compared."""
-        name = f"training/{now.name}".replace("training/validation_", "validation/")
-        return {f"variation/{name}/rank_{k + 1}": value for k, value in enumerate(now.best())}
+        """The present best figures, whichever networks have them."""
+        return {f"variation/{now.tag}/rank_{k + 1}": value for k, value in enumerate(now.best())}
 
     def histograms(self, snapshot: Snapshot, settings: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """The values of each histogram by tag. settings: the hyper-parameters that differ, (N,) each."""
@@ -229,6 +230,11 @@ class _Ranking(NamedTuple):
         """(N,) bool: the networks that have not diverged and have a value."""
         return self.values.isfinite() & (self.diverged < 0)
 
+    @property
+    def tag(self) -> str:
+        """The name of the figure as a tag of TensorBoard."""
+        return f"training/{self.name}".replace("training/validation_", "validation/")
+
     def best(self) -> list[float]:
         """The places of the best values, best first; sorting all of ten thousand takes 40 times as long."""
         ranked = self.ranked
@@ -261,11 +267,11 @@ class _Ranking(NamedTuple):
 
 
 def _now(snapshot: Snapshot) -> _Ranking:
-    """The ranking of a snapshot, by the loss on the validation data, if there are any and it can be compared."""
+    """The ranking of a snapshot, on the validation data if there are any."""
     name, values = "validation_loss", snapshot.validation_loss
     if values is None:
         name, values = "loss", snapshot.loss
-    if not snapshot.comparable:
+    if not snapshot.ranked_by_loss:
         name, values = f"validation_{snapshot.record['metric_name']}", snapshot.validation_metric
     values = torch.full_like(snapshot.loss, float("nan")) if values is None else values
     return _Ranking(name, snapshot.rows, values, snapshot.diverged_step)

@@ -1,5 +1,5 @@
-"""The ranking of the networks in a results table: ranked_by(), by which column; order_of(), the best first; and the
-columns that name entities and the settings of losses."""
+"""The ranking of the networks in a results table: ranks(), by which columns; order_of(), the best first; and which
+columns name entities and the settings of losses."""
 
 import json
 from collections.abc import Iterable, Sequence
@@ -13,7 +13,7 @@ from torch import Tensor
 from ..evaluate import METRICS
 from ..maths.losses import LOSSES
 from ..settings.config import HYPER
-from ..settings.recipe import LOSS
+from ..settings.recipe import LOSS, METRIC
 from ..state import Status, TrainState
 
 KEYS = b"gpubp_keys"  # of the table's columns that name entities
@@ -66,12 +66,13 @@ def diverged_in(results: pa.Table) -> Tensor:
 def ranked_by(results: pa.Table) -> str:
     """The column of a results table that ranks its networks, on the validation data if there are any: the loss, less is
     better, if all have the same loss function with the same hyper-parameters and class weights. Otherwise losses cannot
-    be compared, and the metric, accuracy or R2, ranks them: more is better; as it does if all monitor it."""
-    return _ranks(results)[0]
+    be compared, and the metric, accuracy or R2, ranks them: more is better. The metric also ranks networks that all
+    monitor it."""
+    return ranks(results)[0]
 
 
-def _ranks(results: pa.Table) -> list[str]:
-    """The column that ranks the networks, and then that which ranks those of equal rank, if any does."""
+def ranks(results: pa.Table) -> list[str]:
+    """The column that ranks the networks, then one that ranks those of equal rank, if there is one."""
     names = results.column_names
     own = loss_columns(LOSSES)
     kinds = [results[name].fill_null(default) for name, default in own.items() if name in names]
@@ -79,16 +80,21 @@ def _ranks(results: pa.Table) -> list[str]:
     kinds += [results[name] for name in names if name in more]
     alike = all(len(each.unique()) == 1 for each in kinds)
     metric = "accuracy" if "accuracy" in names else "r2"
-    rated = BEST + metric in names and "monitor" not in names  # which says how networks differ
-    found = [metric] * (rated or not alike) + [LOSS] * alike
-    return [VALIDATION + each for each in found] if VALIDATION + LOSS in names else found
+    first = VALIDATION if VALIDATION + LOSS in names else ""
+    monitored = set(
+        results["monitor"].unique().to_pylist() if "monitor" in names else [METRIC]
+    )  # where networks differ
+    rated = BEST + metric in names and monitored == {METRIC} and results[first + metric].null_count < results.num_rows
+    return [first + each for each in [metric] * (rated or not alike) + [LOSS] * alike]
+
+
+def ranked_by_loss(states: Sequence[TrainState]) -> bool:
+    """Whether the loss ranks the networks: they are comparable(), and do not all monitor the metric."""
+    return comparable(states) and not all(state.recipe.rated for state in states)
 
 
 def comparable(states: Sequence[TrainState]) -> bool:
-    """Whether losses rank the networks: all are of one kind, one function with the same hyper-parameters and class
-    weights, and not all networks monitor the metric."""
-    if all(state.recipe.rated for state in states):
-        return False
+    """Whether all losses are of one kind: one function, with the same hyper-parameters and class weights."""
     names = {state.population.spec.loss for state in states}
     if len(names) > 1:
         return False
@@ -109,6 +115,6 @@ def worth(name: str, values: Tensor) -> Tensor:
 def order_of(results: pa.Table) -> Tensor:
     """Rows of the networks in a results table that did not diverge, best first."""
     order = torch.arange(results.num_rows)
-    for name in reversed(_ranks(results)):
+    for name in reversed(ranks(results)):
         order = order[worth(name, torch.tensor(results[name].to_numpy()))[order].argsort(stable=True)]
     return order[~diverged_in(results)[order]]

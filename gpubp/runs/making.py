@@ -125,7 +125,7 @@ class Maker:
             every = self.interval(group) if self.looks else max(self.longest, config.longest)
             every = self.every.setdefault("epochs" if config.steps is None else "steps", every)
         if config.monitor == METRIC and self.sets.validation is None:
-            raise ConfigError("monitor is 'metric', which is of the validation data, and there are none")
+            raise ConfigError("monitor='metric' needs validation data, and there are none: --validation 0.2, or folds")
         config = replace(config, evaluate_every=every)
         fitted, told = config.fitted(population.spec, self.sets.data, group.position)
         self.notes += [note for note in told if note not in self.notes]

@@ -24,12 +24,11 @@ from ..checkpoints.history import Records
 from ..errors import CheckpointError, ConfigError
 from ..evaluate import Round
 from ..line import counted
-from ..results.ranking import comparable
 from ..runs.run import Run
 from ..system.arrays import Array
 from ..system.threads import one_thread
 from .halving import SuccessiveHalving
-from .method import figures
+from .method import compared, figures
 
 
 class Arrivals(Records):
@@ -65,7 +64,7 @@ class AsynchronousHalving(SuccessiveHalving):
         told = super().begin(runs)
         if not any(run.number for run in runs):
             self.arrivals = Arrivals()
-        self.compared = "loss" if comparable([run.state for run in runs]) else "metric"
+        self.compared = compared(runs)
         self.come: dict[int, Array] = {}  # figures by entity and rung, ascending
         self.next = torch.zeros_like(self.entity)  # each network's next rung
         for record in self.arrivals:

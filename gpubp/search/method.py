@@ -16,10 +16,13 @@ from ..errors import ConfigError
 from ..evaluate import Round
 from ..line import counted
 from ..maths.losses import LOSSES
-from ..results.ranking import comparable, worth
+from ..results.ranking import comparable, ranked_by_loss, worth
 from ..runs.run import Run
 from ..settings.config import TrainConfig
+from ..settings.recipe import LOSS, METRIC
 from ..state import TrainState
+
+TIE = 1e-9  # less than a sample of any validation data counts in an accuracy
 
 
 class Placed(Protocol):
@@ -115,13 +118,22 @@ def in_order(runs: Sequence[Placed], values: Iterable[Tensor]) -> Tensor:
 
 def figures(runs: Sequence[Run], found: Sequence[Round], name: str | None = None) -> list[Tensor]:
     """The figures that compare networks, (N,) float64 for each run, less is better; infinite for NaN. name: "loss" or
-    "metric", of validation data; by default the loss, if the losses of `runs` are comparable."""
+    "metric", of validation data; by default the loss, if it ranks the networks of `runs`. To a metric that they all
+    monitor a little of the loss is added, which orders those of equal metric."""
     if any(each.held_out is None for each in found):
         return [worth("loss", each.loss.double()) for each in found]
     held_out = [each.held_out for each in found if each.held_out is not None]
     if name is None:
-        name = "loss" if comparable([run.state for run in runs]) else "metric"
-    return [worth(name, getattr(each, name)) for each in held_out]
+        name = compared(runs)
+    keys = [worth(name, getattr(each, name)) for each in held_out]
+    if name == METRIC and comparable(states := [run.state for run in runs]) and not ranked_by_loss(states):
+        keys = [key + TIE * worth(LOSS, each.loss).atan() for key, each in zip(keys, held_out)]
+    return keys
+
+
+def compared(runs: Sequence[Run]) -> str:
+    """What compares networks on validation data: the loss, if it ranks them, or the metric."""
+    return LOSS if ranked_by_loss([run.state for run in runs]) else METRIC
 
 
 def check_comparable(name: str, runs: Sequence[Run], changed: Iterable[str] = ()) -> None:

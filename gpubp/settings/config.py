@@ -76,9 +76,9 @@ class TrainConfig(Rules):
         delta: of huber: where the error becomes linear.
         quantile: of quantile: the quantile to predict.
         label_smoothing: of cross_entropy: fraction of the target spread over all classes.
-        patience: evaluations in a row without a better loss, of the validation data if any, before a network stops.
+        patience: evaluations in a row without a better figure, on the validation data if any, before a network stops.
         min_delta: how much better than the best a figure must be to count as better; Keras's.
-        tol: how much better than the best so far a figure must be to reset patience; scikit-learn's.
+        tol: how much better than the best a figure must be to reset patience; scikit-learn's, without min_delta.
         target_loss: loss of an evaluation at which a network stops.
         class_weight: of cross_entropy: (O,) or (N, O); or "balanced", of each network's samples: class_weights.py.
         batch_size: B, samples per step; at most all, but a network with fewer rows keeps B: fitted().
@@ -178,7 +178,7 @@ class TrainConfig(Rules):
         if self.patience is None and (self.tol is not None or idle):
             raise ConfigError("min_delta and monitor do nothing without patience or restore_best; tol needs patience")
         if self.tol is not None and apart:
-            raise ConfigError("min_delta and tol both say which loss is better for patience; one of them expected")
+            raise ConfigError("min_delta and tol both say what is better for patience; one of them expected")
         object.__setattr__(self, "extra", {n: arrays.plain(n, each, ConfigError) for n, each in self.extra.items()})
 
     def _keep(self, name: str) -> None:

@@ -58,7 +58,7 @@ class Recipe(Rules):
 
     @property
     def tracks(self) -> bool:
-        """Whether each network's best loss is remembered."""
+        """Whether each network's best evaluation is remembered."""
         return self.restore_best or "patience" in self.hyper
 
     @property

@@ -39,12 +39,14 @@ DOCUMENT = """
     - Adam's epsilon is added after the bias correction, as in its paper's algorithm and in torch.
     - alpha is divided by the batch size, as in scikit-learn, whatever the samples weigh.
     - loss_curve_ has the sum of squared errors over several outputs, not their mean, and for poisson lacks the term of
-      the targets alone. validation_scores_ has the mean accuracy over several labels, not that of all at once.
-    - learning_rate="adaptive" divides the rate by 5 when the loss has not fallen by a fraction of tol, to 1e-6 at the
-      least, where scikit-learn ends the training.
+      the targets alone. validation_scores_, by which early_stopping goes, has the mean accuracy over several labels,
+      not that of all at once; if an output's held-out targets are all equal, it has NaN, where scikit-learn has 0 or 1,
+      and training does not stop early.
+    - learning_rate="adaptive" divides the rate by 5 when the loss, also with early_stopping, has not fallen by a
+      fraction of tol, to 1e-6 at the least, where scikit-learn ends the training.
     - With momentum, a changed learning rate applies to all of the velocity at once, as in torch.
     - warm_start and partial_fit keep the weights, partial_fit the optimizer's memory too; the learning rate's schedule
-      and the epochs without a better loss start anew in each call.
+      and the epochs without a better figure start anew in each call.
     - model_ is a gpubp.Model on raw samples: model_.export("network.onnx", [0]).
     """
 

@@ -49,8 +49,9 @@ DOCUMENT = """
     scale_inputs : whether each column is scaled to mean 0 and standard deviation 1 over the training samples.{scaling}
     early_stopping : whether validation_fraction of the samples{stratified} are held out: with "auto" from 200 samples
         on, and never in partial_fit. A network then stops after n_iter_no_change epochs (None: never) in which their
-        loss has not fallen by tol below its best, and keeps the weights of its best epoch. Otherwise the mean loss of
-        an epoch's minibatches decides, and the last weights stay.
+        loss (with settings {{"monitor": "metric"}} their accuracy or R2) is not better than its best by tol, and keeps
+        the weights of its best epoch. Otherwise the mean loss of an epoch's minibatches decides, and the last weights
+        stay.
     warm_start : whether fit() continues training; scaling stays that of the first call.
     random_state, verbose : as in scikit-learn; verbose shows progress.
     dtype : "float32" or "float64". device, engine : as in gpubp.train_many.

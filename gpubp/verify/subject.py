@@ -126,7 +126,8 @@ def scaled_down(
     where, told = usable(device), list(about)
     if named := sorted({*design.cells("precision")} - {None, EXACT}):
         told.append(f"in precision {EXACT}: that of the run, {' and '.join(named)}, has bits that no CPU reproduces")
-        design = replace(design, columns={name: each for name, each in design.columns.items() if name != "precision"})
+    unused = ("precision", "monitor")  # here nothing is validated
+    design = replace(design, columns={name: each for name, each in design.columns.items() if name not in unused})
     if data is None:
         design = replace(design, columns={name: each for name, each in design.columns.items() if name != "fold"})
     chosen, count = _few(design)
