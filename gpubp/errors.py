@@ -88,11 +88,10 @@ def check_kind(
 
 
 ELSEWHERE = {  # names of settings in scikit-learn, Keras, torch, JAX and others -> here
-    "activation": "hidden", "batch": "batch_size", "criterion": "loss",
-    "dropout_rate": "dropout", "epsilon": "eps", "hidden_layer_sizes": "widths", "hidden_sizes": "widths",
-    "hidden_width": "widths", "iterations": "steps", "layers": "widths", "learning_rate": "lr",
-    "learning_rate_init": "lr", "lr_scheduler": "schedule", "max_epochs": "epochs",
-    "max_iter": "epochs", "max_norm": "clip_norm", "max_steps": "steps",
+    "activation": "hidden", "batch": "batch_size", "criterion": "loss", "dropout_rate": "dropout", "epsilon": "eps",
+    "hidden_layer_sizes": "widths", "hidden_sizes": "widths", "hidden_width": "widths", "iterations": "steps",
+    "layers": "widths", "learning_rate": "lr", "learning_rate_init": "lr", "lr_scheduler": "schedule",
+    "max_epochs": "epochs", "max_iter": "epochs", "max_norm": "clip_norm", "max_steps": "steps",
     "n_iter_no_change": "patience", "num_epochs": "epochs", "random_state": "seed", "scheduler": "schedule",
     "solver": "optimizer", "step_count": "steps", "warmup_steps": "warmup",
 }  # fmt: skip

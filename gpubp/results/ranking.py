@@ -81,10 +81,9 @@ def ranks(results: pa.Table) -> list[str]:
     alike = all(len(each.unique()) == 1 for each in kinds)
     metric = "accuracy" if "accuracy" in names else "r2"
     first = VALIDATION if VALIDATION + LOSS in names else ""
-    monitored = set(
-        results["monitor"].unique().to_pylist() if "monitor" in names else [METRIC]
-    )  # where networks differ
-    rated = BEST + metric in names and monitored == {METRIC} and results[first + metric].null_count < results.num_rows
+    rated = BEST + metric in names and results[first + metric].null_count < results.num_rows
+    if "monitor" in names:  # networks differ in it, or did before some were left out
+        rated &= results["monitor"].unique().to_pylist() == [METRIC]
     return [first + each for each in [metric] * (rated or not alike) + [LOSS] * alike]
 
 
