@@ -17,6 +17,7 @@ from .state import CONVERGED, FINISHED, RUNNING, STOPPED, TrainState
 from .system.arrays import Array
 
 PART = 1 << 14  # rows copied at once
+WORST = TRACKED | RATED  # what a figure that is not finite counts as
 
 
 def decide(state: TrainState, figures: Sequence[Array], due: Array, whole: Array) -> Array:
@@ -32,8 +33,7 @@ def decide(state: TrainState, figures: Sequence[Array], due: Array, whole: Array
         plateau(state, torch.from_numpy(loss), torch.from_numpy(ends))
     if state.recipe.tracks:
         for name, now in zip(_remembered(state), figures):
-            worst = (TRACKED | RATED)[f"last_{name}"]
-            np.copyto(_last(state, name), np.where(np.isfinite(now), now, worst), where=due)
+            np.copyto(_last(state, name), np.where(np.isfinite(now), now, WORST[f"last_{name}"]), where=due)
         better = _track(state, ends)
     if "patience" in hyper:
         status[ends & (_numbers(state.memory["waited"]) >= _numbers(hyper["patience"]))] = STOPPED

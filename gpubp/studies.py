@@ -27,7 +27,7 @@ from pyarrow import compute
 from .errors import ConfigError, unknown
 from .line import counted, line
 from .raw.tables import Array, listed, named
-from .results.ranking import diverged_in, entities, ranks, worth
+from .results.ranking import best_first, diverged_in, entities, ranks
 from .results.table import DESIGNED, FAULT, TEXTS, by_part, table_of
 from .settings.config import HYPER
 from .system import arrays
@@ -121,8 +121,8 @@ class Study:
     def ranking(self) -> Array:
         """The numbers of settings by the mean of the figure, best first, without those that have a diverged network."""
         lost = np.bincount(self.setting, ~self.counted) > 0
-        means = {name: torch.from_numpy(_means(self.setting, self.results[name].to_numpy())[0]) for name in self.ranks}
-        order = np.lexsort([worth(name, each).numpy() for name, each in reversed(means.items())])
+        means = [(name, _means(self.setting, self.results[name].to_numpy())[0]) for name in self.ranks]
+        order = best_first([(name, torch.from_numpy(each)) for name, each in means]).numpy()
         return np.asarray(order[~lost[order]])
 
     def quantiles(self, q: Sequence[float]) -> list[float]:

@@ -111,9 +111,15 @@ def worth(name: str, values: Tensor) -> Tensor:
     return (values if name.endswith("loss") else -values).nan_to_num(float("inf"))
 
 
+def best_first(figures: Sequence[tuple[str, Tensor]]) -> Tensor:
+    """The places from best to worst by the first of the named figures (N,), those of equal rank by the next."""
+    order = torch.arange(len(figures[0][1]))
+    for name, values in reversed(figures):
+        order = order[worth(name, values)[order].argsort(stable=True)]
+    return order
+
+
 def order_of(results: pa.Table) -> Tensor:
     """Rows of the networks in a results table that did not diverge, best first."""
-    order = torch.arange(results.num_rows)
-    for name in reversed(ranks(results)):
-        order = order[worth(name, torch.tensor(results[name].to_numpy()))[order].argsort(stable=True)]
+    order = best_first([(name, torch.tensor(results[name].to_numpy())) for name in ranks(results)])
     return order[~diverged_in(results)[order]]

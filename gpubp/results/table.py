@@ -235,7 +235,7 @@ def _rows(outcome: Outcome, metric: str, entities: Entities | None, stops: bool,
         metric: numbers(training.metric),
     }
     if validation is not None:
-        columns |= {"validation_loss": numbers(validation.loss), f"validation_{metric}": numbers(validation.metric)}
+        columns |= {VALIDATION + LOSS: numbers(validation.loss), VALIDATION + metric: numbers(validation.metric)}
     columns |= {setting_column(name): values for name, values in _hyper(state, on).items()}
     arrays = {name: pa.array(values) for name, values in columns.items()}
     arrays |= {name: pa.array(columns[name], mask=columns[name] < 0) for name in STEPS if name in columns}

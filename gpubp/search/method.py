@@ -125,8 +125,8 @@ def figures(runs: Sequence[Run], found: Sequence[Round], name: str | None = None
     held_out = [each.held_out for each in found if each.held_out is not None]
     if name is None:
         name = compared(runs)
-    keys = [worth(name, getattr(each, name)) for each in held_out]
-    if name == METRIC and comparable(states := [run.state for run in runs]) and not ranked_by_loss(states):
+    keys, states = [worth(name, getattr(each, name)) for each in held_out], [run.state for run in runs]
+    if name == METRIC and all(state.recipe.rated for state in states) and comparable(states):
         keys = [key + TIE * worth(LOSS, each.loss).atan() for key, each in zip(keys, held_out)]
     return keys
 
